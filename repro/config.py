@@ -1,0 +1,177 @@
+"""From the files in config/ to one frozen recipe a run.
+
+No torch here: the Snakefile imports this module for every job it starts.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repro.errors import ConfigError
+from repro.files import write_text
+
+CONFIG = Path("config")
+
+
+def merge(base: dict, extra: dict) -> dict:
+    """Return `base` with `extra` over it: dictionaries key by key, everything else whole."""
+    merged = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_yaml(path: Path) -> dict:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or is no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; run in the repository's root folder.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(content).__name__}.")
+    return content
+
+
+def presets() -> list[str]:
+    """Return the names of the presets that config/ holds."""
+    others = {"datasets", "models", "schema"}
+    return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem not in others)
+
+
+def preset_file(preset: str) -> Path:
+    """Return the path of a preset's file.
+
+    Raises:
+        ConfigError: there is no such preset; names the nearest.
+    """
+    if preset not in presets():
+        raise ConfigError(f"preset: {_unknown('preset', preset, presets())}")
+    return CONFIG / f"{preset}.yaml"
+
+
+def load(preset: str) -> dict:
+    """Return the checked configuration of a preset, as the Snakefile sees it."""
+    config: dict = {}
+    for path in (CONFIG / "datasets.yaml", CONFIG / "models.yaml", preset_file(preset)):
+        config = merge(config, read_yaml(path))
+    return check(config)
+
+
+def check(config: dict) -> dict:
+    """Return `config` with its seeds as integers, after every check that needs no data.
+
+    Raises:
+        ConfigError: the first problem: a key, type or value against config/schema.yaml; a model
+            or data set that does not exist; a model whose heads do not fit a data set.
+    """
+    config = {**config, "seeds": _integers(config.get("seeds"))}
+    _validate(config, read_yaml(CONFIG / "schema.yaml"))
+    for experiment in config["experiments"]:
+        for name in experiment["datasets"]:
+            if name not in config["datasets"]:
+                raise ConfigError(
+                    f"experiments: {_unknown('data set', name, config['datasets'], 'datasets.yaml')}"
+                )
+        for name in experiment["models"]:
+            if name not in config["models"]:
+                raise ConfigError(
+                    f"experiments: {_unknown('model', name, config['models'], 'models.yaml')}"
+                )
+    for dataset, model in cells(config):
+        resolved = resolve(config, dataset, model)["model"]
+        _validate_part(resolved, f"models.{model} on {dataset}")
+    return config
+
+
+def cells(config: dict) -> list[tuple[str, str]]:
+    """Return the (data set, model) pairs of the preset, each once, in the order of the file."""
+    pairs = [
+        (dataset, model)
+        for experiment in config["experiments"]
+        for dataset in experiment["datasets"]
+        for model in experiment["models"]
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def resolve(config: dict, dataset: str, model: str) -> dict:
+    """Return the recipe of one cell: all that decides what a training does, except its seed.
+
+    Later experiments of the preset override earlier ones; a cell that no experiment lists
+    runs as config/models.yaml says.
+
+    Raises:
+        ConfigError: the model or data set does not exist, or its heads do not fit the data.
+    """
+    if dataset not in config["datasets"]:
+        raise ConfigError(_unknown("data set", dataset, config["datasets"], "datasets.yaml"))
+    if model not in config["models"]:
+        raise ConfigError(_unknown("model", model, config["models"], "models.yaml"))
+    data, entry = config["datasets"][dataset], config["models"][model]
+    for experiment in config["experiments"]:
+        if dataset in experiment["datasets"] and model in experiment["models"]:
+            changes = {key: experiment[key] for key in ("sizes", "training") if key in experiment}
+            entry = merge(entry, changes)
+    if data["kind"] not in entry["heads"]:
+        fitting = [name for name, m in config["models"].items() if data["kind"] in m["heads"]]
+        raise ConfigError(
+            f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
+            f"models that do: {', '.join(fitting)}."
+        )
+    if entry["family"] == "linear_gaussian" and "parameters" not in data["options"]:
+        raise ConfigError(
+            f"model '{model}' needs a data set with known linear-Gaussian parameters; "
+            f"{dataset} has none in config/datasets.yaml."
+        )
+    return {
+        "preset": config["preset"],
+        "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
+        "model": {"name": model, **entry},
+    }
+
+
+def freeze(recipe: dict, path: Path) -> None:
+    """Write a recipe beside the run it belongs to; the run reads nothing else."""
+    write_text(path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+
+
+def _integers(seeds: Any) -> Any:
+    # `--config seeds=[0,1]` reaches us as ["0", "1"], `seeds=[0, 1]` as [0, 1].
+    if isinstance(seeds, list):
+        return [int(seed) if str(seed).isdecimal() else seed for seed in seeds]
+    return seeds
+
+
+def _validate(config: dict, schema: dict) -> None:
+    from jsonschema import Draft202012Validator  # not on a bare GPU machine, nor needed there
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is not None:
+        where = ".".join(str(part) for part in error.absolute_path) or "configuration"
+        raise ConfigError(f"{where}: {error.message[:300]} (see config/schema.yaml)")
+
+
+def _validate_part(model: dict, where: str) -> None:
+    schema = read_yaml(CONFIG / "schema.yaml")
+    part = {"$ref": "#/$defs/model", "$defs": schema["$defs"]}
+    try:
+        _validate({key: value for key, value in model.items() if key != "name"}, part)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _unknown(what: str, name: str, known: Iterable[str], file: str = "") -> str:
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(sorted(known))}."
+    return f"no {what} '{name}' in config/{file}; {hint}"

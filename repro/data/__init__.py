@@ -1,0 +1,1 @@
+"""From raw bytes to ragged sequences to batches."""

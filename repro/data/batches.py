@@ -1,0 +1,53 @@
+"""Padded time-major batches, in an order that a seed decides."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+class Batch(NamedTuple):
+    """Some sequences side by side: x (T, B, D), zero past each end; lengths (B,); ids (B,)."""
+
+    x: Tensor
+    lengths: Tensor
+    ids: list[int]
+
+
+def to_tensors(sequences: list[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Return the sequences as float32 tensors on `device`, (T, D) each."""
+    return [torch.from_numpy(np.array(s, dtype=np.float32)).to(device) for s in sequences]
+
+
+def collate(sequences: list[Tensor], ids: list[int]) -> Batch:
+    """Return the batch of the sequences with these ids."""
+    chosen = [sequences[i] for i in ids]
+    lengths = torch.tensor([len(s) for s in chosen], device=chosen[0].device)
+    return Batch(pad_sequence(chosen), lengths, ids)
+
+
+def by_length(sequences: list[Tensor]) -> list[int]:
+    """Return all ids, shortest sequence first."""
+    return sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+
+
+def epoch(
+    sequences: list[Tensor], batch_size: int, order: str, generator: torch.Generator
+) -> Iterator[Batch]:
+    """Yield every sequence once, in batches whose order `generator` draws.
+
+    Args:
+        order: "shuffled" for batches at random; "similar_lengths" for batches of neighbours in
+            length (ties and the order of batches at random), which saves padding.
+    """
+    ids = torch.randperm(len(sequences), generator=generator).tolist()
+    if order == "similar_lengths":
+        ids.sort(key=lambda i: len(sequences[i]))
+    groups = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+    if order == "similar_lengths":
+        groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
+    for group in groups:
+        yield collate(sequences, group)

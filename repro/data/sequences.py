@@ -1,0 +1,129 @@
+"""The one prepared format: ragged sequences of three parts in a safetensors file.
+
+`{part}.values` (sum of lengths, D) holds the sequences of train, valid or test end to end, uint8
+for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
+The header's metadata holds the specification below as JSON. Nothing in it can run code.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from repro.errors import DataError
+from repro.files import replacing
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model or a table must know of a data set.
+
+    Attributes:
+        name: the data set.
+        kind: "binary" or "real".
+        dim: D, the size of one time step.
+        mean, std: what was subtracted from and divided out of each dimension (training part).
+        sequences, steps: counts by part.
+        sha256: of the prepared values and lengths.
+    """
+
+    name: str
+    kind: str
+    dim: int
+    mean: list[float]
+    std: list[float]
+    sequences: dict[str, int]
+    steps: dict[str, int]
+    sha256: str
+
+
+def normalisation(train: list[np.ndarray], how: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and standard deviation to normalise with, (D,) each, in float64."""
+    frames = np.concatenate(train).astype(np.float64)
+    dim = frames.shape[1]
+    if how == "none":
+        return np.zeros(dim), np.ones(dim)
+    if how == "global":
+        return np.full(dim, frames.mean()), np.full(dim, frames.std())
+    return frames.mean(axis=0), frames.std(axis=0)
+
+
+def save(parts: dict[str, list[np.ndarray]], name: str, entry: dict, path: Path) -> DataSpec:
+    """Normalise and write a data set; return its specification.
+
+    Args:
+        parts: for each part, its sequences, (T, D) each.
+        name: the data set.
+        entry: its entry in config/datasets.yaml.
+        path: the file to write.
+    Raises:
+        DataError: the counts differ from those the entry expects, or a value is not finite.
+    """
+    from safetensors.numpy import save_file
+
+    _check(parts, name, entry)
+    mean, std = normalisation(parts["train"], entry["normalise"])
+    dtype = np.uint8 if entry["kind"] == "binary" else np.float32
+    arrays, digest = {}, hashlib.sha256()
+    for part in PARTS:
+        values = (np.concatenate(parts[part]) - mean) / std
+        arrays[f"{part}.values"] = np.ascontiguousarray(values.astype(dtype))
+        arrays[f"{part}.lengths"] = np.array([len(s) for s in parts[part]], dtype=np.int64)
+        for key in (f"{part}.values", f"{part}.lengths"):
+            digest.update(arrays[key].tobytes())
+    spec = DataSpec(
+        name=name,
+        kind=entry["kind"],
+        dim=len(mean),
+        mean=mean.tolist(),
+        std=std.tolist(),
+        sequences={part: len(parts[part]) for part in PARTS},
+        steps={part: int(arrays[f"{part}.lengths"].sum()) for part in PARTS},
+        sha256=digest.hexdigest(),
+    )
+    with replacing(path) as partial:
+        save_file(arrays, partial, metadata={"spec": json.dumps(asdict(spec))})
+    return spec
+
+
+def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[np.ndarray]]]:
+    """Return the specification and the sequences, (T, D) each, of the parts asked for.
+
+    Parts that are not asked for are not read: training never touches the test part.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = path.parent.name
+    remedy = f"run `repro fetch --dataset {name}` and `repro prepare --dataset {name}`"
+    if not path.exists():
+        raise DataError(f"{path} is missing: {remedy}.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            spec = DataSpec(**json.loads(file.metadata()["spec"]))
+            sequences = {}
+            for part in parts:
+                ends = np.cumsum(file.get_tensor(f"{part}.lengths"))
+                sequences[part] = np.split(file.get_tensor(f"{part}.values"), ends[:-1])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
+    return spec, sequences
+
+
+def _check(parts: dict[str, list[np.ndarray]], name: str, entry: dict) -> None:
+    for part in PARTS:
+        found = {"sequences": len(parts[part]), "steps": sum(len(s) for s in parts[part])}
+        for what, counts in entry.get("expected", {}).items():
+            if found[what] != counts[part]:
+                raise DataError(
+                    f"{name}: {found[what]} {what} in {part}, expected {counts[part]} "
+                    "(config/datasets.yaml): the source files are not the ones described there."
+                )
+        if not all(np.isfinite(s).all() and len(s) for s in parts[part]):
+            raise DataError(f"{name}: a sequence in {part} is empty or holds a value that is not finite.")

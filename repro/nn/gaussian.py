@@ -1,0 +1,71 @@
+"""Diagonal Gaussians as (mean, std), and the layer that makes them."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian: mean and std, (..., Z) each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return log N(x; mean, std²) summed over the last axis, (...), in nats."""
+        return (
+            -0.5 * ((x - self.mean) / self.std).square() - self.std.log() - HALF_LOG_2PI
+        ).sum(-1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return mean + std · noise, for standard normal noise (..., Z)."""
+        return self.mean + self.std * noise
+
+
+def kl(q: Gaussian, p: Gaussian) -> Tensor:
+    """Return KL(q ‖ p) of diagonal Gaussians summed over the last axis, (...), in nats."""
+    ratio = q.std / p.std
+    distance = (q.mean - p.mean) / p.std
+    return (0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()).sum(-1)
+
+
+def standard_normal(like: Tensor) -> Gaussian:
+    """Return N(0, I) in the shape of `like`."""
+    return Gaussian(torch.zeros_like(like), torch.ones_like(like))
+
+
+class GaussianLayer(nn.Module):
+    """A linear layer to the mean and std of a diagonal Gaussian.
+
+    std = softplus(·) + 1e-4 with a bias that starts at 0.6 (nips2015_vrnn), unless
+    `variance=True`: then variance = softplus(·) + 1e-8 with a bias from 0, as in Krishnan et al.
+    2017, where the floor is ours (a softplus that underflows to 0 has no density).
+    """
+
+    def __init__(self, in_features: int, size: int, variance: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, 2 * size)
+        self.size = size
+        self.variance = variance
+
+    def initialise(self) -> None:
+        """Set the bias of the spread to its published start."""
+        nn.init.zeros_(self.linear.bias)
+        if not self.variance:
+            nn.init.constant_(self.linear.bias[self.size :], 0.6)
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """Map features (..., H) to a Gaussian over (..., size)."""
+        return self.from_linear(self.linear(features))
+
+    def from_linear(self, outputs: Tensor) -> Gaussian:
+        """Return the Gaussian whose mean and raw spread stand side by side in `outputs`."""
+        mean, spread = outputs.split(self.size, dim=-1)
+        if self.variance:
+            return Gaussian(mean, (F.softplus(spread) + 1e-8).sqrt())
+        return Gaussian(mean, F.softplus(spread) + 1e-4)

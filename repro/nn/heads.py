@@ -1,0 +1,94 @@
+"""Observation distributions p(x_t | features): parameters, log-density and samples."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.nn.gaussian import Gaussian, GaussianLayer
+
+
+class BernoulliHead(nn.Module):
+    """D independent Bernoulli variables with logits linear in the features."""
+
+    def __init__(self, in_features: int, dim: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(in_features, dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (..., H) to logits (..., D)."""
+        return self.logits(features)
+
+    def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x) summed over D, (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        return (x * logits - F.softplus(logits)).sum(-1)
+
+    def sample(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        return torch.bernoulli(torch.sigmoid(logits), generator=generator)
+
+
+class GaussianHead(nn.Module):
+    """A diagonal Gaussian; std = softplus(·) + 1e-4 (nips2015_vrnn)."""
+
+    def __init__(self, in_features: int, dim: int) -> None:
+        super().__init__()
+        self.layer = GaussianLayer(in_features, dim)
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """Map features (..., H) to mean and std (..., D)."""
+        return self.layer(features)
+
+    def log_prob(self, params: Gaussian, x: Tensor) -> Tensor:
+        """Return log p(x) summed over D, (...), in nats; x (..., D) broadcasts."""
+        return params.log_prob(x)
+
+    def sample(self, params: Gaussian, generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        return params.sample(_normal(params.mean, generator))
+
+
+class GaussianMixtureHead(nn.Module):
+    """A mixture of M diagonal Gaussians over the whole vector x_t (Chung et al. 2015: M = 20)."""
+
+    def __init__(self, in_features: int, dim: int, components: int) -> None:
+        super().__init__()
+        self.weights = nn.Linear(in_features, components)
+        self.layer = GaussianLayer(in_features, components * dim)
+        self.shape = (components, dim)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Gaussian]:
+        """Map features (..., H) to log weights (..., M) and a Gaussian of (..., M, D)."""
+        flat = self.layer(features)
+        components = Gaussian(*(p.unflatten(-1, self.shape) for p in flat))
+        return F.log_softmax(self.weights(features), dim=-1), components
+
+    def log_prob(self, params: tuple[Tensor, Gaussian], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) broadcasts."""
+        log_weights, components = params
+        return torch.logsumexp(log_weights + components.log_prob(x.unsqueeze(-2)), dim=-1)
+
+    def sample(self, params: tuple[Tensor, Gaussian], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        log_weights, components = params
+        flat = log_weights.exp().flatten(0, -2)
+        choice = torch.multinomial(flat, 1, generator=generator)
+        choice = choice.view(*log_weights.shape[:-1], 1, 1).expand(
+            *log_weights.shape[:-1], 1, self.shape[1]
+        )
+        mean, std = (p.gather(-2, choice).squeeze(-2) for p in components)
+        return Gaussian(mean, std).sample(_normal(mean, generator))
+
+
+Head = BernoulliHead | GaussianHead | GaussianMixtureHead
+
+
+def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
+    """Return the head that the configuration names."""
+    if name == "gaussian_mixture":
+        return GaussianMixtureHead(in_features, dim, sizes["components"])
+    return {"bernoulli": BernoulliHead, "gaussian": GaussianHead}[name](in_features, dim)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+

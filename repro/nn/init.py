@@ -1,0 +1,36 @@
+"""The papers' initialisations."""
+
+from torch import nn
+
+from repro.nn.recurrent import RecurrentLinear
+
+
+def initialise(model: nn.Module, scale: float) -> None:
+    """Set weights uniform in ±scale, recurrent ones orthogonal gate by gate, biases to 0.
+
+    As in the code of both Chung et al. 2015 (scale 0.08) and Krishnan et al. 2017 (0.1). A module
+    with a rule of its own (`initialise()`) has the last word.
+    """
+    for module in model.modules():
+        if isinstance(module, RecurrentLinear):
+            _orthogonal_blocks(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.uniform_(module.weight, -scale, scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight_hh"):
+                    _orthogonal_blocks(parameter)
+                elif name.startswith("weight_ih"):
+                    nn.init.uniform_(parameter, -scale, scale)
+                else:
+                    nn.init.zeros_(parameter)
+    for module in model.modules():
+        if hasattr(module, "initialise"):
+            module.initialise()
+
+
+def _orthogonal_blocks(weight: nn.Parameter) -> None:
+    for block in weight.data.split(weight.shape[1]):
+        nn.init.orthogonal_(block)
