@@ -67,7 +67,7 @@ class LinearGaussian(SequenceModel):
             vector = future_vector + ((x[t] - self.d) @ (R_inv @ self.C)).where(inside, 0.0)
             covariance = torch.linalg.inv(Q_inv + precision)  # of q(z_t | z_{t-1}, x_{t:T})
             choleskys.append(torch.linalg.cholesky(covariance))
-            offsets.append(self._apply(covariance, self.b @ Q_inv + vector))
+            offsets.append(_product(covariance, self.b @ Q_inv + vector))
             gain = covariance @ Q_inv
             future_precision = self.A.T @ Q_inv @ (torch.eye(latent, dtype=x.dtype) - gain) @ self.A
             future_vector = (offsets[-1] - self.b) @ (Q_inv @ self.A)
@@ -81,8 +81,8 @@ class LinearGaussian(SequenceModel):
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
         covariance = context.cholesky @ context.cholesky.mT
         pull = torch.linalg.solve(self.Q, self.A @ state.z.unsqueeze(-1)).squeeze(-1)
-        mean = context.offset + self._apply(covariance, pull)
-        z = mean + self._apply(context.cholesky, noise.double())
+        mean = context.offset + _product(covariance, pull)
+        z = mean + _product(context.cholesky, noise.double())
         return State(z), Step(mean, z, state.z)
 
     def score(self, context: Context, steps: Step) -> Terms:
@@ -108,9 +108,9 @@ class LinearGaussian(SequenceModel):
             drawn.append(z @ self.C.T + self.d + noise @ R_half.T)
         return torch.stack(drawn)
 
-    @staticmethod
-    def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-        return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
+
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 build = LinearGaussian

@@ -1,0 +1,118 @@
+"""Checkpoints: the chosen weights with all that is needed to use them, and the state to resume."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro.data.sequences import DataSpec
+from repro.errors import CheckpointError
+from repro.files import replacing
+from repro.models import build
+from repro.models.base import ModelSpec, SequenceModel
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What stands beside the weights.
+
+    Attributes:
+        recipe: the frozen configuration of the run. seed: its seed.
+        data: specification of the data it was trained on.
+        training: epochs, updates, seconds, best epoch and its validation bound, parameter count.
+        environment: code version, libraries and hardware of the training.
+    """
+
+    recipe: dict
+    seed: int
+    data: dict
+    training: dict
+    environment: dict
+
+
+def model_spec(recipe: dict, data: DataSpec) -> ModelSpec:
+    """Return what `models.build` needs, from a recipe and the data it is for."""
+    model = recipe["model"]
+    return ModelSpec(
+        name=model["name"],
+        family=model["family"],
+        head=model["heads"][data.kind],
+        sizes=model["sizes"],
+        dim=data.dim,
+        mean=data.mean,
+        std=data.std,
+        options=recipe["dataset"]["options"],
+    )
+
+
+def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo) -> None:
+    """Write weights and info to a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"info": json.dumps(vars(info))})
+
+
+def load_checkpoint(
+    path: Path, expected: dict[str, Any] | None = None
+) -> tuple[SequenceModel, CheckpointInfo]:
+    """Return the model in a checkpoint and what stands beside its weights.
+
+    Args:
+        path: the file.
+        expected: what the caller believes it holds: any of "model", "dataset", "seed".
+    Raises:
+        CheckpointError: the file is missing, damaged, or of something else than expected.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: train it first (`repro train --help`).")
+    try:
+        with safe_open(path, framework="pt") as file:
+            info = CheckpointInfo(**json.loads(file.metadata()["info"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): remove it and train again.") from None
+    found = {
+        "model": info.recipe["model"]["name"],
+        "dataset": info.recipe["dataset"]["name"],
+        "seed": info.seed,
+    }
+    for what, value in (expected or {}).items():
+        if found[what] != value:
+            raise CheckpointError(
+                f"{path} is a checkpoint of {what} {found[what]}, not {value}: "
+                "name the right file, or train again."
+            )
+    model = build(model_spec(info.recipe, DataSpec(**info.data)))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit the code of model {found['model']} any more "
+            f"({str(error).splitlines()[-1].strip()}): train again."
+        ) from None
+    return model, info
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write all that a run needs to go on as if it had never stopped."""
+    with replacing(path) as partial:
+        torch.save(state, partial)
+
+
+def load_state(path: Path, fingerprint: str) -> dict | None:
+    """Return the state to resume from; None if there is none, or it is of another configuration."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(
+            f"{path} is damaged ({type(error).__name__}): remove it to train from the start."
+        ) from None
+    return state if state["fingerprint"] == fingerprint else None

@@ -1,0 +1,319 @@
+"""The `repro` command: one subcommand for each rule of the Snakefile, and nothing more.
+
+Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro import config as configuration
+from repro.errors import ConfigError, ReproError
+
+RUNS, RESULTS = Path("runs"), Path("results")
+EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
+
+app = typer.Typer(
+    help="Reproduce and compare sequential generative models.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Preset = Annotated[str, typer.Option(help="A preset of config/.")]
+Dataset = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
+Model = Annotated[str, typer.Option(help="A model of config/models.yaml.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the run.")]
+Mirror = Annotated[
+    Path | None, typer.Option(help="Folder that may hold the raw files; tried first.")
+]
+Recipe = Annotated[
+    Path | None,
+    typer.Option("--config", help="A frozen recipe (`repro configure`); default: the preset's."),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
+Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
+
+
+def dataset_entry(name: str) -> dict:
+    """Return a data set's entry in config/datasets.yaml; its name is checked."""
+    entries = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")["datasets"]
+    if name not in entries:
+        raise ConfigError(
+            f"no data set '{name}' in config/datasets.yaml; known: {', '.join(entries)}."
+        )
+    return entries[name]
+
+
+def raw_folder(dataset: str) -> Path:
+    return RUNS / "data" / dataset / "raw"
+
+
+def data_file(dataset: str) -> Path:
+    return RUNS / "data" / dataset / "sequences.safetensors"
+
+
+def run_folder(preset: str, dataset: str, model: str, seed: int) -> Path:
+    return RUNS / preset / dataset / model / f"seed{seed}"
+
+
+@app.command()
+def fetch(dataset: Dataset, mirror: Mirror = None) -> None:
+    """Fetch and verify the raw files of a data set.
+
+    Example: repro fetch --dataset japanese_vowels
+    """
+    from repro.data.sources import fetch as fetch_files
+
+    entry = dataset_entry(dataset)
+    files = fetch_files(dataset, entry, raw_folder(dataset), mirror)
+    write_manifest(entry, raw_folder(dataset).parent / "raw.json")
+    print(f"{dataset}: {len(files)} raw files verified. Licence: {entry['licence']}")
+
+
+def write_manifest(entry: dict, path: Path) -> None:
+    """Write which raw files were verified, and their licence."""
+    import json
+
+    from repro.files import write_text
+
+    write_text(path, json.dumps({key: entry[key] for key in ("licence", "sources")}, indent=1) + "\n")
+
+
+@app.command()
+def prepare(dataset: Dataset, mirror: Mirror = None) -> None:
+    """Turn raw files into the one prepared format, and check their counts.
+
+    Example: repro prepare --dataset japanese_vowels
+    """
+    from repro.data.prepare import prepare as prepare_data
+
+    path = data_file(dataset)
+    spec = prepare_data(dataset, dataset_entry(dataset), raw_folder(dataset), path, mirror)
+    for part, count in spec.sequences.items():
+        print(f"{dataset} {part}: {count} sequences, {spec.steps[part]} steps of {spec.dim} values")
+
+
+@app.command()
+def configure(dataset: Dataset, model: Model, preset: Preset = "starter") -> None:
+    """Freeze the recipe of one cell; training reads nothing else.
+
+    Example: repro configure --model dmm --dataset linear_gaussian
+    """
+    recipe = configuration.resolve(configuration.load(preset), dataset, model)
+    path = RUNS / preset / dataset / model / "config.yaml"
+    configuration.freeze(recipe, path)
+    print(path)
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    config: Recipe = None,
+    device: Device = None,
+    threads: Threads = None,
+    wandb: Annotated[str | None, typer.Option(help="disabled, offline or online.")] = None,
+) -> None:
+    """Train one model from one seed; resumes where an interrupted run stopped.
+
+    Example: repro train --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.devices import prepare_device
+    from repro.train import train as train_model
+
+    settings = {"device": device, "threads": threads, "wandb": wandb}
+    if config is None or None in settings.values():
+        loaded = configuration.load(preset)
+        settings = {key: loaded[key] if v is None else v for key, v in settings.items()}
+    if config is None:
+        recipe = configuration.resolve(loaded, dataset, model)
+    else:
+        recipe = configuration.read_yaml(config)
+    path = train_model(
+        recipe,
+        data_file(dataset),
+        seed,
+        run_folder(preset, dataset, model, seed),
+        prepare_device(settings["device"], settings["threads"]),
+        settings["wandb"],
+    )
+    print(path)
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
+    curve: Annotated[str | None, typer.Option(help="Smaller K to report too, as 1,10,100.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
+) -> None:
+    """Compute the bounds of a checkpoint on the test part.
+
+    Example: repro evaluate --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.devices import prepare_device
+    from repro.evaluate import evaluate as evaluate_checkpoint
+    from repro.results import result_path, write
+
+    if None in (num_samples, curve, device, threads):
+        loaded = configuration.load(preset)
+        num_samples = num_samples or loaded["evaluation"]["num_samples"]
+        curve = ",".join(map(str, loaded["evaluation"]["curve"])) if curve is None else curve
+        device, threads = device or loaded["device"], threads or loaded["threads"]
+    if checkpoint is None:
+        checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
+    result = evaluate_checkpoint(
+        checkpoint,
+        data_file(dataset),
+        num_samples,
+        [int(n) for n in curve.split(",") if n],
+        prepare_device(device, threads),
+        expected={"model": model, "dataset": dataset, "seed": seed},
+    )
+    path = result_path(RUNS, preset, dataset, model, seed)
+    write(result, path)
+    bound, importance = result.per_step("bound"), result.per_step("is")
+    samples = result.evaluation["num_samples"]
+    print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
+
+
+@app.command()
+def sample(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num: Annotated[int, typer.Option(min=1, help="Sequences to draw.")] = 8,
+) -> None:
+    """Draw sequences from a checkpoint, beside real ones.
+
+    Example: repro sample --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.sampling import write_samples
+
+    folder = run_folder(preset, dataset, model, seed)
+    expected = {"model": model, "dataset": dataset, "seed": seed}
+    path = folder / "samples.npz"
+    write_samples(folder / "checkpoint.safetensors", data_file(dataset), num, path, expected)
+    print(path)
+
+
+@app.command()
+def tables(
+    results: Files = None,
+    preset: Preset = "starter",
+    source: Annotated[Path, typer.Option(help="Where Results are read: runs or results.")] = RUNS,
+    out: Annotated[Path | None, typer.Option(help="Default: <source>/<preset>/tables.")] = None,
+) -> None:
+    """Render one table a data set, as Markdown, LaTeX and CSV.
+
+    Example: repro tables --source results --out paper_tables/starter
+    """
+    from repro.tables import write_tables
+
+    found = read_results(results, source, preset)
+    for path in write_tables(found, out or source / preset / "tables"):
+        print(path)
+
+
+@app.command()
+def figures(results: Files = None, preset: Preset = "starter") -> None:
+    """Draw learning curves, the estimate against K, and samples beside data.
+
+    Example: repro figures --preset starter
+    """
+    from repro.figures import write_figures
+
+    found = read_results(results, RUNS, preset)
+    for path in write_figures(found, RUNS / preset, RUNS / preset / "figures"):
+        print(path)
+
+
+@app.command()
+def check(
+    results: Files = None,
+    preset: Preset = "starter",
+    report: Annotated[Path | None, typer.Option(help="Write the verdicts as Markdown.")] = None,
+    always_succeed: Annotated[bool, typer.Option(help="Exit 0 even if a cell got worse.")] = False,
+) -> None:
+    """Compare new Results with the stored ones; exit 1 and name the cells that got worse.
+
+    Example: repro check --preset starter
+    """
+    from repro.check import compare, render, summary
+    from repro.files import write_text
+
+    whole = not results
+    verdicts = compare(read_results(results, RUNS, preset), RESULTS, preset, whole)
+    if report:
+        write_text(report, render(verdicts))
+    print(render(verdicts))
+    line, failed = summary(verdicts)
+    print(line, file=sys.stderr)
+    if failed and not always_succeed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    preset: Preset = "starter",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/<preset>/report.html.")] = None,
+) -> None:
+    """Put tables, figures and verdicts on one self-contained HTML page.
+
+    Example: repro report --preset starter
+    """
+    from repro.report import write_report
+
+    print(write_report(RUNS / preset, out or RUNS / preset / "report.html"))
+
+
+@app.command()
+def accept(preset: Preset = "starter") -> None:
+    """Store the new Results of a preset as the ones to compare with; nothing else writes results/.
+
+    Example: repro accept --preset starter
+    """
+    from repro.results import result_path, write
+
+    found = read_results(None, RUNS, preset)
+    for result in found:
+        path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
+        write(result, path)
+    print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
+
+
+def read_results(paths: list[Path] | None, root: Path, preset: str) -> list:
+    """Return the Results in `paths`, or all of a preset under `root`, in config/models.yaml's order."""
+    from repro.results import read
+
+    paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
+    if not paths:
+        raise ConfigError(
+            f"no results under {root / preset}: run `snakemake --cores 8 all` "
+            f"(or `repro evaluate --preset {preset} …`) first."
+        )
+    order = list(configuration.read_yaml(configuration.CONFIG / "models.yaml")["models"])
+    results = [read(path) for path in paths]
+    rank = {name: i for i, name in enumerate(order)}
+    return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
+
+
+def main() -> None:
+    """Run the command line; print expected errors without a traceback."""
+    try:
+        app()
+    except ReproError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)

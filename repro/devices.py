@@ -1,0 +1,25 @@
+"""Where to compute, and with how many threads."""
+
+import os
+
+import torch
+
+from repro.errors import ConfigError
+
+
+def prepare_device(setting: str, threads: int) -> torch.device:
+    """Return the device to use, after making torch deterministic and fixing its thread count.
+
+    Args:
+        setting: "auto" (a GPU if there is one), "cpu" or "cuda".
+        threads: CPU threads; bits differ between thread counts, so it is never left to torch.
+    Raises:
+        ConfigError: "cuda" where there is none.
+    """
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
+    torch.use_deterministic_algorithms(True)
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda, but torch sees no GPU here; set it to auto or cpu.")
+    use_gpu = setting == "cuda" or (setting == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")

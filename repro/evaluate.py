@@ -1,0 +1,154 @@
+"""Checkpoint and test data in, per-sequence bounds out."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repro.bounds import effective_sample_size, elbo, importance_weighted
+from repro.checkpoints import load_checkpoint
+from repro.data import batches, sequences
+from repro.data.batches import Batch
+from repro.errors import CheckpointError, NumericalError
+from repro.models.base import SequenceModel
+from repro.provenance import environment
+from repro.results import SCHEMA, Result
+from repro.seeding import generator
+
+BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
+ROWS = 2000  # samples × sequences in one pass; larger falls out of a CPU's cache
+ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
+STEPS_AT_ONCE = 8  # steps scored together
+
+
+def evaluate(
+    checkpoint: Path,
+    data_file: Path,
+    num_samples: int,
+    curve: list[int],
+    device: torch.device,
+    expected: dict | None = None,
+) -> Result:
+    """Return the Result of a checkpoint on the test part.
+
+    Args:
+        checkpoint: chosen on validation; this is the one reading of the test part.
+        num_samples: importance samples K of each sequence (1 is used for models without z).
+        curve: smaller numbers of samples to report the estimate for.
+        expected: model, dataset and seed that the checkpoint must be of.
+    Raises:
+        CheckpointError: the checkpoint is damaged, of another cell, or of other data.
+        NumericalError: a log weight is NaN or infinite; names the sequence.
+    """
+    model, info = load_checkpoint(checkpoint, expected)
+    spec, parts = sequences.load(data_file, ("test",))
+    if spec.sha256 != info.data["sha256"]:
+        raise CheckpointError(
+            f"{checkpoint} was trained on other data than {data_file} "
+            f"(sha256 {info.data['sha256'][:12]}… and {spec.sha256[:12]}…): train again."
+        )
+    model = model.to(device).eval()
+    test = batches.to_tensors(parts["test"], device)
+    samples = num_samples if model.latent else 1
+    curve = [n for n in curve if n <= samples] if model.latent else []
+    rows: dict[str, list[float]] = {}
+    order = batches.by_length(test)
+    group_size = max(1, ROWS // min(samples, 100))
+    for start in range(0, len(order), group_size):
+        batch = batches.collate(test, order[start : start + group_size])
+        statistics = bound_sequences(model, batch, samples, curve, info.seed)
+        for name, values in statistics.items():
+            rows.setdefault(name, []).extend(values.tolist())
+    back = sorted(range(len(order)), key=order.__getitem__)
+    recipe = info.recipe
+    return Result(
+        schema=SCHEMA,
+        preset=recipe["preset"],
+        dataset=spec.name,
+        model=recipe["model"]["name"],
+        title=recipe["model"]["title"],
+        seed=info.seed,
+        data=asdict(spec),
+        evaluation={"num_samples": samples, "curve": curve},
+        training=info.training,
+        environment={
+            **environment(device.type, torch.get_num_threads()),
+            "training": info.environment,
+        },
+        recipe=recipe,
+        per_sequence={name: [column[i] for i in back] for name, column in rows.items()},
+    )
+
+
+@torch.no_grad()
+def bound_sequences(
+    model: SequenceModel, batch: Batch, num_samples: int, curve: list[int], seed: int
+) -> dict[str, Tensor]:
+    """Return the per-sequence statistics of `Result.per_sequence` for a batch, (B,) each.
+
+    The noise of a sequence depends on `seed` and the sequence's id alone, so an estimate does not
+    depend on its neighbours, on padding, or on how the samples are cut into chunks.
+
+    Raises:
+        NumericalError: a log weight is NaN or infinite.
+    """
+    rows = max(BLOCK, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
+    chunk = max(1, rows // BLOCK) * BLOCK
+    log_weights, elbos, likelihoods = [], [], []
+    for first in range(0, num_samples, chunk):
+        count = min(chunk, num_samples - first)
+        noise = sequence_noise(batch, first, count, model.latent, seed)
+        terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
+        log_weights.append(terms.log_weight.double().sum(0))
+        elbos.append(elbo(terms).double())
+        likelihoods.append(terms.log_likelihood.double().sum(0))
+    log_weight = torch.cat(log_weights)  # (K, B)
+    _check_finite(log_weight, batch)
+    bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)
+    bound, size = bounds.mean(0), effective_sample_size(log_weight)
+    spread = bounds.std(0) if num_samples > 1 else torch.zeros_like(bound)
+    statistics = {
+        "length": batch.lengths,
+        "bound": bound,
+        "bound_error": spread / math.sqrt(num_samples),
+        "is": importance_weighted(log_weight),
+        # Delta method: Var log(mean w) ≈ Var(w) / (K mean(w)²) = 1/ESS − 1/K.
+        "is_error": (1.0 / size - 1.0 / num_samples).clamp(min=0.0).sqrt(),
+        "ess": size,
+        "log_likelihood": log_likelihood,
+        "kl": log_likelihood - bound,
+    }
+    for n in curve:
+        groups = log_weight[: num_samples // n * n].split(n)  # disjoint, so less noise
+        statistics[f"is_{n}"] = torch.stack([importance_weighted(g) for g in groups]).mean(0)
+    return statistics
+
+
+def sequence_noise(batch: Batch, first: int, count: int, latent: int, seed: int) -> Tensor:
+    """Return the noise of samples first … first + count − 1, (T, count, B, Z).
+
+    `first` is a multiple of BLOCK. Drawn on the CPU, so that a GPU sees the same numbers.
+    """
+    if latent == 0:
+        return batch.x.new_zeros(len(batch.x), count, len(batch.ids), 0)
+    noise = torch.zeros(len(batch.x), count, len(batch.ids), latent)
+    for column, (identity, length) in enumerate(
+        zip(batch.ids, batch.lengths.tolist(), strict=True)
+    ):
+        for offset in range(0, count, BLOCK):
+            stream = generator(seed, "evaluation", identity, (first + offset) // BLOCK)
+            block = torch.randn(length, BLOCK, latent, generator=stream)
+            noise[:length, offset : offset + BLOCK, column] = block[:, : count - offset]
+    return noise.to(batch.x.device)
+
+
+def _check_finite(log_weight: Tensor, batch: Batch) -> None:
+    broken = (~log_weight.isfinite()).any(0).nonzero().flatten().tolist()
+    if broken:
+        names = ", ".join(str(batch.ids[i]) for i in broken[:5])
+        raise NumericalError(
+            f"log weights of test sequence {names} are NaN or infinite: the model diverged on it; "
+            "lower learning_rate or clip_norm and train again."
+        )

@@ -1,0 +1,145 @@
+"""Learning curves, estimates against the number of samples, and samples beside data."""
+
+import json
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from repro.files import replacing
+from repro.results import Result
+from repro.tables import cells
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+import seaborn as sns  # noqa: E402
+
+SHOWN = 3  # sequences a panel of samples shows
+
+
+def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
+    """Draw the three figures of each data set as SVG; return their paths.
+
+    Args:
+        results: sorted by cell.
+        runs: the preset's folder, with histories and samples beside the checkpoints.
+    """
+    # Same numbers, same bytes: no random identifiers, no dates, text as text.
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
+    paths = []
+    for dataset, group in groupby(results, key=lambda r: r.dataset):
+        group = list(group)
+        for name, draw in (
+            ("learning", draw_learning_curves),
+            ("samples-needed", draw_estimate_against_samples),
+            ("samples", draw_samples),
+        ):
+            figure = draw(group, runs)
+            paths.append(folder / f"{dataset}-{name}.svg")
+            with replacing(paths[-1]) as partial:
+                figure.savefig(
+                    partial, format="svg", bbox_inches="tight", metadata={"Date": None}
+                )
+            plt.close(figure)
+    return paths
+
+
+def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
+    """Return the validation bound over epochs, a line a seed."""
+    rows = []
+    for r in results:
+        if not r.training["epochs"]:
+            continue  # a model with its true parameters learns nothing
+        history = runs / r.dataset / r.model / f"seed{r.seed}" / "history.jsonl"
+        for line in history.read_text().splitlines():
+            row = json.loads(line)
+            if "valid_bound" in row and row["epoch"] > 0:
+                rows.append((r.title, r.seed, row["epoch"], row["valid_bound"]))
+    frame = pd.DataFrame(rows, columns=["model", "seed", "epoch", "bound"])
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    sns.lineplot(
+        frame, x="epoch", y="bound", hue="model", units="seed", estimator=None, ax=axes, lw=1.2
+    )
+    best = frame.groupby("model")["bound"].max()
+    low = best.min() - 0.5 * (best.max() - best.min() + 0.1)  # the first epochs are far below
+    axes.set_ylim(low, best.max() + 0.05 * (best.max() - low))
+    axes.set(
+        xlabel="epoch (log scale)",
+        ylabel="validation bound, nats/step",
+        xscale="log",
+        title=results[0].dataset,
+    )
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
+    return figure
+
+
+def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figure:
+    """Return the importance-sampled estimate against K; exact models as horizontal lines."""
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    colours = sns.color_palette(n_colors=len(cells(results)))
+    lowest = []
+    for colour, cell in zip(colours, cells(results), strict=True):
+        samples = [*cell[0].evaluation["curve"], cell[0].evaluation["num_samples"]]
+        is_flat = samples == [1] or not cell[0].training["epochs"]
+        if is_flat:
+            value = np.mean([r.per_step("is") for r in cell])
+            style = "-" if not cell[0].training["epochs"] else "--"
+            axes.axhline(value, color=colour, ls=style, lw=1.2, label=f"{cell[0].title} (exact)")
+        else:
+            names = [f"is_{n}" for n in samples[:-1]] + ["is"]
+            values = [[r.per_step(name) for name in names] for r in cell]
+            axes.plot(samples, np.mean(values, axis=0), "o-", color=colour, label=cell[0].title)
+            for seed_values in values:
+                axes.plot(samples, seed_values, "-", color=colour, lw=0.6, alpha=0.6)
+            lowest.append(np.min(values))
+        if cell[0].model == "marginal":
+            axes.lines[-1].set_alpha(0.4)
+    axes.set(
+        xscale="log",
+        xlabel="importance samples K",
+        ylabel="log-likelihood, nats/step",
+        title=results[0].dataset,
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
+    """Return real sequences and samples of each model, first seed, in raw units."""
+    panels: list[tuple[str, np.ndarray]] = []
+    for cell in cells(results):
+        path = runs / cell[0].dataset / cell[0].model / f"seed{cell[0].seed}" / "samples.npz"
+        with np.load(path) as drawn:
+            if not panels:
+                panels.append(("data", drawn["data"]))
+            panels.append((cell[0].title, drawn["samples"]))
+    binary = results[0].data["kind"] == "binary"
+    rows = len(panels)
+    figure, grid = plt.subplots(
+        rows, SHOWN, figsize=(9, 1.1 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    real = panels[0][1]
+    low, high = real.min(), real.max()
+    for line, (title, values) in zip(grid, panels, strict=True):
+        for axes, sequence in zip(line, values[:SHOWN], strict=False):
+            axes.grid(False)
+            if sequence.shape[1] == 1:
+                axes.plot(sequence[:, 0], lw=1.0, color="C0" if title == "data" else "C1")
+            else:
+                colours = "Greys" if binary else "viridis"
+                axes.imshow(
+                    sequence.T, aspect="auto", origin="lower", cmap=colours, vmin=low, vmax=high
+                )
+            axes.tick_params(labelsize=7)
+        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+    if binary:
+        used = np.flatnonzero(real.any(axis=(0, 1)))
+        grid[0, 0].set_ylim(used.min() - 2, used.max() + 2)
+    for axes in grid[-1]:
+        axes.set_xlabel("step", fontsize=8)
+    figure.suptitle(f"{results[0].dataset}: data and samples", y=1.0)
+    return figure

@@ -1,0 +1,77 @@
+"""What a person watching a run sees, and Weights & Biases if they ask for it."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from repro.errors import ConfigError
+
+
+class Monitor:
+    """Shows a training's progress: a bar on a terminal, else one plain line a validation.
+
+    Args:
+        title: what is being trained.
+        epochs: how many there will be at most.
+        wandb_mode: disabled, offline or online.
+        config: what Weights & Biases stores as the run's configuration.
+    """
+
+    def __init__(self, title: str, epochs: int, wandb_mode: str, config: dict) -> None:
+        self.title = title
+        self.bar: Any = None
+        self.wandb_run: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, "{task.fields[bound]}", console=Console(stderr=True))
+            self.task = self.bar.add_task(title, total=epochs, bound="")
+            self.bar.start()
+        if wandb_mode != "disabled":
+            self.wandb_run = _start_wandb(title, wandb_mode, config)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Report one epoch; `row` has its numbers, the validation bound where one was computed."""
+        validated = "valid_bound" in row
+        bound = f"{row['valid_bound']:.4f} nats/step" if validated else ""
+        if self.bar:
+            fields = {"bound": bound} if validated else {}
+            self.bar.update(self.task, completed=row["epoch"], **fields)
+        elif validated:
+            self.note(f"epoch {row['epoch']}  validation bound {bound}")
+        if self.wandb_run:
+            self.wandb_run.log(row, step=int(row["epoch"]))
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        print(f"{self.title}  {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+        if self.wandb_run:
+            self.wandb_run.finish(exit_code=0 if error is None else 1)
+
+
+def _start_wandb(title: str, mode: str, config: dict) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', or set it to disabled."
+        ) from None
+    recipe = config["recipe"]
+    group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
+    return wandb.init(
+        project="repro", name=title, group=group, mode=mode, config=config, dir=config["folder"]
+    )

@@ -1,0 +1,49 @@
+"""Where a number came from: code version, libraries, hardware."""
+
+import platform
+import subprocess
+from pathlib import Path
+
+import repro
+
+
+def environment(device: str, threads: int) -> dict:
+    """Return code version, library versions and hardware, for a checkpoint or a Result."""
+    import numpy
+    import torch
+
+    return {
+        "repro": repro.__version__,
+        **_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
+        "threads": threads,
+    }
+
+
+def _commit() -> dict:
+    # A copy without its history (on a borrowed machine, say) is not an error.
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", ".")
+    return {"commit": commit or "unknown", "clean": None if changed is None else changed == ""}
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown CPU"

@@ -1,0 +1,157 @@
+"""The Result of one cell and seed: per-sequence statistics, from which every average derives.
+
+No torch here: tables, figures and the check read these files on any machine.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from repro.errors import DataError
+from repro.files import write_text
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluated checkpoint.
+
+    Attributes:
+        schema: version of this record.
+        preset, dataset, model, seed: which cell.
+        title: the model as tables call it.
+        data: specification of the data (`data.sequences.DataSpec`).
+        evaluation: number of importance samples and the smaller numbers of `curve`.
+        training: see `checkpoints.CheckpointInfo`.
+        environment: code version, libraries and hardware of the evaluation, those of the training
+            under "training".
+        recipe: the frozen configuration of the training.
+        per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
+            and bound_error, its Monte Carlo standard error; is, the importance-sampled
+            log-likelihood, and is_error; ess, the effective sample size; log_likelihood and kl,
+            the two parts of the bound; is_<n>, the estimate with n samples. Nats per sequence of
+            normalised data, higher is better.
+    """
+
+    schema: int
+    preset: str
+    dataset: str
+    model: str
+    title: str
+    seed: int
+    data: dict
+    evaluation: dict
+    training: dict
+    environment: dict
+    recipe: dict
+    per_sequence: dict[str, list[float]]
+
+    def values(self, metric: str) -> np.ndarray:
+        """Return a per-sequence statistic, (N,)."""
+        return np.asarray(self.per_sequence[metric], dtype=np.float64)
+
+    def per_step(self, metric: str) -> float:
+        """Return Σ over sequences ÷ Σ of lengths, in nats per step."""
+        return float(self.values(metric).sum() / self.values("length").sum())
+
+    def mean_of_averages(self, metric: str) -> float:
+        """Return the mean over sequences of each one's own average, in nats per step."""
+        return float((self.values(metric) / self.values("length")).mean())
+
+    def per_sequence_mean(self, metric: str) -> float:
+        """Return the mean over sequences, in nats per sequence."""
+        return float(self.values(metric).mean())
+
+    def monte_carlo_error(self, metric: str) -> float:
+        """Return the standard error of `per_step` that is due to the evaluation's samples."""
+        errors = self.values(f"{metric}_error")
+        return float(np.sqrt((errors**2).sum()) / self.values("length").sum())
+
+
+def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
+    """Return the standard error of Σ values ÷ Σ lengths over a draw of N sequences.
+
+    The delta method for a ratio of sums; per-step numbers of long and short sequences weigh as
+    they do in the ratio.
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan
+    residuals = values - values.sum() / lengths.sum() * lengths
+    return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its errors: over seeds, over test sequences, and of Monte Carlo."""
+
+    value: float
+    over_seeds: float
+    over_sequences: float
+    monte_carlo: float
+    seeds: int
+
+
+def aggregate(results: list[Result], metric: str) -> Estimate:
+    """Return a metric in nats per step, averaged over the seeds of one cell.
+
+    over_seeds is the sample standard deviation over √seeds (NaN for one seed); over_sequences is
+    of the numbers averaged over seeds first.
+    """
+    values = np.array([result.per_step(metric) for result in results])
+    count = len(values)
+    averaged = np.mean([result.values(metric) for result in results], axis=0)
+    monte_carlo = math.sqrt(sum(r.monte_carlo_error(metric) ** 2 for r in results)) / count
+    return Estimate(
+        value=float(values.mean()),
+        over_seeds=float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
+        over_sequences=error_over_sequences(averaged, results[0].values("length")),
+        monte_carlo=monte_carlo,
+        seeds=count,
+    )
+
+
+def write(result: Result, path: Path) -> None:
+    """Write a Result as JSON, a line a statistic."""
+    record = asdict(result)
+    per_sequence = record.pop("per_sequence")
+    head = json.dumps(record, indent=1, sort_keys=True)[:-2]
+    rows = [f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in sorted(per_sequence.items())]
+    write_text(path, head + ',\n "per_sequence": {\n' + ",\n".join(rows) + "\n }\n}\n")
+
+
+def read(path: Path) -> Result:
+    """Return the Result in a file.
+
+    Raises:
+        DataError: the file is missing, is no Result, or is of another schema version.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        result = Result(**record)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run `repro evaluate` for this cell.") from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
+    if result.schema != SCHEMA:
+        raise DataError(f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again.")
+    lengths = {key: len(row) for key, row in result.per_sequence.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")
+    return result
+
+
+def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) -> Path:
+    """Return where a Result stands, under runs/ and results/ alike."""
+    return root / preset / dataset / model / f"seed{seed}.json"
+
+
+def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]:
+    """Return all Results of a cell under `root`, by seed; empty if there are none."""
+    folder = root / preset / dataset / model
+    results = [read(path) for path in folder.glob("seed*.json")]
+    return sorted(results, key=lambda result: result.seed)

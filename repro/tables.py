@@ -1,0 +1,139 @@
+"""Results in, one table a data set out: Markdown, LaTeX, CSV, and HTML for the report."""
+
+import math
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from repro.files import write_text
+from repro.results import Result, aggregate
+
+UNRELIABLE_SIZE = 2.0  # median effective sample size below which an estimate rests on one sample
+
+
+def cells(results: list[Result]) -> list[list[Result]]:
+    """Return the Results grouped by (data set, model), in the order they come."""
+    groups = groupby(results, key=lambda r: (r.dataset, r.model))
+    return [list(group) for _, group in groups]
+
+
+def numbers(results: list[Result]) -> pd.DataFrame:
+    """Return one row a cell with every average and error, in nats; the CSV."""
+    return pd.DataFrame([_row(cell) for cell in cells(results)])
+
+
+def _row(cell: list[Result]) -> dict:
+    first = cell[0]
+    row: dict = {"dataset": first.dataset, "model": first.model, "title": first.title}
+    for metric in ("bound", "is"):
+        estimate = aggregate(cell, metric)
+        row |= {
+            f"{metric}_per_step": estimate.value,
+            f"{metric}_error_over_seeds": estimate.over_seeds,
+            f"{metric}_error_over_sequences": estimate.over_sequences,
+            f"{metric}_error_monte_carlo": estimate.monte_carlo,
+            f"{metric}_mean_of_averages": float(
+                np.mean([r.mean_of_averages(metric) for r in cell])
+            ),
+            f"{metric}_per_sequence": float(np.mean([r.per_sequence_mean(metric) for r in cell])),
+        }
+    bits = -row["is_per_step"] / (first.data["dim"] * math.log(2.0))
+    return row | {
+        "is_bits_per_dimension": bits,
+        "seeds": len(cell),
+        "num_samples": first.evaluation["num_samples"],
+        "effective_sample_size": float(np.median([r.values("ess") for r in cell])),
+        "has_latent": first.evaluation["num_samples"] > 1,
+        "parameters": first.training["parameters"],
+        "epochs": float(np.mean([r.training["epochs"] for r in cell])),
+        "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
+    }
+
+
+def with_error(value: float, error: float) -> str:
+    """Return "value ± error", rounded to two digits of the error."""
+    if math.isnan(error):
+        return f"{value:.4f}"
+    digits = 4 if error < 1e-4 else max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def display(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns a reader wants, as text."""
+    rows = []
+    for row in table.to_dict("records"):
+        exact = not row["has_latent"]
+        doubtful = not exact and row["effective_sample_size"] < UNRELIABLE_SIZE
+        rows.append(
+            {
+                "Model": row["title"],
+                "Bound": with_error(row["bound_per_step"], row["bound_error_over_seeds"]),
+                "IS": with_error(row["is_per_step"], row["is_error_over_seeds"])
+                + (" †" if doubtful else ""),
+                "± sequences": f"{row['is_error_over_sequences']:.3f}",
+                "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
+                "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
+                "ESS": "exact" if exact else f"{row['effective_sample_size']:.0f}",
+                "Parameters": f"{row['parameters']:,}",
+                "Training": f"{row['training_seconds']:.0f} s",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def caption(results: list[Result]) -> str:
+    """Return the units, normalisation and counts that the table's numbers rest on."""
+    first = results[0]
+    data, samples = first.data, max(r.evaluation["num_samples"] for r in results)
+    seeds = sorted({r.seed for r in results})
+    std = np.array(data["std"])
+    spread = f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
+    normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
+    return (
+        f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
+        f"the bound (ELBO) and its importance-sampled estimate (IS) with {samples} samples; for "
+        "models without latent variables both are the exact value. "
+        f"± is the standard error over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        f"; “± sequences” that of IS over the {data['sequences']['test']} test sequences "
+        f"({data['steps']['test']} steps), which all models share. ESS is the median effective "
+        f"sample size; † marks estimates where it is below {UNRELIABLE_SIZE:.0f}. "
+        f"Training time on {_hardware(results)}."
+    )
+
+
+def _hardware(results: list[Result]) -> str:
+    seen = {
+        f"{r.environment['training']['device']}, {r.environment['training']['threads']} thread(s)"
+        for r in results
+    }
+    return "; ".join(sorted(seen))
+
+
+def write_tables(results: list[Result], folder: Path) -> list[Path]:
+    """Write <data set>.md, .tex and .csv for each data set; return their paths."""
+    paths = []
+    for dataset, group in groupby(results, key=lambda r: r.dataset):
+        group = list(group)
+        table = numbers(group)
+        shown, note = display(table), caption(group)
+        heading = f"# {dataset}\n\n"
+        markdown = shown.to_markdown(
+            index=False, disable_numparse=True, colalign=["left"] + ["right"] * (shown.shape[1] - 1)
+        )
+        latex = (
+            shown.style.format(escape="latex")
+            .hide(axis="index")
+            .to_latex(hrules=True, column_format="l" + "r" * (shown.shape[1] - 1))
+        )
+        comment = "".join(f"% {line}\n" for line in note.splitlines())
+        for suffix, text in {
+            ".md": f"{heading}{markdown}\n\n{note}\n",
+            ".tex": comment + latex,
+            ".csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        }.items():
+            paths.append(folder / f"{dataset}{suffix}")
+            write_text(paths[-1], text)
+    return paths
+

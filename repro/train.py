@@ -1,0 +1,255 @@
+"""One seeded, resumable training run: data and recipe in, checkpoint out."""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from repro.checkpoints import (
+    CheckpointInfo,
+    load_state,
+    model_spec,
+    save_checkpoint,
+    save_state,
+)
+from repro.data import batches, sequences
+from repro.errors import NumericalError, ReproError
+from repro.files import write_text
+from repro.models import build
+from repro.models.base import SequenceModel
+from repro.monitors import Monitor
+from repro.objectives import annealed_elbo, kl_weight
+from repro.provenance import environment
+from repro.seeding import derive, generator
+
+VALIDATION_BATCH = 50  # sequences; validation does not depend on it beyond rounding
+
+
+def train(
+    recipe: dict, data_file: Path, seed: int, folder: Path, device: torch.device, wandb: str
+) -> Path:
+    """Train one model from one seed; return its checkpoint, chosen on the validation bound.
+
+    Initial weights, batch order, noise and dropout have streams of their own, all derived from
+    `seed`. State is saved at every validation under `folder`/state, and a run that was stopped
+    goes on from there to the same bits.
+
+    Args:
+        recipe: the frozen configuration (`config.resolve`).
+        data_file: prepared sequences; the test part is not read.
+        folder: gets checkpoint.safetensors and history.jsonl.
+    Raises:
+        DataError: the data are missing or damaged.
+        NumericalError: loss or gradient is not finite; names the update and the last good state.
+        ReproError: another process is training this run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "state.lock")
+    try:
+        with lock.acquire(timeout=0):
+            return _Run(recipe, data_file, seed, folder, device).to_the_end(wandb)
+    except Timeout:
+        raise ReproError(
+            f"{folder} is being trained by another process; wait for it or end it."
+        ) from None
+
+
+class _Run:
+    def __init__(
+        self, recipe: dict, data_file: Path, seed: int, folder: Path, device: torch.device
+    ) -> None:
+        self.recipe, self.seed, self.folder, self.device = recipe, seed, folder, device
+        self.settings = recipe["model"]["training"]
+        self.data, parts = sequences.load(data_file, ("train", "valid"))
+        self.train_part = batches.to_tensors(parts["train"], device)
+        self.valid_part = batches.to_tensors(parts["valid"], device)
+
+        torch.manual_seed(derive(seed, "initial weights"))
+        self.model = build(model_spec(recipe, self.data)).to(device)
+        torch.manual_seed(derive(seed, "dropout"))
+        self.order = generator(seed, "batch order")
+        self.noise = generator(seed, "noise", device=device)
+        self.optimizer = (
+            torch.optim.Adam(
+                self.model.parameters(),
+                lr=self.settings["learning_rate"],
+                betas=tuple(self.settings["adam_betas"]),
+            )
+            if self.model.trainable
+            else None
+        )
+        self.epoch = self.updates = self.best_epoch = 0
+        self.best_bound = -math.inf
+        self.best_weights = _copy(self.model)
+        self.history: list[dict] = []
+        self.seconds = 0.0
+        self.state_file = folder / "state" / "last.pt"
+
+    def to_the_end(self, wandb: str) -> Path:
+        config = {"recipe": self.recipe, "seed": self.seed, "folder": str(self.folder)}
+        title = f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
+        with Monitor(title, self.settings["max_epochs"], wandb, config) as monitor:
+            if self._resume():
+                monitor.note(f"resumes after epoch {self.epoch}")
+            if self.epoch == 0 and not self.history:
+                self._validate({"epoch": 0})  # the untrained model, for the learning curve
+                monitor.epoch(self.history[-1])
+            while self.epoch < self.settings["max_epochs"] and not self._out_of_patience():
+                started = time.perf_counter()
+                row = self._one_epoch()
+                last = self.epoch == self.settings["max_epochs"]
+                if self.epoch % self.settings["validate_every"] == 0 or last:
+                    self._validate(row)
+                    self.seconds += time.perf_counter() - started
+                    save_state(self.state_file, self._state())
+                else:
+                    self.history.append(row)
+                    self.seconds += time.perf_counter() - started
+                monitor.epoch(row)
+        return self._finish()
+
+    def _one_epoch(self) -> dict:
+        self.model.train()
+        settings, total, steps = self.settings, 0.0, 0
+        groups = batches.epoch(
+            self.train_part, settings["batch_size"], settings["batch_order"], self.order
+        )
+        for batch in groups:
+            weight = kl_weight(self.updates, settings["kl_start"], settings["kl_updates"])
+            shape = (len(batch.x), 1, len(batch.ids), self.model.latent)
+            noise = torch.randn(shape, generator=self.noise, device=self.device)
+            objective = annealed_elbo(self.model(batch.x, batch.lengths, noise), weight)
+            loss = -objective
+            if settings["l2_penalty"]:
+                squares = sum(p.square().sum() for p in self.model.parameters())
+                loss = loss + settings["l2_penalty"] * squares
+            self._update(loss)
+            total += objective.item() * len(batch.ids)
+            steps += int(batch.lengths.sum())
+        self.epoch += 1
+        return {"epoch": self.epoch, "train_objective": total / steps, "kl_weight": weight}
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            what = "loss" if not math.isfinite(loss.item()) else "gradient"
+            saved = (
+                f"the last good state is {self.state_file}"
+                if self.state_file.exists()
+                else "no state was saved before"
+            )
+            raise NumericalError(
+                f"the {what} of {self.recipe['model']['name']} on {self.data.name}, seed {self.seed}, "
+                f"is not finite at update {self.updates} (epoch {self.epoch + 1}); {saved}. "
+                "Lower learning_rate or clip_norm."
+            )
+        self.optimizer.step()
+        self.updates += 1
+
+    def _validate(self, row: dict) -> None:
+        row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
+        self.history.append(row)
+        if row["valid_bound"] > self.best_bound:
+            self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
+            self.best_weights = _copy(self.model)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings["patience"]
+        since = sum("valid_bound" in row and row["epoch"] > self.best_epoch for row in self.history)
+        return patience is not None and since >= patience
+
+    def _fingerprint(self) -> str:
+        training = {**self.recipe, "seed": self.seed, "data": self.data.sha256}
+        return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+
+    def _random_states(self) -> dict[str, tuple[Callable, Callable]]:
+        states = {
+            "order": (self.order.get_state, self.order.set_state),
+            "noise": (self.noise.get_state, self.noise.set_state),
+            "torch": (torch.get_rng_state, torch.set_rng_state),
+        }
+        if self.device.type == "cuda":
+            states["cuda"] = (torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+        return states
+
+    def _state(self) -> dict:
+        return {
+            "fingerprint": self._fingerprint(),
+            "model": self.model.state_dict(),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": {name: get() for name, (get, _) in self._random_states().items()},
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+
+    def _resume(self) -> bool:
+        state = load_state(self.state_file, self._fingerprint())
+        if state is None:
+            return False
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best_weights"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, (_, set_state) in self._random_states().items():
+            set_state(state["random"][name])
+        for name, value in state["progress"].items():
+            setattr(self, name, value)
+        return True
+
+    def _finish(self) -> Path:
+        info = CheckpointInfo(
+            recipe=self.recipe,
+            seed=self.seed,
+            data=asdict(self.data),
+            training={
+                "epochs": self.epoch,
+                "updates": self.updates,
+                "seconds": round(self.seconds, 1),
+                "best_epoch": self.best_epoch,
+                "best_validation_bound": self.best_bound,
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+            },
+            environment=environment(self.device.type, torch.get_num_threads()),
+        )
+        lines = [json.dumps(row) for row in self.history]
+        write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
+        path = self.folder / "checkpoint.safetensors"
+        save_checkpoint(path, self.best_weights, info)
+        shutil.rmtree(self.state_file.parent, ignore_errors=True)
+        return path
+
+
+_PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds")
+
+
+@torch.no_grad()
+def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> float:
+    """Return the ELBO of the validation part with one sample, in nats per step.
+
+    The noise is the same at every call, so that epochs are compared on the same draw.
+    """
+    model.eval()
+    noise_stream = generator(seed, "validation", device=part[0].device)
+    order, total, steps = batches.by_length(part), 0.0, 0
+    for start in range(0, len(order), VALIDATION_BATCH):
+        batch = batches.collate(part, order[start : start + VALIDATION_BATCH])
+        shape = (len(batch.x), 1, len(batch.ids), model.latent)
+        noise = torch.randn(shape, generator=noise_stream, device=batch.x.device)
+        terms = model(batch.x, batch.lengths, noise, steps_at_once=64)
+        total += annealed_elbo(terms, 1.0).item() * len(batch.ids)
+        steps += int(batch.lengths.sum())
+    return total / steps
+
+
+def _copy(model: SequenceModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
