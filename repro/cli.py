@@ -84,7 +84,7 @@ def write_manifest(entry: dict, path: Path) -> None:
 
 
 @app.command()
-def prepare(dataset: Dataset, mirror: Mirror = None) -> None:
+def prepare(dataset: Dataset) -> None:
     """Turn raw files into the one prepared format, and check their counts.
 
     Example: repro prepare --dataset japanese_vowels
@@ -92,7 +92,7 @@ def prepare(dataset: Dataset, mirror: Mirror = None) -> None:
     from repro.data.prepare import prepare as prepare_data
 
     path = data_file(dataset)
-    spec = prepare_data(dataset, dataset_entry(dataset), raw_folder(dataset), path, mirror)
+    spec = prepare_data(dataset, dataset_entry(dataset), raw_folder(dataset), path)
     for part, count in spec.sequences.items():
         print(f"{dataset} {part}: {count} sequences, {spec.steps[part]} steps of {spec.dim} values")
 

@@ -4,18 +4,22 @@ from pathlib import Path
 
 from repro.data import sequences
 from repro.data.sequences import DataSpec
-from repro.data.sources import fetch
+from repro.data.sources import raw_files
 from repro.loading import load_object
 
 
-def prepare(name: str, entry: dict, raw: Path, path: Path, mirror: Path | None = None) -> DataSpec:
+def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     """Read a data set's raw files, check its counts, normalise it and write it to `path`.
 
+    Args:
+        name: the data set. entry: its entry in config/datasets.yaml.
+        raw: the folder of its raw files, fetched before. path: the file to write.
     Raises:
-        DataError: a raw file is missing and cannot be fetched, or the counts are not the expected.
+        DataError: a raw file is missing or damaged, or the counts are not the expected.
     """
     reader = entry["reader"]
     module, _, function = reader.partition(":")
     dotted = reader if "." in module else f"repro.data.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
-    return sequences.save(read(fetch(name, entry, raw, mirror), entry["options"]), name, entry, path)
+    parts = read(raw_files(name, entry, raw), entry["options"])
+    return sequences.save(parts, name, entry, path)

@@ -23,12 +23,25 @@ def fetch(name: str, entry: dict, folder: Path, mirror: Path | None) -> dict[str
     """
     if mirror is not None and not mirror.is_dir():
         raise ConfigError(f"mirror: {mirror} is no folder; correct the setting or leave it out.")
-    files = {}
     for source in entry["sources"]:
         path = folder / source["file"]
         if not (path.exists() and sha256(path) == source["sha256"]):
             _fetch_one(name, source, path, mirror)
-        files[source["file"]] = path
+    return raw_files(name, entry, folder)
+
+
+def raw_files(name: str, entry: dict, folder: Path) -> dict[str, Path]:
+    """Return the raw files of a data set that was fetched before, verified again.
+
+    Raises:
+        DataError: a file is missing or its checksum differs.
+    """
+    files = {source["file"]: folder / source["file"] for source in entry["sources"]}
+    for source in entry["sources"]:
+        path = files[source["file"]]
+        if not path.exists():
+            raise DataError(f"{path} is missing: run `repro fetch --dataset {name}` first.")
+        _verify(path, source["sha256"], f"{name}: {path}")
     return files
 
 

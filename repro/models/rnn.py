@@ -29,8 +29,8 @@ class RNN(SequenceModel):
     def forward(
         self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
     ) -> Terms:
-        hidden, _ = self.lstm(self.features(x[:-1]))
-        past = F.pad(hidden, (0, 0, 0, 0, 1, 0))  # h_0 = 0 first: step t sees x_<t
+        hidden, _ = self.lstm(self.features(x))
+        past = F.pad(hidden[:-1], (0, 0, 0, 0, 1, 0))  # h_0 = 0 first: step t sees x_<t
         log_likelihood = self.head.log_prob(self.head(self.decoder(past)), x)
         return without_latent(log_likelihood, lengths)
 

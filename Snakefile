@@ -1,0 +1,233 @@
+"""The whole workflow: fetch → prepare → configure → train → evaluate → tables, figures, check."""
+
+import sys
+from shutil import which
+
+from snakemake.utils import min_version
+
+from repro.config import cells, check, freeze, preset_file, resolve
+from repro.errors import ConfigError
+
+min_version("9.18")
+
+
+configfile: "config/datasets.yaml"
+configfile: "config/models.yaml"
+
+
+def or_exit(function, *arguments):
+    """The function's value; a configuration error ends snakemake with one line, no traceback."""
+    try:
+        return function(*arguments)
+    except ConfigError as error:
+        sys.exit(f"ConfigError: {error}")
+
+
+configfile: str(or_exit(preset_file, config.get("preset", "starter")))
+
+
+config.update(or_exit(check, config))
+
+CELLS = cells(config)
+DATASETS = sorted({dataset for dataset, _ in CELLS})
+ON_GPU = config["device"] == "cuda" or (
+    config["device"] == "auto" and bool(which("nvidia-smi"))
+)
+
+
+container: "docker://python:3.11"
+
+
+wildcard_constraints:
+    preset=config["preset"],
+    dataset="|".join(config["datasets"]),
+    model="|".join(config["models"]),
+    seed=r"\d+",
+
+
+def of_cells(pattern, seeds):
+    """The files of every cell and seed, in the order of the preset."""
+    return [
+        pattern.format(preset=config["preset"], dataset=dataset, model=model, seed=seed)
+        for dataset, model in CELLS
+        for seed in seeds
+    ]
+
+
+RESULTS = of_cells("runs/{preset}/{dataset}/{model}/seed{seed}.json", config["seeds"])
+HISTORIES = of_cells(
+    "runs/{preset}/{dataset}/{model}/seed{seed}/history.jsonl", config["seeds"]
+)
+SAMPLES = of_cells(
+    "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz", config["seeds"][:1]
+)
+FIGURES = ["learning", "samples-needed", "samples"]
+
+
+localrules:
+    all,
+    fetch,
+    configure,
+    tables,
+    figures,
+    check,
+    report,
+
+
+rule all:
+    input:
+        RESULTS,
+        expand("runs/{preset}/report.html", preset=config["preset"]),
+
+
+rule fetch:
+    output:
+        "runs/data/{dataset}/raw.json",
+    log:
+        "runs/data/{dataset}/fetch.log",
+    retries: 2
+    params:
+        sources=lambda w: config["datasets"][w.dataset]["sources"],
+        mirror="--mirror '{}'".format(config["mirror"]) if config["mirror"] else "",
+    shell:
+        "repro fetch --dataset {wildcards.dataset} {params.mirror} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        "runs/data/{dataset}/raw.json",
+    output:
+        "runs/data/{dataset}/sequences.safetensors",
+    log:
+        "runs/data/{dataset}/prepare.log",
+    params:
+        entry=lambda w: config["datasets"][w.dataset],
+    shell:
+        "repro prepare --dataset {wildcards.dataset} > {log} 2>&1"
+
+
+rule configure:
+    output:
+        "runs/{preset}/{dataset}/{model}/config.yaml",
+    log:
+        "runs/{preset}/{dataset}/{model}/configure.log",
+    params:
+        recipe=lambda w: resolve(config, w.dataset, w.model),
+    run:
+        freeze(params.recipe, Path(output[0]))
+
+
+rule train:
+    input:
+        data=rules.prepare.output,
+        config=rules.configure.output,
+    output:
+        checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
+        history="runs/{preset}/{dataset}/{model}/seed{seed}/history.jsonl",
+    log:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/train.log",
+    benchmark:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/train.benchmark.tsv"
+    threads: config["threads"]
+    resources:  # how to run: unlike params, a change is no reason to train again
+        gpu=int(ON_GPU),
+        device=config["device"],
+        wandb=config["wandb"],
+    shell:
+        "repro train --preset {wildcards.preset} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --seed {wildcards.seed} --config {input.config}"
+        " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        data=rules.prepare.output,
+        checkpoint=rules.train.output.checkpoint,
+    output:
+        "runs/{preset}/{dataset}/{model}/seed{seed}.json",
+    log:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/evaluate.log",
+    benchmark:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/evaluate.benchmark.tsv"
+    threads: config["threads"]
+    resources:
+        gpu=int(ON_GPU),
+        device=config["device"],
+    params:
+        num_samples=config["evaluation"]["num_samples"],
+        curve=",".join(map(str, config["evaluation"]["curve"])),
+    shell:
+        "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --seed {wildcards.seed}"
+        " --num-samples {params.num_samples} --curve '{params.curve}'"
+        " --device {resources.device} --threads {threads} > {log} 2>&1"
+
+
+rule sample:
+    input:
+        data=rules.prepare.output,
+        checkpoint=rules.train.output.checkpoint,
+    output:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz",
+    log:
+        "runs/{preset}/{dataset}/{model}/seed{seed}/sample.log",
+    shell:
+        "repro sample --preset {wildcards.preset} --dataset {wildcards.dataset}"
+        " --model {wildcards.model} --seed {wildcards.seed} > {log} 2>&1"
+
+
+rule tables:
+    input:
+        RESULTS,
+    output:
+        expand(
+            "runs/{{preset}}/tables/{dataset}.{suffix}",
+            dataset=DATASETS,
+            suffix=["md", "tex", "csv"],
+        ),
+    log:
+        "runs/{preset}/tables.log",
+    shell:
+        "repro tables {input} --preset {wildcards.preset} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        results=RESULTS,
+        histories=HISTORIES,
+        samples=SAMPLES,
+    output:
+        expand(
+            "runs/{{preset}}/figures/{dataset}-{figure}.svg",
+            dataset=DATASETS,
+            figure=FIGURES,
+        ),
+    log:
+        "runs/{preset}/figures.log",
+    shell:
+        "repro figures {input.results} --preset {wildcards.preset} > {log} 2>&1"
+
+
+rule check:
+    input:
+        RESULTS,
+    output:
+        "runs/{preset}/check.md",
+    log:
+        "runs/{preset}/check.log",
+    shell:
+        "repro check {input} --preset {wildcards.preset} --report {output} --always-succeed"
+        " > {log} 2>&1"
+
+
+rule report:
+    input:
+        rules.tables.output,
+        rules.figures.output,
+        rules.check.output,
+    output:
+        "runs/{preset}/report.html",
+    log:
+        "runs/{preset}/report.log",
+    shell:
+        "repro report --preset {wildcards.preset} > {log} 2>&1"

@@ -1,0 +1,90 @@
+"""Small models and data that several test files use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from repro.models import build
+from repro.models.base import ModelSpec
+
+ROOT = Path(__file__).parent.parent
+
+SIZES = {
+    "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5], "components": 3},
+    "vrnn": {
+        "latent": 3,
+        "hidden": 5,
+        "features_x": [4],
+        "features_z": [4, 3],
+        "encoder": [6, 4],
+        "prior": [4],
+        "decoder": [5],
+        "components": 3,
+    },
+    "dmm": {
+        "latent": 3,
+        "transition": 5,
+        "emission": 4,
+        "embedding": 5,
+        "inference_network": "st-r",
+        "inference_hidden": 6,
+        "forget_bias": -0.5,
+        "initial_cell": 1.0,
+        "dropout": 0.0,
+        "components": 3,
+    },
+    "marginal": {"components": 3},
+}
+VARIANTS = {
+    "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
+    "dmm": {f"dmm-{name}": {"inference_network": name} for name in ("st-l", "st-r", "st-lr")},
+}
+HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
+
+
+def spec(family: str, head: str = "gaussian", dim: int = 2, **sizes) -> ModelSpec:
+    """A small model's specification; large initial weights, so that every part matters."""
+    all_sizes = {**SIZES.get(family, {}), "initial_weights": 0.6, **sizes}
+    return ModelSpec(family, family, head, all_sizes, dim, [0.0] * dim, [1.0] * dim, {})
+
+
+def families() -> list[str]:
+    """Every trainable family: found by its file, so that a new one is tested unasked."""
+    files = sorted((ROOT / "repro" / "models").glob("*.py"))
+    others = {"__init__", "base", "linear_gaussian"}
+    return [file.stem for file in files if file.stem not in others]
+
+
+@pytest.fixture
+def small_model():
+    """Build a small float64 model: small_model(family, head, dim=…, **sizes)."""
+
+    def make(family, head="gaussian", dim=2, **sizes):
+        torch.manual_seed(1)
+        return build(spec(family, head, dim, **sizes)).double().eval()
+
+    return make
+
+
+@pytest.fixture
+def ragged():
+    """Make a ragged batch: x (T, B, D), lengths (B,), noise (T, K, B, Z), in float64."""
+
+    def make(head="gaussian", dim=2, lengths=(5, 2, 4), samples=2, latent=3, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        x = torch.randn(max(lengths), len(lengths), dim, generator=g, dtype=torch.float64)
+        if head == "bernoulli":
+            x = (x > 0).double()
+        for b, length in enumerate(lengths):
+            x[length:, b] = 0.0
+        shape = (max(lengths), samples, len(lengths), latent)
+        return x, torch.tensor(lengths), torch.randn(shape, generator=g, dtype=torch.float64)
+
+    return make
+
+
+@pytest.fixture
+def datasets():
+    return yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())["datasets"]

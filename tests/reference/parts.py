@@ -1,0 +1,73 @@
+"""Equations that several models share, on vectors."""
+
+import math
+
+import torch
+
+
+def mlp(p, name, v):
+    """ReLU layers called name.0, name.2, …"""
+    i = 0
+    while f"{name}.{i}.weight" in p:
+        v = torch.relu(p[f"{name}.{i}.weight"] @ v + p[f"{name}.{i}.bias"])
+        i += 2
+    return v
+
+
+def linear(p, name, v):
+    out = p[f"{name}.weight"] @ v
+    return out + p[f"{name}.bias"] if f"{name}.bias" in p else out
+
+
+def softplus(v):
+    return torch.log(1 + torch.exp(v))
+
+
+def gaussian(p, name, v, variance=False):
+    out = linear(p, f"{name}.linear", v)
+    half = len(out) // 2
+    if variance:
+        return out[:half], torch.sqrt(softplus(out[half:]) + 1e-8)
+    return out[:half], softplus(out[half:]) + 1e-4
+
+
+def normal_log_density(x, mean, std):
+    return sum(
+        -0.5 * math.log(2 * math.pi) - torch.log(s) - (v - m) ** 2 / (2 * s**2)
+        for v, m, s in zip(x, mean, std, strict=True)
+    )
+
+
+def kl_divergence(mean_q, std_q, mean_p, std_p):
+    return sum(
+        torch.log(sp / sq) + (sq**2 + (mq - mp) ** 2) / (2 * sp**2) - 0.5
+        for mq, sq, mp, sp in zip(mean_q, std_q, mean_p, std_p, strict=True)
+    )
+
+
+def head_log_prob(p, features, x):
+    if "head.logits.weight" in p:
+        probability = torch.sigmoid(linear(p, "head.logits", features))
+        return (x * probability.log() + (1 - x) * (1 - probability).log()).sum()
+    mean, std = gaussian(p, "head.layer", features)
+    if "head.weights.weight" not in p:
+        return normal_log_density(x, mean, std)
+    weights = torch.softmax(linear(p, "head.weights", features), dim=0)
+    dim = len(x)
+    density = sum(
+        w * torch.exp(normal_log_density(x, mean[m * dim :][:dim], std[m * dim :][:dim]))
+        for m, w in enumerate(weights)
+    )
+    return density.log()
+
+
+def lstm(gates, c):
+    """Gates in the order input, forget, candidate, output."""
+    i, f, g, o = gates.reshape(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def torch_lstm(p, name, v, h, c):
+    gates = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
+    return lstm(gates + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"], c)

@@ -1,0 +1,44 @@
+"""Diagonal Gaussians against torch.distributions."""
+
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from repro.nn.gaussian import Gaussian, GaussianLayer, kl, standard_normal
+
+
+def random_gaussian(seed):
+    g = torch.Generator().manual_seed(seed)
+    mean, std = torch.randn(2, 7, 3, generator=g, dtype=torch.float64)
+    return Gaussian(mean, std.abs() + 0.1)
+
+
+def as_torch(gaussian):
+    return Independent(Normal(gaussian.mean, gaussian.std), 1)
+
+
+def test_log_density_and_kl_equal_torch_distributions():
+    q, p = random_gaussian(0), random_gaussian(1)
+    torch.testing.assert_close(q.log_prob(p.mean), as_torch(q).log_prob(p.mean))
+    torch.testing.assert_close(kl(q, p), kl_divergence(as_torch(q), as_torch(p)))
+    standard = standard_normal(q.mean)
+    torch.testing.assert_close(kl(q, standard), kl_divergence(as_torch(q), as_torch(standard)))
+
+
+def test_layer_gives_the_spread_that_its_paper_says():
+    torch.manual_seed(0)
+    for variance in (False, True):
+        layer = GaussianLayer(4, 3, variance=variance).double()
+        features = torch.randn(5, 4, dtype=torch.float64)
+        raw = layer.linear(features)[:, 3:]
+        softplus = torch.log(1 + torch.exp(raw))
+        expected = (softplus + 1e-8).sqrt() if variance else softplus + 1e-4
+        torch.testing.assert_close(layer(features).std, expected)
+
+
+def test_extreme_inputs_stay_finite():
+    layer = GaussianLayer(1, 1, variance=True)
+    with torch.no_grad():
+        layer.linear.weight.fill_(1.0)
+    for value in (-1e4, 1e4):
+        gaussian = layer(torch.tensor([[value]]))
+        assert gaussian.log_prob(torch.zeros(1, 1)).isfinite().all()

@@ -1,0 +1,66 @@
+"""The exact model against a Kalman filter written on its own."""
+
+import numpy as np
+import pytest
+import torch
+from reference.kalman import log_likelihood
+
+from repro.data.batches import Batch
+from repro.evaluate import bound_sequences
+from repro.models import build
+from repro.models.base import ModelSpec
+
+
+def problem(latent, dim, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def covariance(n):
+        root = rng.standard_normal((n, n))
+        return root @ root.T + 0.3 * np.eye(n)
+
+    return {
+        "transition_matrix": 0.6 * rng.standard_normal((latent, latent)),
+        "transition_offset": rng.standard_normal(latent),
+        "transition_covariance": covariance(latent),
+        "emission_matrix": rng.standard_normal((dim, latent)),
+        "emission_offset": rng.standard_normal(dim),
+        "emission_covariance": covariance(dim),
+    }
+
+
+@pytest.mark.parametrize(("latent", "dim"), [(1, 1), (3, 2)])
+def test_every_log_weight_is_the_kalman_likelihood(latent, dim):
+    p = problem(latent, dim)
+    mean, std = [0.5] * dim, [2.0, 3.0][:dim]
+    options = {"parameters": {name: value.tolist() for name, value in p.items()}}
+    model = build(ModelSpec("exact", "linear_gaussian", "gaussian", {}, dim, mean, std, options))
+    lengths, g = torch.tensor([6, 1, 4]), torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, dim, generator=g, dtype=torch.float64)
+    noise = torch.randn(6, 50, 3, latent, generator=g, dtype=torch.float64)
+    log_weight = model(x, lengths, noise).log_weight.sum(0)  # (K, B)
+    for b, length in enumerate(lengths):
+        raw = x[:length, b].numpy() * std + mean
+        expected = log_likelihood(raw, *p.values()) + int(length) * np.log(std).sum()
+        assert (log_weight[:, b] - expected).abs().max() < 1e-9
+
+
+def test_evaluation_of_the_exact_model_has_no_spread(datasets):
+    options = datasets["linear_gaussian"]["options"]
+    exact = ModelSpec("exact", "linear_gaussian", "gaussian", {}, 1, [0.0], [7.0], options)
+    x = torch.randn(8, 4, 1, generator=torch.Generator().manual_seed(1))
+    batch = Batch(x, torch.tensor([8, 3, 5, 8]), [0, 1, 2, 3])
+    statistics = bound_sequences(build(exact), batch, 40, [1, 10], seed=0)
+    for name in ("bound", "is_1", "is_10"):
+        torch.testing.assert_close(statistics[name], statistics["is"], rtol=0, atol=1e-9)
+    assert statistics["is_error"].max() < 1e-6 and statistics["ess"].min() > 40 - 1e-6
+
+
+def test_samples_have_the_moments_of_the_model(datasets):
+    options = datasets["linear_gaussian"]["options"]
+    exact = ModelSpec("exact", "linear_gaussian", "gaussian", {}, 1, [0.0], [1.0], options)
+    count = 20_000
+    x = build(exact).sample(count, 10, torch.Generator().manual_seed(0))[-1, :, 0]
+    # After ten steps z ~ N(0.5, 100), x = z / 2 + N(0, 20).
+    mean, variance = 0.25, 25.0 + 20.0
+    assert abs(x.mean().item() - mean) < 6 * (variance / count) ** 0.5
+    assert abs(x.var().item() - variance) < 6 * variance * (2 / count) ** 0.5
