@@ -80,7 +80,9 @@ def write_manifest(entry: dict, path: Path) -> None:
 
     from repro.files import write_text
 
-    write_text(path, json.dumps({key: entry[key] for key in ("licence", "sources")}, indent=1) + "\n")
+    write_text(
+        path, json.dumps({key: entry[key] for key in ("licence", "sources")}, indent=1) + "\n"
+    )
 
 
 @app.command()

@@ -12,7 +12,7 @@ from repro.checkpoints import load_checkpoint
 from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.errors import CheckpointError, NumericalError
-from repro.models.base import SequenceModel
+from repro.models.base import SequenceModel, Terms
 from repro.provenance import environment
 from repro.results import SCHEMA, Result
 from repro.seeding import generator
@@ -101,9 +101,10 @@ def bound_sequences(
         count = min(chunk, num_samples - first)
         noise = sequence_noise(batch, first, count, model.latent, seed)
         terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
-        log_weights.append(terms.log_weight.double().sum(0))
-        elbos.append(elbo(terms).double())
-        likelihoods.append(terms.log_likelihood.double().sum(0))
+        terms = Terms(*(None if term is None else term.double() for term in terms))
+        log_weights.append(terms.log_weight.sum(0))
+        elbos.append(elbo(terms))
+        likelihoods.append(terms.log_likelihood.sum(0))
     log_weight = torch.cat(log_weights)  # (K, B)
     _check_finite(log_weight, batch)
     bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)

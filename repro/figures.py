@@ -14,8 +14,8 @@ from repro.tables import cells
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
-import seaborn as sns  # noqa: E402
+import matplotlib.pyplot as plt
+import seaborn as sns
 
 SHOWN = 3  # sequences a panel of samples shows
 
@@ -41,9 +41,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
             figure = draw(group, runs)
             paths.append(folder / f"{dataset}-{name}.svg")
             with replacing(paths[-1]) as partial:
-                figure.savefig(
-                    partial, format="svg", bbox_inches="tight", metadata={"Date": None}
-                )
+                figure.savefig(partial, format="svg", bbox_inches="tight", metadata={"Date": None})
             plt.close(figure)
     return paths
 

@@ -25,7 +25,12 @@ class Monitor:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self.bar = Progress(*columns, "{task.fields[bound]}", console=Console(stderr=True))
             self.task = self.bar.add_task(title, total=epochs, bound="")
             self.bar.start()

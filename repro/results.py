@@ -138,7 +138,9 @@ def read(path: Path) -> Result:
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
     if result.schema != SCHEMA:
-        raise DataError(f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again.")
+        raise DataError(
+            f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again."
+        )
     lengths = {key: len(row) for key, row in result.per_sequence.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")

@@ -89,7 +89,9 @@ def caption(results: list[Result]) -> str:
     data, samples = first.data, max(r.evaluation["num_samples"] for r in results)
     seeds = sorted({r.seed for r in results})
     std = np.array(data["std"])
-    spread = f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
+    spread = (
+        f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
+    )
     normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
     return (
         f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
@@ -136,4 +138,3 @@ def write_tables(results: list[Result], folder: Path) -> list[Path]:
             paths.append(folder / f"{dataset}{suffix}")
             write_text(paths[-1], text)
     return paths
-

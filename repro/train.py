@@ -252,4 +252,3 @@ def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> flo
 
 def _copy(model: SequenceModel) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-

@@ -4,12 +4,11 @@ import itertools
 
 import pytest
 import torch
+from conftest import HEADS, VARIANTS, families, spec
 from reference import models as plain
 
 from repro.models import build
 from repro.models.base import ModelSpec, Terms
-
-from conftest import HEADS, VARIANTS, families, spec
 
 CASES = [
     (family, head, sizes)
@@ -36,11 +35,15 @@ def test_equals_plain_model_in_values_and_gradients(family, head, sizes, small_m
     sums = {}
     for i, name in enumerate(Terms._fields):
         ours = getattr(terms, name).permute(2, 1, 0)  # (B, K, T)
-        flat = torch.cat([ours[b, k, :n] for b, n in enumerate(lengths) for k in range(len(ours[b]))])
+        flat = torch.cat(
+            [ours[b, k, :n] for b, n in enumerate(lengths) for k in range(len(ours[b]))]
+        )
         theirs = torch.stack([step[i] for sequence in expected for step in sequence])
         torch.testing.assert_close(flat, theirs, rtol=1e-10, atol=1e-10)
         sums[name] = (ours.sum(), theirs.sum())
-    elbos = [likelihood - kl for likelihood, kl in zip(sums["log_likelihood"], sums["kl"], strict=True)]
+    elbos = [
+        likelihood - kl for likelihood, kl in zip(sums["log_likelihood"], sums["kl"], strict=True)
+    ]
     gradients = [torch.autograd.grad(elbo, list(p.values()), allow_unused=True) for elbo in elbos]
     for name, ours, theirs in zip(p, *gradients, strict=True):
         if ours is not None or theirs is not None:
@@ -173,9 +176,7 @@ def test_gradients_reach_every_parameter(family, head, sizes, small_model, ragge
 
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)
-def test_samples_have_the_asked_shape_and_follow_the_generator(
-    family, head, sizes, small_model
-):
+def test_samples_have_the_asked_shape_and_follow_the_generator(family, head, sizes, small_model):
     model = small_model(family, head, **sizes).float()
     with torch.no_grad():
         a, b = (model.sample(4, 6, torch.Generator().manual_seed(5)) for _ in range(2))

@@ -126,4 +126,6 @@ def _check(parts: dict[str, list[np.ndarray]], name: str, entry: dict) -> None:
                     "(config/datasets.yaml): the source files are not the ones described there."
                 )
         if not all(np.isfinite(s).all() and len(s) for s in parts[part]):
-            raise DataError(f"{name}: a sequence in {part} is empty or holds a value that is not finite.")
+            raise DataError(
+                f"{name}: a sequence in {part} is empty or holds a value that is not finite."
+            )

@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 
 
-def generate_linear_gaussian(
-    files: dict[str, Path], options: dict
-) -> dict[str, list[np.ndarray]]:
+def generate_linear_gaussian(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
     """Return sequences (T, D) of each part, drawn from a linear-Gaussian state space model.
 
     z_t ~ N(A z_{t-1} + b, Q) from z_0 = 0, x_t ~ N(C z_t + d, R); A to R stand in

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, SequenceModel, Terms
-from repro.nn.gaussian import Gaussian, GaussianLayer, kl
+from repro.nn.gaussian import Gaussian, kl
 from repro.nn.heads import build_head
 from repro.nn.inference import StructuredInference
 from repro.nn.init import initialise

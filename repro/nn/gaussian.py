@@ -18,9 +18,9 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log N(x; mean, std²) summed over the last axis, (...), in nats."""
-        return (
-            -0.5 * ((x - self.mean) / self.std).square() - self.std.log() - HALF_LOG_2PI
-        ).sum(-1)
+        return (-0.5 * ((x - self.mean) / self.std).square() - self.std.log() - HALF_LOG_2PI).sum(
+            -1
+        )
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return mean + std · noise, for standard normal noise (..., Z)."""

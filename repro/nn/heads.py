@@ -91,4 +91,3 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-

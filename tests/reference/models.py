@@ -90,12 +90,8 @@ def dmm(p, sizes, x, noise):
 
 def gated_transition(p, z):
     name = "transition"
-    gate = torch.sigmoid(
-        linear(p, f"{name}.gate", torch.relu(linear(p, f"{name}.gate_hidden", z)))
-    )
-    proposed = linear(
-        p, f"{name}.proposed", torch.relu(linear(p, f"{name}.proposed_hidden", z))
-    )
+    gate = torch.sigmoid(linear(p, f"{name}.gate", torch.relu(linear(p, f"{name}.gate_hidden", z))))
+    proposed = linear(p, f"{name}.proposed", torch.relu(linear(p, f"{name}.proposed_hidden", z)))
     mean = (1 - gate) * linear(p, f"{name}.linear_mean", z) + gate * proposed
     variance = softplus(linear(p, f"{name}.variance", torch.relu(proposed))) + 1e-8
     return mean, variance.sqrt()

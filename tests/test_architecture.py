@@ -1,0 +1,90 @@
+"""The rooms of the package and who may enter which: imports, read from the source."""
+
+import ast
+import sys
+
+import pytest
+from conftest import ROOT
+
+# A file may import from the package only what stands here; a folder stands for all its files.
+ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
+    "loading": {"errors"},
+    "seeding": set(),
+    "devices": {"errors"},
+    "provenance": set(),
+    "config": {"errors", "files"},
+    "data": {"data", "errors", "files", "loading"},
+    "nn": {"nn"},
+    "models": {"models", "nn", "loading"},
+    "bounds": {"models"},
+    "objectives": {"models", "bounds"},
+    "checkpoints": {"files", "errors", "data", "models"},
+    "monitors": {"errors"},
+    "train": {"data", "models", "objectives", "checkpoints", "monitors", "errors", "files",
+              "provenance", "seeding"},
+    "evaluate": {"data", "models", "bounds", "checkpoints", "results", "errors", "provenance",
+                 "seeding"},
+    "sampling": {"data", "checkpoints", "files", "seeding"},
+    "results": {"errors", "files"},
+    "tables": {"results", "files"},
+    "figures": {"results", "tables", "files"},
+    "check": {"results", "tables"},
+    "report": {"errors", "files", "tables"},
+}  # fmt: skip
+WITHOUT_TORCH = {"errors", "files", "config", "results", "tables", "figures", "check", "report"}
+FILES = sorted((ROOT / "repro").rglob("*.py"))
+# What a bare GPU machine has beside the standard library.
+BARE = {"torch", "numpy", "scipy", "pandas", "safetensors", "yaml", "rich", "typer", "filelock"}
+
+
+def room(path):
+    parts = path.relative_to(ROOT / "repro").with_suffix("").parts
+    return parts[0]
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            if node.module == "repro":
+                yield from (f"repro.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_stay_within_the_allowed_rooms(path):
+    if room(path) in ("cli", "__init__"):
+        return
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("repro.")}
+    assert own <= ALLOWED[room(path)], own - ALLOWED[room(path)]
+    if room(path) in WITHOUT_TORCH:
+        assert "torch" not in {name.split(".")[0] for name in imports(path)}
+
+
+def test_training_and_evaluation_need_only_what_a_bare_gpu_machine_has():
+    rooms = {"train", "evaluate", "cli"}
+    while True:
+        needed = rooms | {
+            name.split(".")[1]
+            for path in FILES
+            if room(path) in rooms
+            for name in imports(path, top_level_only=True)
+            if name.startswith("repro.")
+        }
+        if needed == rooms:
+            break
+        rooms = needed
+    readers = {"pianoroll", "speech", "synthetic", "sources", "prepare"}  # run before, elsewhere
+    for path in FILES:
+        if room(path) in rooms and path.stem not in readers:
+            others = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+            assert others <= BARE | sys.stdlib_module_names | {"repro"}, (path, others)
+
+
+def test_files_stay_small_enough_to_read_at_one_sitting():
+    long = {str(p): n for p in FILES if (n := len(p.read_text().splitlines())) > 330}
+    assert not long

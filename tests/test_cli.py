@@ -1,0 +1,136 @@
+"""The command line: what a user meets when something is wrong, and wandb offline."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "tables", "figures",
+            "check", "report", "accept"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A copy of the configuration to run in, with linear_gaussian prepared and much smaller."""
+    folder = tmp_path_factory.mktemp("a folder with spaces")
+    (folder / "config").mkdir()
+    for path in (ROOT / "config").glob("*.yaml"):
+        (folder / "config" / path.name).write_text(path.read_text())
+    path = folder / "config" / "datasets.yaml"
+    datasets = yaml.safe_load(path.read_text())
+    sequences = {"train": 40, "valid": 10, "test": 10}
+    datasets["datasets"]["linear_gaussian"]["options"]["sequences"] = sequences
+    path.write_text(yaml.safe_dump(datasets))
+    for command in ("fetch", "prepare"):
+        assert run(folder, command, "--dataset", "linear_gaussian").returncode == 0
+    return folder
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "repro", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def cell(command, model="dmm", dataset="linear_gaussian", seed="0", preset="smoke"):
+    flags = ["--model", model, "--dataset", dataset, "--seed", seed, "--preset", preset]
+    return [command, *flags]
+
+
+def fails(folder, *arguments):
+    """The one or two lines that a failing command prints."""
+    done = run(folder, *arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_subcommand_shows_an_example(command, home):
+    done = run(home, command, "--help")
+    assert done.returncode == 0 and f"Example: repro {command}" in done.stdout
+
+
+def test_every_step_runs_by_hand(home):
+    assert "checkpoint.safetensors" in run(home, *cell("train")).stdout
+    assert "IS-20" in run(home, *cell("evaluate")).stdout
+    assert run(home, *cell("sample")).returncode == 0
+    for command in ("tables", "figures", "report"):
+        done = run(home, command, "--preset", "smoke")
+        assert done.returncode == 0, done.stderr
+    page = (home / "runs" / "smoke" / "report.html").read_text()
+    assert page.count("<svg") == 3 and "<table" in page
+    # Self-contained: nothing is loaded from elsewhere.
+    assert "src=" not in page and "<link" not in page and "@import" not in page
+
+
+def test_accepted_results_pass_the_check_and_better_stored_ones_fail_it(home):
+    run(home, *cell("train"))
+    run(home, *cell("evaluate"))
+    assert run(home, "check", "--preset", "smoke").returncode == 0  # nothing stored: new
+    assert run(home, "accept", "--preset", "smoke").returncode == 0
+    done = run(home, "check", "--preset", "smoke")
+    assert done.returncode == 0 and "2 ok" in done.stderr
+    (path,) = (home / "results").rglob("seed0.json")
+    record = json.loads(path.read_text())
+    record["per_sequence"]["is"] = [value + 50.0 for value in record["per_sequence"]["is"]]
+    path.write_text(json.dumps(record))
+    done = run(home, "check", "--preset", "smoke")
+    assert done.returncode == 1 and "WORSE: linear_gaussian/dmm (is " in done.stderr
+    assert run(home, "check", "--preset", "smoke", "--always-succeed").returncode == 0
+
+
+def test_unknown_names_are_met_with_the_nearest(home):
+    assert "did you mean 'dmm'" in fails(home, *cell("train", model="dm"))
+    assert "did you mean 'linear_gaussian'" in fails(home, *cell("train", dataset="linear_gausian"))
+    assert "did you mean 'smoke'" in fails(home, *cell("train", preset="smok"))
+    assert "no data set 'x'" in fails(home, "fetch", "--dataset", "x")
+
+
+def test_missing_steps_are_named(home):
+    assert "run `repro fetch --dataset japanese_vowels`" in fails(
+        home, *cell("train", dataset="japanese_vowels")
+    )
+    assert "train it first" in fails(home, *cell("evaluate", seed="7"))
+    assert "no results under runs/starter" in fails(home, "tables")
+
+
+def test_checkpoint_of_another_model_is_refused(home):
+    run(home, *cell("train", model="rnn-gauss"))
+    other = "runs/smoke/linear_gaussian/rnn-gauss/seed0/checkpoint.safetensors"
+    error = fails(home, *cell("evaluate"), "--checkpoint", other)
+    assert "is a checkpoint of model rnn-gauss, not dmm" in error
+
+
+def test_wrong_device_and_missing_config_are_explained(home, tmp_path):
+    assert "torch sees no GPU" in fails(home, *cell("train"), "--device", "cuda")
+    assert "run in the repository's root folder" in fails(tmp_path, *cell("train"))
+
+
+def test_full_disk_leaves_nothing_half_written(home):
+    """/dev/full refuses every byte: here as the file that a result is written beside."""
+    script = (
+        "import os, pathlib, repro.files as f\n"
+        "from repro.errors import ReproError\n"
+        "path = pathlib.Path('out.json')\n"
+        "os.symlink('/dev/full', f'.out.json.{os.getpid()}.partial')\n"
+        "try:\n    f.write_text(path, 'x' * 100000)\n"
+        "except ReproError as e:\n    print(e, path.exists(), os.listdir('.'))\n"
+    )
+    folder = home / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True
+    )
+    assert "cannot write out.json: No space left on device" in done.stdout
+    assert done.stdout.strip().endswith("False []")
+
+
+def test_wandb_works_offline_without_an_account(home):
+    pytest.importorskip("wandb")
+    done = run(home, *cell("train", model="rnn-gmm"), "--wandb", "offline")
+    assert done.returncode == 0, done.stderr
+    runs = list((home / "runs" / "smoke" / "linear_gaussian" / "rnn-gmm").rglob("*.wandb"))
+    assert len(runs) == 1 and runs[0].stat().st_size > 0

@@ -1,0 +1,133 @@
+"""Configuration: every preset holds, every mistake has its sentence."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from repro import config as configuration
+from repro.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def merged(preset="smoke"):
+    config = {}
+    for name in ("datasets", "models", preset):
+        content = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+        config = configuration.merge(config, content)
+    return config
+
+
+@pytest.mark.parametrize("preset", configuration.presets() or ["starter"])
+def test_every_preset_is_valid_and_resolves(preset):
+    config = configuration.load(preset)
+    for dataset, model in configuration.cells(config):
+        recipe = configuration.resolve(config, dataset, model)
+        assert recipe["model"]["name"] == model and recipe["dataset"]["name"] == dataset
+
+
+def test_starter_runs_every_model_with_three_seeds():
+    config = configuration.load("starter")
+    assert config["seeds"] == [0, 1, 2]
+    assert {model for _, model in configuration.cells(config)} == set(config["models"])
+
+
+def change(path, value):
+    def apply(config):
+        *parents, last = path.split(".")
+        for key in parents:
+            config = config[int(key) if key.isdecimal() else key]
+        config[last] = value
+
+    return apply
+
+
+BROKEN = [
+    (
+        change("experiments.0.models", ["dmn"]),
+        r"no model 'dmn' in config/models.yaml; did you mean 'dmm'",
+    ),
+    (
+        change("experiments.0.datasets", ["bach_choral"]),
+        r"no data set 'bach_choral'.*did you mean 'bach_chorales'",
+    ),
+    (change("experiments.0.models", ["rnn-gmm"]), r"model 'rnn-gmm' has no head for binary data"),
+    (change("experiments.0.models", ["exact"]), r"'exact' (has no head|needs a data set)"),
+    (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
+    (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),
+    (change("seeds", [1, 1]), r"seeds: .*non-unique"),
+    (change("colour", "red"), r"'colour' was unexpected"),
+    (change("device", "gpu"), r"device: 'gpu' is not one of"),
+    (change("threads", 0), r"threads: 0 is less than the minimum"),
+    (
+        change("experiments.0.training", {"max_epoch": 1}),
+        r"models.dmm on bach_chorales: .*'max_epoch' was unexpected",
+    ),
+    (
+        change("experiments.0.training", {"learning_rate": "fast"}),
+        r"learning_rate: 'fast' is not of type 'number'",
+    ),
+    (
+        change("experiments.0.sizes", {"latent": 1.5}),
+        r"models.dmm on bach_chorales: .*1.5 is not of type 'integer'",
+    ),
+    (change("experiments.0.sizes", {"layers": 2}), r"'layers' was unexpected"),
+    (change("preset", "a/b"), r"preset: 'a/b' does not match"),
+    (change("evaluation.num_samples", 0), r"num_samples: 0 is less than the minimum"),
+    (change("datasets.jsb_chorales.sources.0.file", "../x"), r"does not match"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "words"), BROKEN, ids=[words for _, words in BROKEN])
+def test_a_mistake_is_named_with_its_place(mistake, words):
+    config = copy.deepcopy(merged())
+    mistake(config)
+    with pytest.raises(ConfigError, match=words) as error:
+        configuration.check(config)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match="no preset 'startr' in config/; did you mean 'starter'"):
+        configuration.load("startr")
+
+
+def test_seeds_given_as_text_are_integers():
+    config = merged()
+    config["seeds"] = ["0", "1"]
+    assert configuration.check(config)["seeds"] == [0, 1]
+
+
+def test_later_experiments_override_earlier_ones_key_by_key():
+    config = merged()
+    config["experiments"] += [
+        {"datasets": ["bach_chorales"], "models": ["dmm"], "sizes": {"latent": 7}}
+    ]
+    sizes = configuration.resolve(config, "bach_chorales", "dmm")["model"]["sizes"]
+    assert sizes["latent"] == 7 and sizes["transition"] == 16
+
+
+def test_every_setting_is_described():
+    schema = configuration.read_yaml(ROOT / "config" / "schema.yaml")
+    described = {**schema["properties"], **schema["$defs"]["training"]["properties"]}
+    for name, entry in described.items():
+        assert "description" in entry or name in ("evaluation", "datasets", "models"), name
+
+
+def test_frozen_recipe_reads_back(tmp_path):
+    recipe = configuration.resolve(configuration.load("starter"), "linear_gaussian", "dmm")
+    configuration.freeze(recipe, tmp_path / "config.yaml")
+    assert configuration.read_yaml(tmp_path / "config.yaml") == recipe
+
+
+@pytest.mark.parametrize("text", ["a: [1", "just text", ""])
+def test_files_that_hold_no_settings_are_named(text, tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"x.yaml (is not YAML|must hold a mapping)"):
+        configuration.read_yaml(path)

@@ -1,0 +1,230 @@
+"""Averages, errors, tables and verdicts from hand-made Results."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import bootstrap
+
+from repro import results as results_module
+from repro.check import compare, render, summary
+from repro.errors import DataError
+from repro.results import Result, aggregate, error_over_sequences, read, result_path, write
+from repro.tables import display, numbers, with_error, write_tables
+
+LENGTHS = np.array([4.0, 9.0, 6.0, 2.0, 7.0])
+
+
+def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
+    """A Result whose per-step values scatter around −2 + shift between seeds and sequences."""
+    rng = np.random.default_rng([seed, *map(ord, model)])
+    values = (
+        LENGTHS * (-2.0 + shift + spread * rng.standard_normal()) + rng.standard_normal(5) * 0.1
+    )
+    per_sequence = {
+        "length": LENGTHS,
+        "bound": values - 0.5,
+        "bound_error": np.full(5, error),
+        "is": values,
+        "is_error": np.full(5, error),
+        "ess": np.full(5, 30.0),
+        "log_likelihood": values,
+        "kl": np.full(5, 0.5),
+    }
+    fields = {
+        "schema": 1,
+        "preset": "test",
+        "dataset": "walk",
+        "model": model,
+        "title": model.upper(),
+        "seed": seed,
+        "data": {
+            "kind": "real",
+            "dim": 2,
+            "std": [2.0, 3.0],
+            "sha256": "a",
+            "sequences": {"test": 5},
+            "steps": {"test": 28},
+        },
+        "evaluation": {"num_samples": 100, "curve": []},
+        "training": {"parameters": 1234, "epochs": 3, "seconds": 1.5},
+        "environment": {"commit": "c" * 40, "training": {"device": "CPU", "threads": 1}},
+        "recipe": {"model": {"name": model}},
+        "per_sequence": {name: column.tolist() for name, column in per_sequence.items()},
+    }
+    return Result(**{**fields, **changes})
+
+
+def test_three_averages_follow_their_definitions():
+    r = result()
+    values = [(v, n) for v, n in zip(r.per_sequence["is"], LENGTHS, strict=True)]
+    assert r.per_step("is") == pytest.approx(sum(v for v, _ in values) / sum(n for _, n in values))
+    assert r.mean_of_averages("is") == pytest.approx(sum(v / n for v, n in values) / 5)
+    assert r.per_sequence_mean("is") == pytest.approx(sum(v for v, _ in values) / 5)
+    assert r.monte_carlo_error("is") == pytest.approx(math.sqrt(5 * 0.01**2) / 28)
+
+
+def test_error_over_sequences_agrees_with_the_bootstrap():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 60, size=300).astype(float)
+    values = -2.0 * lengths + rng.standard_normal(300) * np.sqrt(lengths)
+    resampled = bootstrap(
+        (values, lengths),
+        lambda v, n: v.sum() / n.sum(),
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        rng=rng,
+    ).standard_error
+    assert error_over_sequences(values, lengths) == pytest.approx(resampled, rel=0.1)
+
+
+def test_aggregate_averages_over_seeds():
+    cell = [result(seed) for seed in range(4)]
+    values = [r.per_step("is") for r in cell]
+    estimate = aggregate(cell, "is")
+    assert estimate.value == pytest.approx(np.mean(values))
+    assert estimate.over_seeds == pytest.approx(np.std(values, ddof=1) / 2)
+    assert estimate.monte_carlo == pytest.approx(cell[0].monte_carlo_error("is") / 2)
+    assert math.isnan(aggregate(cell[:1], "is").over_seeds)
+
+
+def test_results_survive_writing_and_reading(tmp_path):
+    path = tmp_path / "r.json"
+    write(result(), path)
+    assert read(path) == result()
+
+
+def test_broken_results_are_named(tmp_path):
+    path = tmp_path / "r.json"
+    with pytest.raises(DataError, match="is missing"):
+        read(path)
+    write(result(), path)
+    whole = path.read_text()
+    for text, words in (
+        (whole[:-20], "is no Result"),
+        (whole.replace('"schema": 1', '"schema": 99'), "has schema 99"),
+        (json.dumps({**json.loads(whole), "extra": 1}), "is no Result"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=words):
+            read(path)
+    record = json.loads(whole)
+    record["per_sequence"]["is"].pop()
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="differ in length"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (-1.23456, 0.0123, "-1.235 ± 0.012"),
+        (-8.5, 0.5, "-8.50 ± 0.50"),
+        (-123.456, 12.0, "-123 ± 12"),
+        (-1.0, 0.0, "-1.0000 ± 0.0000"),
+        (-1.23456, math.nan, "-1.2346"),
+    ],
+)
+def test_errors_decide_the_digits(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_tables_state_numbers_errors_and_marks(tmp_path):
+    low = {**result().per_sequence, "ess": [1.1] * 5}
+    doubtful = [dataclasses.replace(result(s, model="poor"), per_sequence=low) for s in (0, 1)]
+    exact = [result(s, model="rnn", evaluation={"num_samples": 1, "curve": []}) for s in (0, 1)]
+    cells = [*exact, *doubtful]
+    shown = display(numbers(cells))
+    assert shown["ESS"].tolist() == ["exact", "1"]
+    assert "†" not in shown["IS"][0] and "†" in shown["IS"][1]
+    paths = write_tables(cells, tmp_path)
+    assert [p.name for p in paths] == ["walk.md", "walk.tex", "walk.csv"]
+    text = paths[0].read_text()
+    assert "σ from 2 to 3" in text and "2 seeds" in text and "5 test sequences (28 steps)" in text
+    frame = pd.read_csv(paths[2])
+    assert frame["is_per_step"][0] == pytest.approx(aggregate(exact, "is").value, rel=1e-5)
+    bits = -frame["is_per_step"] / 2 / math.log(2)  # two dimensions a step
+    np.testing.assert_allclose(frame["is_bits_per_dimension"], bits, rtol=1e-5)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    for seed in range(3):
+        for model in ("dmm", "rnn"):
+            write(result(seed, model), result_path(tmp_path, "test", "walk", model, seed))
+    return tmp_path
+
+
+def verdicts(new, stored, whole=True):
+    return {(v.model, v.metric): v.verdict for v in compare(new, stored, "test", whole)}
+
+
+def both(**changes):
+    return [result(seed, model, **changes) for model in ("dmm", "rnn") for seed in range(3)]
+
+
+def test_same_results_pass(stored):
+    found = compare(both(), stored, "test", True)
+    assert {v.verdict for v in found} == {"ok"} and not summary(found)[1]
+
+
+def test_other_seeds_of_the_same_quality_pass(stored):
+    new = [result(seed, model) for model in ("dmm", "rnn") for seed in (10, 11, 12)]
+    assert set(verdicts(new, stored).values()) == {"ok"}
+
+
+@pytest.mark.parametrize("metric", ["bound", "is"])
+def test_a_stored_number_better_by_five_errors_fails_and_is_named(stored, metric):
+    cell = [result(seed) for seed in range(3)]
+    estimate = aggregate(cell, metric)
+    for r in cell:
+        better = np.asarray(r.per_sequence[metric]) + 5 * estimate.over_seeds * LENGTHS
+        changed = {**r.per_sequence, metric: better.tolist()}
+        path = result_path(stored, "test", "walk", "dmm", r.seed)
+        write(dataclasses.replace(r, per_sequence=changed), path)
+    found = compare(both(), stored, "test", True)
+    line, failed = summary(found)
+    assert failed and f"walk/dmm ({metric} " in line and "rnn" not in line
+    assert [v.verdict for v in found].count("worse") == 1
+    assert "standard errors below" in render(found)
+
+
+def test_a_better_cell_is_said_to_be_better(stored):
+    assert verdicts(both(shift=1.0), stored)["dmm", "is"] == "better"
+
+
+def test_single_seeds_are_compared_over_sequences(tmp_path):
+    write(result(0), result_path(tmp_path, "test", "walk", "dmm", 0))
+    assert verdicts([result(0)], tmp_path)["dmm", "is"] == "ok"
+    assert verdicts([result(0, shift=-1.0)], tmp_path)["dmm", "is"] == "worse"
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"recipe": {"model": {"name": "x"}}}, "recipe changed"),
+        ({"data": {**result().data, "sha256": "b"}}, "data changed"),
+        ({"evaluation": {"num_samples": 7, "curve": []}}, "number of samples changed"),
+    ],
+)
+def test_changed_runs_are_not_comparable(stored, changes, note):
+    found = compare([result(s, **changes) for s in range(3)], stored, "test", False)
+    assert {(v.verdict, v.note) for v in found} == {("not comparable", note)}
+
+
+def test_new_and_missing_cells_are_said(stored):
+    found = verdicts([result(s, model="vrnn") for s in range(3)], stored)
+    assert found == {
+        ("vrnn", "bound"): "new",
+        ("vrnn", "is"): "new",
+        ("dmm", "-"): "missing",
+        ("rnn", "-"): "missing",
+    }
+
+
+def test_schema_version_is_the_one_results_are_written_with():
+    assert result().schema == results_module.SCHEMA

@@ -1,0 +1,112 @@
+"""Fetching: mirror first, verified always, whole or absent."""
+
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from repro.data.sources import fetch, raw_files
+from repro.errors import ConfigError, DataError
+
+CONTENT = b"piano rolls " * 1000
+
+
+def entry(**source):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    return {"sources": [{"file": "sub/rolls.mat", "sha256": digest, **source}]}
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine that serves tmp_path/web; its address."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(folder))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/rolls.mat", folder / "rolls.mat"
+        running.shutdown()
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_download_verifies_and_keeps_the_file(server, tmp_path):
+    url, served = server
+    served.write_bytes(CONTENT)
+    files = fetch("d", entry(url=[url]), tmp_path / "raw", None)
+    assert files["sub/rolls.mat"].read_bytes() == CONTENT
+    served.unlink()  # a second call needs no server
+    assert fetch("d", entry(url=[url]), tmp_path / "raw", None) == files
+    assert leftovers(tmp_path / "raw") == [files["sub/rolls.mat"]]
+
+
+def test_second_address_serves_when_the_first_fails(server, tmp_path):
+    url, served = server
+    served.write_bytes(CONTENT)
+    broken = url.replace("rolls.mat", "gone.mat")
+    files = fetch("d", entry(url=[broken, url]), tmp_path / "raw", None)
+    assert files["sub/rolls.mat"].read_bytes() == CONTENT
+
+
+def test_truncated_download_is_refused_and_leaves_nothing(server, tmp_path):
+    url, served = server
+    served.write_bytes(CONTENT[:-7])
+    with pytest.raises(DataError, match=r"d: cannot download sub/rolls.mat.*truncated or changed"):
+        fetch("d", entry(url=[url]), tmp_path / "raw", None)
+    assert not leftovers(tmp_path / "raw")
+
+
+def test_no_network_names_the_address_and_the_mirror(tmp_path):
+    with pytest.raises(DataError, match=r"127.0.0.1:9/.*set a mirror folder"):
+        fetch("d", entry(url=["http://127.0.0.1:9/rolls.mat"]), tmp_path / "raw", None)
+    assert not leftovers(tmp_path / "raw")
+
+
+def test_mirror_is_tried_before_any_address(tmp_path):
+    mirror = tmp_path / "mirror"
+    (mirror / "sub").mkdir(parents=True)
+    (mirror / "sub" / "rolls.mat").write_bytes(CONTENT)
+    files = fetch("d", entry(url=["http://127.0.0.1:9/x"]), tmp_path / "raw", mirror)
+    assert files["sub/rolls.mat"].read_bytes() == CONTENT
+
+
+def test_damaged_file_in_the_mirror_is_named(tmp_path):
+    mirror = tmp_path / "mirror"
+    (mirror / "sub").mkdir(parents=True)
+    (mirror / "sub" / "rolls.mat").write_bytes(CONTENT[:100])
+    with pytest.raises(DataError, match=r"mirror/sub/rolls.mat in the mirror is truncated"):
+        fetch("d", entry(url=["http://127.0.0.1:9/x"]), tmp_path / "raw", mirror)
+    assert not leftovers(tmp_path / "raw")
+
+
+def test_mirror_that_does_not_exist_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="is no folder"):
+        fetch("d", entry(url=["http://127.0.0.1:9/x"]), tmp_path / "raw", tmp_path / "nowhere")
+
+
+def test_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(DataError, match=r"d: cannot fetch nothing==1.0 with pip: ERROR"):
+        fetch("d", entry(package="nothing==1.0"), tmp_path / "raw", None)
+    assert not leftovers(tmp_path / "raw")
+
+
+def test_raw_file_damaged_after_the_fetch_is_noticed(tmp_path):
+    path = tmp_path / "raw" / "sub" / "rolls.mat"
+    with pytest.raises(DataError, match="repro fetch --dataset d"):
+        raw_files("d", entry(), tmp_path / "raw")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[::-1])
+    with pytest.raises(DataError, match="truncated or changed"):
+        raw_files("d", entry(), tmp_path / "raw")

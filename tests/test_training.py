@@ -1,0 +1,269 @@
+"""Training and evaluation of small models on a small data set, end to end."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES
+from safetensors.torch import load_file
+
+import repro.train as training
+from repro.checkpoints import load_checkpoint, load_state
+from repro.data import batches, sequences
+from repro.errors import CheckpointError, NumericalError, ReproError
+from repro.evaluate import bound_sequences, evaluate
+from repro.train import train
+
+CPU = torch.device("cpu")
+TRAINING = {
+    "max_epochs": 4,
+    "batch_size": 3,
+    "batch_order": "shuffled",
+    "learning_rate": 0.01,
+    "adam_betas": [0.9, 0.999],
+    "l2_penalty": 0.001,
+    "clip_norm": 5.0,
+    "kl_start": 0.1,
+    "kl_updates": 5,
+    "validate_every": 1,
+    "patience": None,
+}
+
+
+def recipe(family="dmm", sizes=None, **changes):
+    sizes = {**SIZES[family], "initial_weights": 0.1, **(sizes or {})}
+    return {
+        "preset": "test",
+        "dataset": {"name": "walk", "kind": "real", "options": {}},
+        "model": {
+            "name": family,
+            "title": family.upper(),
+            "family": family,
+            "heads": {"real": "gaussian"},
+            "sizes": sizes,
+            "training": {**TRAINING, **changes},
+        },
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """Random walks of ragged lengths, prepared."""
+    rng = np.random.default_rng(0)
+    parts = {
+        part: [rng.standard_normal((n, 2)).cumsum(0) for n in rng.integers(2, 9, size=count)]
+        for part, count in (("train", 10), ("valid", 5), ("test", 6))
+    }
+    path = tmp_path_factory.mktemp("data") / "walk" / "sequences.safetensors"
+    sequences.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
+    return path
+
+
+def weights(path):
+    return load_file(path)
+
+
+def same_bits(a, b):
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def run(walk, folder, seed=0, **arguments):
+    return train(recipe(**arguments), walk, seed, folder, CPU, "disabled")
+
+
+DROPOUT = {"sizes": {"dropout": 0.3}}
+
+
+@pytest.mark.parametrize("family", ["dmm", "vrnn", "rnn"])
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(family, walk, tmp_path):
+    a, b, other = (
+        weights(run(walk, tmp_path / str(i), seed, family=family))
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert same_bits(a, b) and not same_bits(a, other)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("family_arguments", [{"family": "dmm", **DROPOUT}, {"family": "vrnn"}])
+@pytest.mark.parametrize("update", [1, 6, 10, 15])
+def test_killed_and_resumed_run_gives_the_same_bits(
+    family_arguments, update, walk, tmp_path, monkeypatch
+):
+    whole = run(walk, tmp_path / "whole", **family_arguments)
+    original = training._Run._update
+
+    def kill(self, loss):
+        if self.updates == update:
+            raise Killed
+        original(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_update", kill)
+        with pytest.raises(Killed):
+            run(walk, tmp_path / "killed", **family_arguments)
+    assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
+    resumed = run(walk, tmp_path / "killed", **family_arguments)
+    assert same_bits(weights(whole), weights(resumed))
+    histories = [(tmp_path / name / "history.jsonl").read_text() for name in ("whole", "killed")]
+    assert histories[0] == histories[1]
+
+
+def test_state_of_another_recipe_is_not_resumed(walk, tmp_path, monkeypatch):
+    def kill(self, row):
+        original(self, row)
+        if self.epoch == 2:
+            raise Killed
+
+    original = training._Run._validate
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_validate", kill)
+        with pytest.raises(Killed):
+            run(walk, tmp_path / "a")
+    changed = run(walk, tmp_path / "a", learning_rate=0.02)
+    fresh = run(walk, tmp_path / "b", learning_rate=0.02)
+    assert same_bits(weights(changed), weights(fresh))
+
+
+def test_checkpoint_is_the_best_validation_epoch(walk, tmp_path):
+    path = run(walk, tmp_path, max_epochs=12, learning_rate=0.05)
+    model, info = load_checkpoint(path)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    best = max(rows, key=lambda row: row["valid_bound"])
+    assert info.training["best_epoch"] == best["epoch"]
+    valid = batches.to_tensors(sequences.load(walk, ("valid",))[1]["valid"], CPU)
+    assert training.validation_bound(model, valid, 0) == best["valid_bound"]
+
+
+def test_patience_stops_training(walk, tmp_path):
+    path = run(walk, tmp_path, max_epochs=200, learning_rate=0.1, patience=3)
+    info = load_checkpoint(path)[1].training
+    assert info["epochs"] == info["best_epoch"] + 3 < 200
+
+
+def test_training_improves_the_bound(walk, tmp_path):
+    run(walk, tmp_path, max_epochs=30)
+    bounds = [
+        json.loads(line)["valid_bound"]
+        for line in (tmp_path / "history.jsonl").read_text().splitlines()
+    ]
+    assert max(bounds) > bounds[0] + 0.1
+
+
+def test_loss_that_is_not_finite_stops_with_the_update_and_the_last_good_state(
+    walk, tmp_path, monkeypatch
+):
+    original = training.annealed_elbo
+    calls = []
+
+    def poisoned(terms, weight):
+        calls.append(0)
+        value = original(terms, weight)
+        return value * math.nan if torch.is_grad_enabled() and len(calls) > 8 else value
+
+    monkeypatch.setattr(training, "annealed_elbo", poisoned)
+    with pytest.raises(NumericalError) as error:
+        run(walk, tmp_path)
+    assert "the loss of dmm on walk, seed 0, is not finite at update 6 (epoch 2)" in str(
+        error.value
+    )
+    assert f"the last good state is {tmp_path / 'state' / 'last.pt'}" in str(error.value)
+    state = torch.load(tmp_path / "state" / "last.pt", weights_only=True)
+    assert state["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_two_processes_cannot_train_the_same_run(walk, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / "state.lock"), pytest.raises(ReproError, match="another process"):
+        run(walk, tmp_path)
+
+
+def test_evaluation_does_not_depend_on_batches_or_chunks(walk, tmp_path, monkeypatch):
+    checkpoint = run(walk, tmp_path)
+    model, _ = load_checkpoint(checkpoint)
+    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    together = bound_sequences(model, batches.collate(tensors, [4, 0, 2]), 60, [1, 20], 0)
+    monkeypatch.setattr("repro.evaluate.ROWS", 1)  # smallest chunks
+    monkeypatch.setattr("repro.evaluate.STEPS_AT_ONCE", 1)
+    for column, identity in enumerate([4, 0, 2]):
+        alone = bound_sequences(model, batches.collate(tensors, [identity]), 60, [1, 20], 0)
+        for name, values in alone.items():
+            torch.testing.assert_close(together[name][column], values[0], rtol=1e-5, atol=1e-5)
+
+
+def test_importance_sampling_tightens_the_bound(walk, tmp_path):
+    checkpoint = run(walk, tmp_path, max_epochs=10)
+    result = evaluate(checkpoint, walk, 200, [1, 10], CPU)
+    noise = math.hypot(result.monte_carlo_error("bound"), result.monte_carlo_error("is"))
+    assert result.per_step("is") > result.per_step("bound") - 6 * noise
+    assert result.per_step("is_1") < result.per_step("is_10") + 6 * noise
+    # With one sample the estimate is the sampled ELBO, whose mean is the bound.
+    assert abs(result.per_step("is_1") - result.per_step("bound")) < 6 * noise
+    parts = result.values("log_likelihood") - result.values("kl")
+    np.testing.assert_allclose(parts, result.values("bound"))
+
+
+def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
+    result = evaluate(run(walk, tmp_path, family="rnn"), walk, 50, [1, 10], CPU)
+    np.testing.assert_array_equal(result.values("bound"), result.values("is"))
+    assert result.evaluation == {"num_samples": 1, "curve": []}
+    assert result.monte_carlo_error("is") == 0.0
+
+
+def test_results_keep_the_order_of_the_file(walk, tmp_path):
+    result = evaluate(run(walk, tmp_path, family="rnn"), walk, 1, [], CPU)
+    test = sequences.load(walk, ("test",))[1]["test"]
+    assert result.per_sequence["length"] == [len(s) for s in test]
+
+
+def test_checkpoint_of_another_cell_is_refused(walk, tmp_path):
+    checkpoint = run(walk, tmp_path)
+    for wrong, words in (
+        ({"model": "vrnn"}, "is a checkpoint of model dmm, not vrnn"),
+        ({"dataset": "jsb"}, "of dataset walk, not jsb"),
+        ({"seed": 3}, "of seed 0, not 3"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            evaluate(checkpoint, walk, 10, [], CPU, expected=wrong)
+
+
+def test_checkpoint_of_other_data_is_refused(walk, tmp_path):
+    checkpoint = run(walk, tmp_path)
+    other = {part: [np.ones((3, 2)) * i for i in range(3)] for part in sequences.PARTS}
+    path = tmp_path / "walk" / "sequences.safetensors"
+    sequences.save(other, "walk", {"kind": "real", "normalise": "none"}, path)
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        evaluate(checkpoint, path, 10, [], CPU)
+
+
+def test_missing_and_damaged_checkpoints_say_what_to_do(walk, tmp_path):
+    with pytest.raises(CheckpointError, match="is missing: train it first"):
+        load_checkpoint(tmp_path / "checkpoint.safetensors")
+    checkpoint = run(walk, tmp_path)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(checkpoint)
+    (tmp_path / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="remove it to train from the start"):
+        load_state(tmp_path / "last.pt", "")
+
+
+def test_log_weights_that_are_not_finite_name_the_sequence(walk, tmp_path):
+    model, _ = load_checkpoint(run(walk, tmp_path))
+    with torch.no_grad():
+        model.head.layer.linear.bias.fill_(math.nan)
+    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    with pytest.raises(NumericalError, match="test sequence 3, 1 are NaN"):
+        bound_sequences(model, batches.collate(tensors, [3, 1]), 20, [], 0)
