@@ -5,7 +5,7 @@ from shutil import which
 
 from snakemake.utils import min_version
 
-from repro.config import cells, check, freeze, preset_file, resolve
+from repro.config import as_text, cells, check, preset_file, resolve
 from repro.errors import ConfigError
 
 min_version("9.18")
@@ -35,6 +35,8 @@ ON_GPU = config["device"] == "cuda" or (
 )
 
 
+# Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter wants one
+# named; this base image has only Python, so --sdm apptainer needs an image with the package.
 container: "docker://python:3.11"
 
 
@@ -66,6 +68,7 @@ FIGURES = ["learning", "samples-needed", "samples"]
 
 localrules:
     all,
+    describe,
     fetch,
     configure,
     tables,
@@ -80,30 +83,41 @@ rule all:
         expand("runs/{preset}/report.html", preset=config["preset"]),
 
 
+rule describe:
+    output:
+        "runs/data/{dataset}/dataset.yaml",
+    log:
+        "runs/data/{dataset}/describe.log",
+    params:
+        entry=lambda w: as_text(config["datasets"][w.dataset]),
+    shell:
+        "printf '%s' {params.entry:q} > {output} 2> {log}"
+
+
 rule fetch:
+    input:
+        rules.describe.output,
     output:
         "runs/data/{dataset}/raw.json",
     log:
         "runs/data/{dataset}/fetch.log",
     retries: 2
     params:
-        sources=lambda w: config["datasets"][w.dataset]["sources"],
         mirror="--mirror '{}'".format(config["mirror"]) if config["mirror"] else "",
     shell:
-        "repro fetch --dataset {wildcards.dataset} {params.mirror} > {log} 2>&1"
+        "repro fetch --dataset {wildcards.dataset} --config {input} {params.mirror} > {log} 2>&1"
 
 
 rule prepare:
     input:
-        "runs/data/{dataset}/raw.json",
+        description=rules.describe.output,
+        raw=rules.fetch.output,
     output:
         "runs/data/{dataset}/sequences.safetensors",
     log:
         "runs/data/{dataset}/prepare.log",
-    params:
-        entry=lambda w: config["datasets"][w.dataset],
     shell:
-        "repro prepare --dataset {wildcards.dataset} > {log} 2>&1"
+        "repro prepare --dataset {wildcards.dataset} --config {input.description} > {log} 2>&1"
 
 
 rule configure:
@@ -112,9 +126,9 @@ rule configure:
     log:
         "runs/{preset}/{dataset}/{model}/configure.log",
     params:
-        recipe=lambda w: resolve(config, w.dataset, w.model),
-    run:
-        freeze(params.recipe, Path(output[0]))
+        recipe=lambda w: as_text(resolve(config, w.dataset, w.model)),
+    shell:
+        "printf '%s' {params.recipe:q} > {output} 2> {log}"
 
 
 rule train:

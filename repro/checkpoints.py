@@ -21,7 +21,8 @@ class CheckpointInfo:
     Attributes:
         recipe: the frozen configuration of the run. seed: its seed.
         data: specification of the data it was trained on.
-        training: epochs, updates, seconds, best epoch and its validation bound, parameter count.
+        training: epochs, updates, seconds by the clock and of CPU time, best epoch and its
+            validation bound, parameter count.
         environment: code version, libraries and hardware of the training.
     """
 

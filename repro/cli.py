@@ -33,18 +33,22 @@ Recipe = Annotated[
     Path | None,
     typer.Option("--config", help="A frozen recipe (`repro configure`); default: the preset's."),
 ]
+Entry = Annotated[
+    Path | None,
+    typer.Option("--config", help="A frozen entry; default: the one in config/datasets.yaml."),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 
 
-def dataset_entry(name: str) -> dict:
-    """Return a data set's entry in config/datasets.yaml; its name is checked."""
+def dataset_entry(name: str, config: Path | None) -> dict:
+    """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
+    if config is not None:
+        return configuration.read_yaml(config)
     entries = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")["datasets"]
     if name not in entries:
-        raise ConfigError(
-            f"no data set '{name}' in config/datasets.yaml; known: {', '.join(entries)}."
-        )
+        raise ConfigError(configuration.unknown("data set", name, entries, "datasets.yaml"))
     return entries[name]
 
 
@@ -61,14 +65,14 @@ def run_folder(preset: str, dataset: str, model: str, seed: int) -> Path:
 
 
 @app.command()
-def fetch(dataset: Dataset, mirror: Mirror = None) -> None:
+def fetch(dataset: Dataset, config: Entry = None, mirror: Mirror = None) -> None:
     """Fetch and verify the raw files of a data set.
 
     Example: repro fetch --dataset japanese_vowels
     """
     from repro.data.sources import fetch as fetch_files
 
-    entry = dataset_entry(dataset)
+    entry = dataset_entry(dataset, config)
     files = fetch_files(dataset, entry, raw_folder(dataset), mirror)
     write_manifest(entry, raw_folder(dataset).parent / "raw.json")
     print(f"{dataset}: {len(files)} raw files verified. Licence: {entry['licence']}")
@@ -86,7 +90,7 @@ def write_manifest(entry: dict, path: Path) -> None:
 
 
 @app.command()
-def prepare(dataset: Dataset) -> None:
+def prepare(dataset: Dataset, config: Entry = None) -> None:
     """Turn raw files into the one prepared format, and check their counts.
 
     Example: repro prepare --dataset japanese_vowels
@@ -94,7 +98,7 @@ def prepare(dataset: Dataset) -> None:
     from repro.data.prepare import prepare as prepare_data
 
     path = data_file(dataset)
-    spec = prepare_data(dataset, dataset_entry(dataset), raw_folder(dataset), path)
+    spec = prepare_data(dataset, dataset_entry(dataset, config), raw_folder(dataset), path)
     for part, count in spec.sequences.items():
         print(f"{dataset} {part}: {count} sequences, {spec.steps[part]} steps of {spec.dim} values")
 
@@ -297,7 +301,7 @@ def accept(preset: Preset = "starter") -> None:
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list:
-    """Return the Results in `paths`, or all of a preset under `root`, in config/models.yaml's order."""
+    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml."""
     from repro.results import read
 
     paths = paths or sorted((root / preset).glob("*/*/seed*.json"))

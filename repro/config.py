@@ -54,8 +54,10 @@ def preset_file(preset: str) -> Path:
     Raises:
         ConfigError: there is no such preset; names the nearest.
     """
+    if not CONFIG.is_dir():
+        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
     if preset not in presets():
-        raise ConfigError(f"preset: {_unknown('preset', preset, presets())}")
+        raise ConfigError(f"preset: {unknown('preset', preset, presets())}")
     return CONFIG / f"{preset}.yaml"
 
 
@@ -76,17 +78,10 @@ def check(config: dict) -> dict:
     """
     config = {**config, "seeds": _integers(config.get("seeds"))}
     _validate(config, read_yaml(CONFIG / "schema.yaml"))
-    for experiment in config["experiments"]:
-        for name in experiment["datasets"]:
-            if name not in config["datasets"]:
-                raise ConfigError(
-                    f"experiments: {_unknown('data set', name, config['datasets'], 'datasets.yaml')}"
-                )
-        for name in experiment["models"]:
-            if name not in config["models"]:
-                raise ConfigError(
-                    f"experiments: {_unknown('model', name, config['models'], 'models.yaml')}"
-                )
+    if config["mirror"] is not None and not Path(config["mirror"]).is_dir():
+        raise ConfigError(
+            f"mirror: {config['mirror']} is no folder; correct or remove the setting."
+        )
     for dataset, model in cells(config):
         resolved = resolve(config, dataset, model)["model"]
         _validate_part(resolved, f"models.{model} on {dataset}")
@@ -114,9 +109,9 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
         ConfigError: the model or data set does not exist, or its heads do not fit the data.
     """
     if dataset not in config["datasets"]:
-        raise ConfigError(_unknown("data set", dataset, config["datasets"], "datasets.yaml"))
+        raise ConfigError(unknown("data set", dataset, config["datasets"], "datasets.yaml"))
     if model not in config["models"]:
-        raise ConfigError(_unknown("model", model, config["models"], "models.yaml"))
+        raise ConfigError(unknown("model", model, config["models"], "models.yaml"))
     data, entry = config["datasets"][dataset], config["models"][model]
     for experiment in config["experiments"]:
         if dataset in experiment["datasets"] and model in experiment["models"]:
@@ -140,9 +135,14 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     }
 
 
+def as_text(recipe: dict) -> str:
+    """Return a recipe as YAML, to be frozen beside the run it belongs to."""
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+
+
 def freeze(recipe: dict, path: Path) -> None:
-    """Write a recipe beside the run it belongs to; the run reads nothing else."""
-    write_text(path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    """Write a recipe to a file; the run reads nothing else."""
+    write_text(path, as_text(recipe))
 
 
 def _integers(seeds: Any) -> Any:
@@ -171,7 +171,8 @@ def _validate_part(model: dict, where: str) -> None:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _unknown(what: str, name: str, known: Iterable[str], file: str = "") -> str:
+def unknown(what: str, name: str, known: Iterable[str], file: str = "") -> str:
+    """Return the sentence about a name that does not exist, with the nearest that does."""
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(sorted(known))}."
     return f"no {what} '{name}' in config/{file}; {hint}"

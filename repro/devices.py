@@ -8,7 +8,7 @@ from repro.errors import ConfigError
 
 
 def prepare_device(setting: str, threads: int) -> torch.device:
-    """Return the device to use, after making torch deterministic and fixing its thread count.
+    """Return the device to use, after fixing torch's thread count and determinism.
 
     Args:
         setting: "auto" (a GPU if there is one), "cpu" or "cuda".
@@ -17,9 +17,11 @@ def prepare_device(setting: str, threads: int) -> torch.device:
         ConfigError: "cuda" where there is none.
     """
     torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only so
-    torch.use_deterministic_algorithms(True)
     if setting == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda, but torch sees no GPU here; set it to auto or cpu.")
     use_gpu = setting == "cuda" or (setting == "auto" and torch.cuda.is_available())
+    if use_gpu:
+        # On a CPU these models repeat their bits without it, and it costs a second of imports.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only so
+        torch.use_deterministic_algorithms(True)
     return torch.device("cuda" if use_gpu else "cpu")

@@ -76,26 +76,30 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
 
 
 def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figure:
-    """Return the importance-sampled estimate against K; exact models as horizontal lines."""
+    """Return the importance-sampled estimate against K; exact values as horizontal lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
     colours = sns.color_palette(n_colors=len(cells(results)))
-    lowest = []
+    shown = []
     for colour, cell in zip(colours, cells(results), strict=True):
-        samples = [*cell[0].evaluation["curve"], cell[0].evaluation["num_samples"]]
-        is_flat = samples == [1] or not cell[0].training["epochs"]
-        if is_flat:
+        title, samples = cell[0].title, cell[0].evaluation["num_samples"]
+        if not cell[0].training["parameters"]:
+            value = cell[0].per_step("is")
+            axes.axhline(value, color="black", lw=1.5, label=title)
+        elif samples == 1:
             value = np.mean([r.per_step("is") for r in cell])
-            style = "-" if not cell[0].training["epochs"] else "--"
-            axes.axhline(value, color=colour, ls=style, lw=1.2, label=f"{cell[0].title} (exact)")
+            axes.axhline(value, color=colour, ls="--", lw=1.2, label=f"{title} (exact)")
+            continue
         else:
-            names = [f"is_{n}" for n in samples[:-1]] + ["is"]
-            values = [[r.per_step(name) for name in names] for r in cell]
-            axes.plot(samples, np.mean(values, axis=0), "o-", color=colour, label=cell[0].title)
-            for seed_values in values:
-                axes.plot(samples, seed_values, "-", color=colour, lw=0.6, alpha=0.6)
-            lowest.append(np.min(values))
-        if cell[0].model == "marginal":
-            axes.lines[-1].set_alpha(0.4)
+            curve = cell[0].evaluation["curve"]
+            names = [f"is_{n}" for n in curve] + ["is"]
+            values = np.array([[r.per_step(name) for name in names] for r in cell])
+            axes.plot([*curve, samples], values.mean(axis=0), "o-", color=colour, label=title)
+            axes.plot([*curve, samples], values.T, "-", color=colour, lw=0.6, alpha=0.6)
+            value = values.min()
+        shown.append(value)
+    # Room for the curves: a line far below them (the marginal's) may leave the picture.
+    top = axes.get_ylim()[1]
+    axes.set_ylim(min(shown) - 0.3 * (top - min(shown)) - 1e-3, top)
     axes.set(
         xscale="log",
         xlabel="importance samples K",
@@ -118,7 +122,13 @@ def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
     binary = results[0].data["kind"] == "binary"
     rows = len(panels)
     figure, grid = plt.subplots(
-        rows, SHOWN, figsize=(9, 1.1 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+        rows,
+        SHOWN,
+        figsize=(9, 1.1 * rows + 0.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     real = panels[0][1]
     low, high = real.min(), real.max()
@@ -139,5 +149,5 @@ def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
         grid[0, 0].set_ylim(used.min() - 2, used.max() + 2)
     for axes in grid[-1]:
         axes.set_xlabel("step", fontsize=8)
-    figure.suptitle(f"{results[0].dataset}: data and samples", y=1.0)
+    figure.suptitle(f"{results[0].dataset}: data and samples")
     return figure

@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     except OSError as error:
         raise ReproError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another folder."
+            f"cannot write {path}: {error.strerror or error}. "
+            "Free some space or choose another folder."
         ) from error
     finally:
         partial.unlink(missing_ok=True)

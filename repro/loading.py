@@ -10,7 +10,7 @@ def load_object(name: str, what: str) -> Callable:
     """Return the object called `name`.
 
     Raises:
-        ConfigError: the module or the name in it does not exist; `what` says which setting named it.
+        ConfigError: the module or the name in it does not exist; `what` is the setting at fault.
     """
     module, _, attribute = name.partition(":")
     try:

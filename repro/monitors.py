@@ -73,7 +73,8 @@ def _start_wandb(title: str, mode: str, config: dict) -> Any:
         import wandb
     except ImportError:
         raise ConfigError(
-            f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', or set it to disabled."
+            f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', "
+            "or set it to disabled."
         ) from None
     recipe = config["recipe"]
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"

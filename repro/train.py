@@ -90,7 +90,7 @@ class _Run:
         self.best_bound = -math.inf
         self.best_weights = _copy(self.model)
         self.history: list[dict] = []
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self.state_file = folder / "state" / "last.pt"
 
     def to_the_end(self, wandb: str) -> Path:
@@ -103,16 +103,18 @@ class _Run:
                 self._validate({"epoch": 0})  # the untrained model, for the learning curve
                 monitor.epoch(self.history[-1])
             while self.epoch < self.settings["max_epochs"] and not self._out_of_patience():
-                started = time.perf_counter()
+                wall, cpu = time.perf_counter(), time.process_time()
                 row = self._one_epoch()
                 last = self.epoch == self.settings["max_epochs"]
-                if self.epoch % self.settings["validate_every"] == 0 or last:
+                validates = self.epoch % self.settings["validate_every"] == 0 or last
+                if validates:
                     self._validate(row)
-                    self.seconds += time.perf_counter() - started
-                    save_state(self.state_file, self._state())
                 else:
                     self.history.append(row)
-                    self.seconds += time.perf_counter() - started
+                self.seconds += time.perf_counter() - wall
+                self.cpu_seconds += time.process_time() - cpu
+                if validates:
+                    save_state(self.state_file, self._state())
                 monitor.epoch(row)
         return self._finish()
 
@@ -149,9 +151,9 @@ class _Run:
                 else "no state was saved before"
             )
             raise NumericalError(
-                f"the {what} of {self.recipe['model']['name']} on {self.data.name}, seed {self.seed}, "
-                f"is not finite at update {self.updates} (epoch {self.epoch + 1}); {saved}. "
-                "Lower learning_rate or clip_norm."
+                f"the {what} of {self.recipe['model']['name']} on {self.data.name}, "
+                f"seed {self.seed}, is not finite at update {self.updates} "
+                f"(epoch {self.epoch + 1}); {saved}. Lower learning_rate or clip_norm."
             )
         self.optimizer.step()
         self.updates += 1
@@ -214,8 +216,10 @@ class _Run:
                 "epochs": self.epoch,
                 "updates": self.updates,
                 "seconds": round(self.seconds, 1),
+                "cpu_seconds": round(self.cpu_seconds, 1),
                 "best_epoch": self.best_epoch,
                 "best_validation_bound": self.best_bound,
+                "untrained_validation_bound": self.history[0]["valid_bound"],
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
             environment=environment(self.device.type, torch.get_num_threads()),
@@ -228,7 +232,7 @@ class _Run:
         return path
 
 
-_PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds")
+_PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds", "cpu_seconds")
 
 
 @torch.no_grad()

@@ -119,6 +119,12 @@ def test_every_setting_is_described():
         assert "description" in entry or name in ("evaluation", "datasets", "models"), name
 
 
+def test_readme_lists_every_setting():
+    schema = configuration.read_yaml(ROOT / "config" / "schema.yaml")
+    readme = (ROOT / "README.md").read_text()
+    assert [name for name in schema["properties"] if f"`{name}`" not in readme] == []
+
+
 def test_frozen_recipe_reads_back(tmp_path):
     recipe = configuration.resolve(configuration.load("starter"), "linear_gaussian", "dmm")
     configuration.freeze(recipe, tmp_path / "config.yaml")

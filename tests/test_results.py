@@ -50,7 +50,7 @@ def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
             "steps": {"test": 28},
         },
         "evaluation": {"num_samples": 100, "curve": []},
-        "training": {"parameters": 1234, "epochs": 3, "seconds": 1.5},
+        "training": {"parameters": 1234, "epochs": 3, "seconds": 1.5, "cpu_seconds": 1.0},
         "environment": {"commit": "c" * 40, "training": {"device": "CPU", "threads": 1}},
         "recipe": {"model": {"name": model}},
         "per_sequence": {name: column.tolist() for name, column in per_sequence.items()},
@@ -139,7 +139,7 @@ def test_tables_state_numbers_errors_and_marks(tmp_path):
     exact = [result(s, model="rnn", evaluation={"num_samples": 1, "curve": []}) for s in (0, 1)]
     cells = [*exact, *doubtful]
     shown = display(numbers(cells))
-    assert shown["ESS"].tolist() == ["exact", "1"]
+    assert shown["ESS"].tolist() == ["exact", "1.1"]
     assert "†" not in shown["IS"][0] and "†" in shown["IS"][1]
     paths = write_tables(cells, tmp_path)
     assert [p.name for p in paths] == ["walk.md", "walk.tex", "walk.csv"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from safetensors.torch import load_file
 
 from repro.config import presets
 
@@ -31,6 +32,8 @@ TINY = {
         "linear_gaussian": {"options": {"sequences": {"train": 200, "valid": 8, "test": 8}}}
     },
 }  # fmt: skip
+FASTER = {"datasets": ["linear_gaussian"], "models": ["dmm"], "training": {"learning_rate": 0.01}}
+WHOLE = ["all", "--configfile", "tiny.yaml"]
 
 
 def tool(name):
@@ -47,13 +50,15 @@ ENVIRONMENT = {
 @pytest.fixture
 def home(tmp_path):
     """A copy of the workflow in a path with a space."""
-    folder = tmp_path / "my copy"
-    folder.mkdir()
+    copy_workflow(tmp_path / "my copy")
+    return tmp_path / "my copy"
+
+
+def copy_workflow(folder):
     for name in ("config", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    return folder
 
 
 def snakemake(folder, *arguments):
@@ -94,66 +99,73 @@ def test_a_wrong_setting_is_one_line_without_a_traceback(setting, words, home):
     assert words in line
 
 
-def test_workflow_survives_a_kill_and_then_has_nothing_to_do(home):
-    """SIGKILL of the training in mid-run; a second call resumes to the bits of an unbroken run."""
-    arguments = ["all", "--configfile", "tiny.yaml"]
-    checkpoint = home / "runs/smoke/linear_gaussian/dmm/seed0/checkpoint.safetensors"
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory):
+    """A copy whose training was ended by SIGKILL in mid-run, and whose second call finished."""
+    folder = tmp_path_factory.mktemp("killed") / "my copy"
+    copy_workflow(folder)
+    state = folder / "runs/smoke/linear_gaussian/dmm/seed0/state/last.pt"
     process = subprocess.Popen(
-        [tool("snakemake"), "--cores", "2", *arguments],
-        cwd=home,
+        [tool("snakemake"), "--cores", "2", *WHOLE],
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         env=ENVIRONMENT,
     )
-    state = checkpoint.parent / "state" / "last.pt"
     deadline = time.monotonic() + 120
     while not state.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)  # snakemake and its jobs, as a power cut would
     process.wait()
-    assert state.exists() and not checkpoint.exists()
-
-    subprocess.run([tool("snakemake"), "--unlock"], cwd=home, capture_output=True, env=ENVIRONMENT)
-    done = snakemake(home, *arguments)
+    assert state.exists() and not (state.parent.parent / "checkpoint.safetensors").exists()
+    snakemake(folder, "--unlock")
+    done = snakemake(folder, *WHOLE)
     assert done.returncode == 0, done.stderr
-    assert "resumes after epoch" in (checkpoint.parent / "train.log").read_text()
-    report = (home / "runs/smoke/report.html").read_text()
-    assert "Kalman (exact)" in report and "linear_gaussian" in report
+    return folder
 
-    again = snakemake(home, *arguments)
+
+def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_resumed, tmp_path):
+    cell = killed_and_resumed / "runs/smoke/linear_gaussian/dmm"
+    assert "resumes after epoch" in (cell / "seed0" / "train.log").read_text()
+    data = killed_and_resumed / "runs/data"
+    shutil.copytree(data, tmp_path / "runs/data")
+    command = [tool("repro"), "train", "--preset", "smoke", "--dataset", "linear_gaussian"]
+    command += ["--model", "dmm", "--seed", "0", "--config", cell / "config.yaml"]
+    command += ["--device", "auto", "--threads", "1", "--wandb", "disabled"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    name = "seed0/checkpoint.safetensors"
+    resumed = load_file(cell / name)
+    unbroken = load_file(tmp_path / "runs/smoke/linear_gaussian/dmm" / name)
+    assert all(unbroken[key].equal(resumed[key]) for key in unbroken)
+
+
+def test_a_finished_workflow_has_a_report_and_nothing_to_do(killed_and_resumed):
+    report = (killed_and_resumed / "runs/smoke/report.html").read_text()
+    assert "Kalman (exact)" in report and "linear_gaussian" in report
+    again = snakemake(killed_and_resumed, *WHOLE)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
 
-    resumed = _weights(checkpoint)
-    shutil.rmtree(checkpoint.parent)
-    assert snakemake(home, *arguments).returncode == 0
-    unbroken = _weights(checkpoint)
-    assert all(unbroken[name].equal(resumed[name]) for name in unbroken)
 
-
-def _weights(path):
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-def test_only_what_a_setting_touches_is_run_again(home):
-    settings = TINY | {"seeds": [0, 1]}
-    (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    assert snakemake(home, "all", "--configfile", "tiny.yaml").returncode == 0
-    settings["experiments"][0]["training"] |= {"learning_rate": 0.01}
-    (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    done = snakemake(home, "all", "--configfile", "tiny.yaml", "--dry-run")
-    planned = [line for line in done.stdout.splitlines() if line.strip().startswith("output:")]
-    trained = [line for line in planned if "checkpoint.safetensors" in line]
-    assert len(trained) == 2 and all("/dmm/" in line for line in trained)
-    settings["evaluation"] = {"num_samples": 7}
-    settings["experiments"][0]["training"].pop("learning_rate")
-    (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    done = snakemake(home, "all", "--configfile", "tiny.yaml", "--dry-run")
-    assert "checkpoint.safetensors" not in "".join(
-        line for line in done.stdout.splitlines() if line.strip().startswith("output:")
-    )
+@pytest.mark.parametrize(
+    ("changes", "trained"),
+    [
+        ({}, []),
+        ({"evaluation": {"num_samples": 7}}, []),
+        ({"wandb": "offline", "device": "cpu"}, []),
+        ({"experiments": [*TINY["experiments"], FASTER]}, ["dmm"]),
+        ({"seeds": [0, 1]}, ["dmm", "exact"]),
+    ],
+)
+def test_only_what_a_setting_touches_is_trained_again(changes, trained, killed_and_resumed):
+    settings = killed_and_resumed / "changed.yaml"
+    settings.write_text(yaml.safe_dump(TINY | changes))
+    done = snakemake(killed_and_resumed, "all", "--configfile", settings.name, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    outputs = [line for line in lines if line.strip().startswith("output:")]
+    planned = [line for line in outputs if "checkpoint.safetensors" in line]
+    assert sorted(line.split("/")[3] for line in planned) == trained
 
 
 def test_stored_results_render_to_the_committed_tables(tmp_path):

@@ -57,6 +57,7 @@ class LinearGaussian(SequenceModel):
         x = x.double()
         Q_inv, R_inv = torch.linalg.inv(self.Q), torch.linalg.inv(self.R)
         batch, latent = x.shape[1], self.latent
+        identity = torch.eye(latent, dtype=x.dtype, device=x.device)
         future_precision = x.new_zeros(batch, latent, latent)  # of p(x_{t+1:T} | z_t)
         future_vector = x.new_zeros(batch, latent)
         offsets, choleskys = [], []
@@ -69,7 +70,7 @@ class LinearGaussian(SequenceModel):
             choleskys.append(torch.linalg.cholesky(covariance))
             offsets.append(_product(covariance, self.b @ Q_inv + vector))
             gain = covariance @ Q_inv
-            future_precision = self.A.T @ Q_inv @ (torch.eye(latent, dtype=x.dtype) - gain) @ self.A
+            future_precision = self.A.T @ Q_inv @ (identity - gain) @ self.A
             future_vector = (offsets[-1] - self.b) @ (Q_inv @ self.A)
         offset = torch.stack(offsets[::-1]).unsqueeze(1)
         cholesky = torch.stack(choleskys[::-1]).unsqueeze(1)

@@ -11,7 +11,9 @@ from repro.nn.mlp import MLP
 
 
 class RNN(SequenceModel):
-    """x_t ~ head(φ_dec(h_{t-1})), h_t = LSTM(φ_x(x_t), h_{t-1}), h_0 = 0 (Chung et al. 2015, eq. 1-2).
+    """x_t ~ head(φ_dec(h_{t-1})), h_t = LSTM(φ_x(x_t), h_{t-1}), h_0 = 0.
+
+    Chung et al. 2015, section 2.1.
 
     The LSTM stays padded (torch's kernel for padded batches is the fast one on a CPU); padding
     comes after every real step, and its likelihood is masked.

@@ -1,0 +1,56 @@
+"""What the stored results must satisfy, whatever was measured."""
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from repro.results import error_over_sequences, read_cell
+
+STORED = ROOT / "results"
+CELLS = sorted(path.relative_to(STORED).parts for path in STORED.glob("*/*/*/"))
+
+
+def cell(parts):
+    return read_cell(STORED, *parts)
+
+
+@pytest.mark.parametrize("parts", CELLS, ids="/".join)
+def test_the_importance_sampled_estimate_is_not_below_the_bound(parts):
+    for result in cell(parts):
+        noise = np.hypot(result.monte_carlo_error("bound"), result.monte_carlo_error("is"))
+        assert result.per_step("is") >= result.per_step("bound") - 3 * noise - 1e-9
+
+
+@pytest.mark.parametrize("parts", [p for p in CELLS if p[1] == "linear_gaussian"], ids="/".join)
+def test_no_model_beats_the_kalman_filter(parts):
+    preset, dataset, _ = parts
+    exact = read_cell(STORED, preset, dataset, "exact")[0]
+    for result in cell(parts):
+        gap = result.values("is") - exact.values("is")
+        lengths = result.values("length")
+        limit = 3 * np.hypot(error_over_sequences(gap, lengths), result.monte_carlo_error("is"))
+        assert result.per_step("is") <= exact.per_step("is") + limit + 1e-9
+
+
+def test_the_dmm_is_within_two_percent_of_the_kalman_filter():
+    exact = read_cell(STORED, "starter", "linear_gaussian", "exact")[0].per_step("is")
+    for result in cell(("starter", "linear_gaussian", "dmm")):
+        assert abs(result.per_step("is") - exact) < 0.02 * abs(exact)
+
+
+@pytest.mark.parametrize("parts", [p for p in CELLS if p[2] != "exact"], ids="/".join)
+def test_training_improved_the_validation_bound_by_far(parts):
+    for result in cell(parts):
+        before = result.training["untrained_validation_bound"]
+        after = result.training["best_validation_bound"]
+        assert after > before + 0.1 * abs(before)
+
+
+@pytest.mark.parametrize("parts", CELLS, ids="/".join)
+def test_every_result_says_where_it_comes_from(parts):
+    for result in cell(parts):
+        for environment in (result.environment, result.environment["training"]):
+            assert len(environment["commit"]) == 40 and environment["clean"]
+            assert environment["device"] and environment["threads"] >= 1
+        assert result.recipe["model"]["name"] == result.model
+        assert len(result.per_sequence["is"]) == result.data["sequences"]["test"]
