@@ -43,6 +43,8 @@ VARIANTS = {
 }
 HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
 
+torch.set_num_threads(1)  # several workers share the cores
+
 
 def spec(family: str, head: str = "gaussian", dim: int = 2, **sizes) -> ModelSpec:
     """A small model's specification; large initial weights, so that every part matters."""
