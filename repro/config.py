@@ -83,8 +83,7 @@ def check(config: dict) -> dict:
             f"mirror: {config['mirror']} is no folder; correct or remove the setting."
         )
     for dataset, model in cells(config):
-        resolved = resolve(config, dataset, model)["model"]
-        _validate_part(resolved, f"models.{model} on {dataset}")
+        _validate_part(resolve(config, dataset, model)["model"], f"models.{model} on {dataset}")
     return config
 
 
@@ -131,7 +130,8 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
-        "model": {"name": model, **entry},
+        # The citation is for readers: a corrected one is no reason to train again.
+        "model": {"name": model, **{k: v for k, v in entry.items() if k != "citation"}},
     }
 
 
@@ -166,7 +166,8 @@ def _validate_part(model: dict, where: str) -> None:
     schema = read_yaml(CONFIG / "schema.yaml")
     part = {"$ref": "#/$defs/model", "$defs": schema["$defs"]}
     try:
-        _validate({key: value for key, value in model.items() if key != "name"}, part)
+        entry = {key: value for key, value in model.items() if key != "name"}
+        _validate({**entry, "citation": ""}, part)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -39,7 +39,13 @@ SIZES = {
 }
 VARIANTS = {
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
-    "dmm": {f"dmm-{name}": {"inference_network": name} for name in ("st-l", "st-r", "st-lr")},
+    "dmm": {
+        "dmm-aug": {"previous_x": True},
+        **{
+            f"dmm-{name}": {"inference_network": name}
+            for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")
+        },
+    },
 }
 HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
 

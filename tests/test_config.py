@@ -34,7 +34,9 @@ def test_every_preset_is_valid_and_resolves(preset):
 def test_starter_runs_every_model_with_three_seeds():
     config = configuration.load("starter")
     assert config["seeds"] == [0, 1, 2]
-    assert {model for _, model in configuration.cells(config)} == set(config["models"])
+    models = {model for _, model in configuration.cells(config)}
+    # The DMM's inference networks and DMM-Aug are rows of another table.
+    assert models == {name for name in config["models"] if not name.startswith("dmm-")}
 
 
 def change(path, value):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from repro.models.base import ModelSpec, SequenceModel, Terms
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.heads import build_head
-from repro.nn.inference import StructuredInference
+from repro.nn.inference import build_inference
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
 
@@ -18,14 +18,15 @@ class GatedTransition(nn.Module):
     """p(z_t | z_{t-1}) (section 5, "Gated Transition Function").
 
     g = sigmoid(W ReLU(W z)); h = W ReLU(W z); μ = (1 − g) ⊙ (W_μ z + b_μ) + g ⊙ h;
-    σ² = softplus(W_σ ReLU(h) + b_σ). W_μ starts as the identity, b_μ as 0.
+    σ² = softplus(W_σ ReLU(h) + b_σ). W_μ starts as the identity, b_μ as 0. In DMM-Aug the two
+    MLPs (g and h) also read x_{t-1}.
     """
 
-    def __init__(self, latent: int, hidden: int) -> None:
+    def __init__(self, latent: int, extra: int, hidden: int) -> None:
         super().__init__()
-        self.gate_hidden = nn.Linear(latent, hidden)
+        self.gate_hidden = nn.Linear(latent + extra, hidden)
         self.gate = nn.Linear(hidden, latent)
-        self.proposed_hidden = nn.Linear(latent, hidden)
+        self.proposed_hidden = nn.Linear(latent + extra, hidden)
         self.proposed = nn.Linear(hidden, latent)
         self.linear_mean = nn.Linear(latent, latent)
         self.variance = nn.Linear(latent, latent)
@@ -35,19 +36,20 @@ class GatedTransition(nn.Module):
         nn.init.eye_(self.linear_mean.weight)
         nn.init.zeros_(self.linear_mean.bias)
 
-    def forward(self, z: Tensor) -> Gaussian:
-        """Map z_{t-1} (..., Z) to the Gaussian of z_t."""
-        gate = torch.sigmoid(self.gate(F.relu(self.gate_hidden(z))))
-        proposed = self.proposed(F.relu(self.proposed_hidden(z)))
+    def forward(self, z: Tensor, inputs: Tensor) -> Gaussian:
+        """Return the Gaussian of z_t from z_{t-1} (..., Z) and the MLPs' inputs (..., ·)."""
+        gate = torch.sigmoid(self.gate(F.relu(self.gate_hidden(inputs))))
+        proposed = self.proposed(F.relu(self.proposed_hidden(inputs)))
         mean = (1.0 - gate) * self.linear_mean(z) + gate * proposed
         variance = F.softplus(self.variance(F.relu(proposed))) + 1e-8  # floor as in GaussianLayer
         return Gaussian(mean, variance.sqrt())
 
 
 class Context(NamedTuple):
-    """x, the data's share of q(z_t), and 1 at the first step else 0, (T, 1, B, ·)."""
+    """x_t, x_{t-1}, the data's share of q(z_t), and 1 at the first step else 0, (T, 1, B, ·)."""
 
     x: Tensor
+    previous_x: Tensor
     posterior_share: Tensor
     is_first: Tensor
 
@@ -71,7 +73,9 @@ class DMM(SequenceModel):
     """A Markov chain of Gaussian states with neural transition and emission.
 
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
-    q(z_t | z_{t-1}, x) by structured inference from z_0 = 0 (equations 5-7 and section 4).
+    q(z_t | z_{t-1}, x) by structured inference from z_0 = 0, or q(z_t | x) by mean field
+    (equations 5-7 and section 4). DMM-Aug (`previous_x`): transition and emission also read
+    x_{t-1}, zeros at the first step (section 6.2).
 
     Differs from the authors' code: the backward LSTM starts at each sequence's last real step
     (theirs runs over the padding first), and every softplus variance has a floor of 1e-8.
@@ -80,18 +84,21 @@ class DMM(SequenceModel):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         sizes = spec.sizes
-        self.latent = sizes["latent"]
-        self.transition = GatedTransition(self.latent, sizes["transition"])
-        self.emission = MLP(self.latent, [sizes["emission"]] * 2)
+        self.latent, self.dim = sizes["latent"], spec.dim
+        self.reads_previous_x = sizes.get("previous_x", False)
+        extra = spec.dim if self.reads_previous_x else 0
+        self.transition = GatedTransition(self.latent, extra, sizes["transition"])
+        self.emission = MLP(self.latent + extra, [sizes["emission"]] * 2)
         self.head = build_head(spec.head, self.emission.width, spec.dim, sizes)
-        self.inference = StructuredInference(spec.dim, self.latent, sizes)
+        self.inference = build_inference(spec.dim, self.latent, sizes)
         initialise(self, sizes["initial_weights"])
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         share = self.inference.encode(x, lengths).unsqueeze(1)
         is_first = torch.zeros_like(share[..., :1])
         is_first[0] = 1.0
-        return Context(x.unsqueeze(1), share, is_first)
+        previous_x = F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
+        return Context(x.unsqueeze(1), previous_x.unsqueeze(1), share, is_first)
 
     def initial(self, num_samples: int, x: Tensor) -> State:
         return State(x.new_zeros(num_samples, x.shape[1], self.latent))
@@ -103,8 +110,8 @@ class DMM(SequenceModel):
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)
-        p = self._prior(steps.previous, context.is_first)
-        params = self.head(self.emission(steps.z))
+        p = self._prior(steps.previous, context.previous_x, context.is_first)
+        params = self.head(self.emission(self._with(steps.z, context.previous_x)))
         return Terms(
             log_likelihood=self.head.log_prob(params, context.x),
             log_prior=p.log_prob(steps.z),
@@ -114,16 +121,23 @@ class DMM(SequenceModel):
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.transition.variance.weight.device
-        z, drawn = torch.zeros(1, num, self.latent, device=device), []
+        z = torch.zeros(1, num, self.latent, device=device)
+        x, drawn = torch.zeros(1, num, self.dim, device=device), []
         for t in range(steps):
             is_first = torch.full_like(z[..., :1], float(t == 0))
             noise = torch.randn(z.shape, generator=generator, device=device)
-            z = self._prior(z, is_first).sample(noise)
-            drawn.append(self.head.sample(self.head(self.emission(z)), generator))
+            z = self._prior(z, x, is_first).sample(noise)
+            x = self.head.sample(self.head(self.emission(self._with(z, x))), generator)
+            drawn.append(x)
         return torch.cat(drawn)
 
-    def _prior(self, previous: Tensor, is_first: Tensor) -> Gaussian:
-        p = self.transition(previous)
+    def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
+        if not self.reads_previous_x:
+            return z
+        return torch.cat([z, previous_x.expand(*z.shape[:-1], self.dim)], dim=-1)
+
+    def _prior(self, previous: Tensor, previous_x: Tensor, is_first: Tensor) -> Gaussian:
+        p = self.transition(previous, self._with(previous, previous_x))
         return Gaussian(p.mean * (1.0 - is_first), torch.where(is_first > 0, 1.0, p.std))
 
 

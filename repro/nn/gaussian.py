@@ -34,6 +34,14 @@ def kl(q: Gaussian, p: Gaussian) -> Tensor:
     return (0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()).sum(-1)
 
 
+def product(a: Gaussian, b: Gaussian) -> Gaussian:
+    """Return the normalised product of two diagonal Gaussians over the same variable."""
+    variance_a, variance_b = a.std.square(), b.std.square()
+    total = variance_a + variance_b
+    mean = (a.mean * variance_b + b.mean * variance_a) / total
+    return Gaussian(mean, a.std * b.std / total.sqrt())
+
+
 def standard_normal(like: Tensor) -> Gaussian:
     """Return N(0, I) in the shape of `like`."""
     return Gaussian(torch.zeros_like(like), torch.ones_like(like))

@@ -4,36 +4,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.nn.gaussian import Gaussian, GaussianLayer
+from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.recurrent import DirectedLSTM
 
-DIRECTIONS = {"st-l": (False,), "st-r": (True,), "st-lr": (False, True)}
+FORWARD, BACKWARD = False, True
+DIRECTIONS = {
+    "st-l": (FORWARD,),
+    "st-r": (BACKWARD,),
+    "st-lr": (FORWARD, BACKWARD),
+    "mf-l": (FORWARD,),
+    "mf-lr": (FORWARD, BACKWARD),
+}
 
 
-class StructuredInference(nn.Module):
-    """q(z_t | z_{t-1}, x): a combiner over an LSTM per direction (Krishnan et al. 2017, section 4).
+class RecognitionNetwork(nn.Module):
+    """e_t = ReLU(W x_t + b), then an LSTM over e per direction, with dropout in training.
 
-    e_t = ReLU(W x_t + b); h_t = LSTM(e), with dropout in training;
-    h_c = (tanh(W z_{t-1} + b) + Σ_directions h_t) / (1 + directions);
-    μ = W h_c + b, σ² = softplus(W h_c + b).
-    ST-L sees x_≤t, ST-R (DKS) x_≥t, ST-LR all of x.
-
-    The share of h_t in μ and σ² needs no z, so it is computed for all steps at once; per step and
-    sample only tanh(W z + b) and one linear map remain.
+    L sees x_≤t, R sees x_≥t, LR all of x (Krishnan et al. 2017, table 1). Sizes and initial values
+    (`forget_bias`, `initial_cell`) as in the authors' code.
     """
 
-    def __init__(self, dim: int, latent: int, sizes: dict) -> None:
+    def __init__(self, dim: int, sizes: dict) -> None:
         super().__init__()
-        hidden = sizes["inference_hidden"]
-        directions = DIRECTIONS[sizes["inference_network"]]
         self.embedding = nn.Linear(dim, sizes["embedding"])
         self.lstms = nn.ModuleList(
-            DirectedLSTM(sizes["embedding"], hidden, backward, sizes["initial_cell"])
-            for backward in directions
+            DirectedLSTM(
+                sizes["embedding"], sizes["inference_hidden"], backward, sizes["initial_cell"]
+            )
+            for backward in DIRECTIONS[sizes["inference_network"]]
         )
-        self.from_latent = nn.Linear(latent, hidden)
-        self.posterior = GaussianLayer(hidden, latent, variance=True)
-        self.share = 1.0 / (1 + len(directions))
         self.dropout = sizes["dropout"]
         self.forget_bias = sizes["forget_bias"]
 
@@ -43,11 +42,33 @@ class StructuredInference(nn.Module):
             hidden = directed.lstm.hidden_size
             nn.init.constant_(directed.lstm.bias_ih_l0[hidden : 2 * hidden], self.forget_bias)
 
+    def directions(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Map (T, B, D) to the hidden states of each direction, (T, B, H)."""
+        embedded = F.relu(self.embedding(x))
+        hidden = [lstm(embedded, lengths) for lstm in self.lstms]
+        return [F.dropout(h, self.dropout, self.training) for h in hidden]
+
+
+class StructuredInference(RecognitionNetwork):
+    """q(z_t | z_{t-1}, x) of ST-L, ST-R (DKS) and ST-LR (Krishnan et al. 2017, section 4).
+
+    h_c = (tanh(W z_{t-1} + b) + Σ_directions h_t) / (1 + directions);
+    μ = W h_c + b, σ² = softplus(W h_c + b).
+
+    The share of h_t in μ and σ² needs no z, so it is computed for all steps at once; per step and
+    sample only tanh(W z + b) and one linear map remain.
+    """
+
+    def __init__(self, dim: int, latent: int, sizes: dict) -> None:
+        super().__init__(dim, sizes)
+        self.from_latent = nn.Linear(latent, sizes["inference_hidden"])
+        self.posterior = GaussianLayer(sizes["inference_hidden"], latent, variance=True)
+        self.share = 1.0 / (1 + len(self.lstms))
+
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the data's share of the posterior's parameters, (T, B, 2Z)."""
-        embedded = F.relu(self.embedding(x))
-        summed = torch.stack([lstm(embedded, lengths) for lstm in self.lstms]).sum(0)
-        return self.posterior.linear(self.share * F.dropout(summed, self.dropout, self.training))
+        summed = torch.stack(self.directions(x, lengths)).sum(0)
+        return self.posterior.linear(self.share * summed)
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | z_{t-1}, x) from (1, B, 2Z) and z_{t-1} (K, B, Z)."""
@@ -55,3 +76,34 @@ class StructuredInference(nn.Module):
         return self.posterior.from_linear(
             data_share + F.linear(latent_share, self.posterior.linear.weight)
         )
+
+
+class MeanFieldInference(RecognitionNetwork):
+    """q(z_t | x) of MF-L and MF-LR: a Gaussian per direction, multiplied (section 4).
+
+    μ = W h_t + b and σ² = softplus(W h_t + b) for each direction; of two directions the product,
+    μ = (μ_r σ_l² + μ_l σ_r²) / (σ_r² + σ_l²), σ² = σ_r² σ_l² / (σ_r² + σ_l²).
+    """
+
+    def __init__(self, dim: int, latent: int, sizes: dict) -> None:
+        super().__init__(dim, sizes)
+        self.posteriors = nn.ModuleList(
+            GaussianLayer(sizes["inference_hidden"], latent, variance=True) for _ in self.lstms
+        )
+
+    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the posterior's mean and std side by side, (T, B, 2Z)."""
+        hidden = self.directions(x, lengths)
+        factors = [layer(h) for layer, h in zip(self.posteriors, hidden, strict=True)]
+        whole = factors[0] if len(factors) == 1 else product(*factors)
+        return torch.cat(whole, dim=-1)
+
+    def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
+        """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
+        return Gaussian(*data_share.chunk(2, dim=-1))
+
+
+def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference | MeanFieldInference:
+    """Return the recognition network that `sizes["inference_network"]` names."""
+    mean_field = sizes["inference_network"].startswith("mf-")
+    return (MeanFieldInference if mean_field else StructuredInference)(dim, latent, sizes)

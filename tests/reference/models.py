@@ -55,27 +55,43 @@ def vrnn(p, sizes, x, noise):
 
 
 def dmm(p, sizes, x, noise):
+    def with_previous(z, t):
+        if not sizes.get("previous_x"):
+            return z
+        return torch.cat([z, x[t - 1] if t else torch.zeros_like(x[0])])
+
     embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
     directions = {"st-l": [False], "st-r": [True], "st-lr": [False, True]}
-    summed = [0.0] * len(x)
+    directions |= {"mf-l": [False], "mf-lr": [False, True]}
     chosen = directions[sizes["inference_network"]]
+    mean_field = sizes["inference_network"].startswith("mf")
+    states = [[] for _ in x]
     for k, backward in enumerate(chosen):
         h = x.new_zeros(sizes["inference_hidden"])
         c = h + sizes["initial_cell"]
         for t in reversed(range(len(x))) if backward else range(len(x)):
             h, c = torch_lstm(p, f"inference.lstms.{k}.lstm", embedded[t], h, c)
-            summed[t] = summed[t] + h
+            states[t].append(h)
     previous, terms = x.new_zeros(sizes["latent"]), []
     for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
-        combined = torch.tanh(linear(p, "inference.from_latent", previous)) + summed[t]
-        combined = combined / (1 + len(chosen))
-        mean_q, std_q = gaussian(p, "inference.posterior", combined, variance=True)
+        if mean_field:
+            factors = [
+                gaussian(p, f"inference.posteriors.{k}", h, variance=True)
+                for k, h in enumerate(states[t])
+            ]
+            precision = sum(1 / std**2 for _, std in factors)
+            mean_q = sum(mean / std**2 for mean, std in factors) / precision
+            std_q = precision**-0.5
+        else:
+            combined = torch.tanh(linear(p, "inference.from_latent", previous)) + sum(states[t])
+            combined = combined / (1 + len(chosen))
+            mean_q, std_q = gaussian(p, "inference.posterior", combined, variance=True)
         z = mean_q + std_q * eps
         if t == 0:
             mean_p, std_p = torch.zeros_like(z), torch.ones_like(z)
         else:
-            mean_p, std_p = gated_transition(p, previous)
-        hidden = mlp(p, "emission", z)
+            mean_p, std_p = gated_transition(p, previous, with_previous(previous, t))
+        hidden = mlp(p, "emission", with_previous(z, t))
         terms.append(
             (
                 head_log_prob(p, hidden, x_t),
@@ -88,10 +104,14 @@ def dmm(p, sizes, x, noise):
     return terms
 
 
-def gated_transition(p, z):
+def gated_transition(p, z, inputs):
     name = "transition"
-    gate = torch.sigmoid(linear(p, f"{name}.gate", torch.relu(linear(p, f"{name}.gate_hidden", z))))
-    proposed = linear(p, f"{name}.proposed", torch.relu(linear(p, f"{name}.proposed_hidden", z)))
+    gate = torch.sigmoid(
+        linear(p, f"{name}.gate", torch.relu(linear(p, f"{name}.gate_hidden", inputs)))
+    )
+    proposed = linear(
+        p, f"{name}.proposed", torch.relu(linear(p, f"{name}.proposed_hidden", inputs))
+    )
     mean = (1 - gate) * linear(p, f"{name}.linear_mean", z) + gate * proposed
     variance = softplus(linear(p, f"{name}.variance", torch.relu(proposed))) + 1e-8
     return mean, variance.sqrt()
