@@ -12,7 +12,7 @@ import typer
 from repro import config as configuration
 from repro.errors import ConfigError, ReproError
 
-RUNS, RESULTS = Path("runs"), Path("results")
+RUNS, RESULTS, PAPER_TABLES = Path("runs"), Path("results"), Path("paper_tables")
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
 
 app = typer.Typer(
@@ -71,22 +71,12 @@ def fetch(dataset: Dataset, config: Entry = None, mirror: Mirror = None) -> None
     Example: repro fetch --dataset japanese_vowels
     """
     from repro.data.sources import fetch as fetch_files
+    from repro.data.sources import write_manifest
 
     entry = dataset_entry(dataset, config)
     files = fetch_files(dataset, entry, raw_folder(dataset), mirror)
     write_manifest(entry, raw_folder(dataset).parent / "raw.json")
     print(f"{dataset}: {len(files)} raw files verified. Licence: {entry['licence']}")
-
-
-def write_manifest(entry: dict, path: Path) -> None:
-    """Write which raw files were verified, and their licence."""
-    import json
-
-    from repro.files import write_text
-
-    write_text(
-        path, json.dumps({key: entry[key] for key in ("licence", "sources")}, indent=1) + "\n"
-    )
 
 
 @app.command()
@@ -231,6 +221,19 @@ def tables(
     found = read_results(results, source, preset)
     for path in write_tables(found, out or source / preset / "tables"):
         print(path)
+
+
+@app.command()
+def paper_tables() -> None:
+    """Render the published tables beside our stored results, in paper_tables/.
+
+    Example: repro paper-tables
+    """
+    from repro.published import render_published
+
+    for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
+        for written in render_published(path.parent, RESULTS):
+            print(written)
 
 
 @app.command()

@@ -142,6 +142,19 @@ def _hardware(results: list[Result]) -> str:
     return "; ".join(sorted(seen))
 
 
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return a table of text as Markdown: first column to the left, the others to the right."""
+    return table.to_markdown(
+        index=False, disable_numparse=True, colalign=["left"] + ["right"] * (table.shape[1] - 1)
+    )
+
+
+def as_latex(table: pd.DataFrame) -> str:
+    """Return a table of text as LaTeX, with booktabs rules."""
+    style = table.style.format(escape="latex").hide(axis="index")
+    return style.to_latex(hrules=True, column_format="l" + "r" * (table.shape[1] - 1))
+
+
 def write_tables(results: list[Result], folder: Path) -> list[Path]:
     """Write <data set>.md, .tex and .csv for each data set; return their paths."""
     paths = []
@@ -150,18 +163,10 @@ def write_tables(results: list[Result], folder: Path) -> list[Path]:
         table = numbers(group)
         shown, note = display(table), caption(group)
         heading = f"# {dataset}\n\n"
-        markdown = shown.to_markdown(
-            index=False, disable_numparse=True, colalign=["left"] + ["right"] * (shown.shape[1] - 1)
-        )
-        latex = (
-            shown.style.format(escape="latex")
-            .hide(axis="index")
-            .to_latex(hrules=True, column_format="l" + "r" * (shown.shape[1] - 1))
-        )
         comment = "".join(f"% {line}\n" for line in note.splitlines())
         for suffix, text in {
-            ".md": f"{heading}{markdown}\n\n{note}\n",
-            ".tex": comment + latex,
+            ".md": f"{heading}{as_markdown(shown)}\n\n{note}\n",
+            ".tex": comment + as_latex(shown),
             ".csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         }.items():
             paths.append(folder / f"{dataset}{suffix}")

@@ -29,11 +29,22 @@ ALLOWED = {
     "sampling": {"data", "checkpoints", "files", "seeding"},
     "results": {"errors", "files"},
     "tables": {"results", "files"},
+    "published": {"results", "tables", "files", "errors"},
     "figures": {"results", "tables", "files"},
     "check": {"results", "tables"},
     "report": {"errors", "files", "tables"},
 }  # fmt: skip
-WITHOUT_TORCH = {"errors", "files", "config", "results", "tables", "figures", "check", "report"}
+WITHOUT_TORCH = {
+    "errors",
+    "files",
+    "config",
+    "results",
+    "tables",
+    "published",
+    "figures",
+    "check",
+    "report",
+}
 FILES = sorted((ROOT / "repro").rglob("*.py"))
 # What a bare GPU machine has beside the standard library.
 BARE = {"torch", "numpy", "scipy", "pandas", "safetensors", "yaml", "rich", "typer", "filelock"}

@@ -168,12 +168,19 @@ def test_only_what_a_setting_touches_is_trained_again(changes, trained, killed_a
     assert sorted(line.split("/")[3] for line in planned) == trained
 
 
+def test_published_tables_render_to_the_committed_ones():
+    done = subprocess.run(
+        [tool("repro"), "paper-tables"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 9, done.stderr
+    subprocess.run(["git", "diff", "--exit-code", "paper_tables"], cwd=ROOT, check=True)
+
+
 def test_stored_results_render_to_the_committed_tables(tmp_path):
     """Byte for byte: nobody edits a table by hand, and a clone renders them without training."""
     stored = sorted((ROOT / "results").glob("*/"))
     assert stored
-    for folder in stored:
-        preset = folder.name
+    for preset in [folder.name for folder in stored if folder.name != "paper-music"]:
         done = subprocess.run(
             [tool("repro"), "tables", "--preset", preset, "--source", "results", "--out", tmp_path],
             cwd=ROOT,

@@ -1,12 +1,13 @@
 """Raw files: mirror first, then the addresses, and nothing that fails its checksum."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from repro.errors import ConfigError, DataError
-from repro.files import replacing, sha256
+from repro.files import replacing, sha256, write_text
 
 
 def fetch(name: str, entry: dict, folder: Path, mirror: Path | None) -> dict[str, Path]:
@@ -43,6 +44,12 @@ def raw_files(name: str, entry: dict, folder: Path) -> dict[str, Path]:
             raise DataError(f"{path} is missing: run `repro fetch --dataset {name}` first.")
         _verify(path, source["sha256"], f"{name}: {path}")
     return files
+
+
+def write_manifest(entry: dict, path: Path) -> None:
+    """Write which raw files were verified, and their licence, as JSON."""
+    manifest = {key: entry[key] for key in ("licence", "sources")}
+    write_text(path, json.dumps(manifest, indent=1) + "\n")
 
 
 def _fetch_one(name: str, source: dict, path: Path, mirror: Path | None) -> None:

@@ -1,0 +1,74 @@
+"""Published tables beside hand-made results."""
+
+import math
+
+import pytest
+from test_results import result
+
+from repro.errors import ConfigError
+from repro.published import render_published, verdict
+from repro.results import result_path, write
+
+HEADER = (
+    "paper,arxiv,table,dataset,model,model_as_printed,metric,relation,value,unit,samples,"
+    "evidence,note\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A table with two models; results stored for three seeds of one."""
+    (tmp_path / "table.yaml").write_text('title: "A table"\npreset: test\nmodels: [dmm, rnn]\n')
+    (tmp_path / "published.csv").write_text(
+        HEADER
+        + "p,1,2,walk,rnn,RNN,nll,eq,3.100,nats/step,,recalled from memory,\n"
+        + "p,1,2,walk,dmm,DMM,is_nll,approx,2.000,nats/step,2000,read in the paper,\n"
+        + "p,1,2,walk,dmm,DMM,bound_nll,le,9.000,nats/step,,read in the paper,\n"
+        + "p,1,2,walk,dmm,DMM,bound_nll_per_sequence,le,1.000,nats/step,,read,impossible cell\n"
+    )
+    for seed in range(3):
+        write(result(seed), result_path(tmp_path / "results", "test", "walk", "dmm", seed))
+    return tmp_path
+
+
+def test_every_printed_number_stands_beside_ours_with_a_verdict(folder):
+    paths = render_published(folder, folder / "results")
+    assert [path.name for path in paths] == ["table.md", "table.tex", "table.html"]
+    lines = (folder / "table.md").read_text().splitlines()
+    header, _, *rows = [
+        [entry.strip() for entry in line.strip("|").split("|")] for line in lines if "|" in line
+    ]
+    a, b, c, missing = (dict(zip(header, row, strict=True)) for row in rows)
+    cell = [result(seed) for seed in range(3)]
+    assert a["Published"] == "2.000"  # as printed, with its zeros
+    mean = -sum(r.per_step("is") for r in cell) / 3
+    assert float(a["Difference"]) == pytest.approx(mean - 2.0, abs=5e-4)
+    assert b["Verdict"] == "better" and int(b["Seeds"]) == 3
+    assert c["Verdict"] == "printed cell inconsistent" and c["Published"] == "1.000 [1]"
+    assert missing["Verdict"] == "not run" and missing["Published"] == "3.100 (recalled)"
+    assert missing["Ours"] == ""
+    assert "[1] impossible cell." in (folder / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ours", "error", "expected"),
+    [
+        (6.43, 0.01, "reproduced"),
+        (6.45, 0.01, "worse"),
+        (6.45, 0.04, "reproduced"),
+        (6.30, math.nan, "better"),
+        (6.34, math.nan, "reproduced"),
+    ],
+)
+def test_verdict_follows_the_stated_rule(ours, error, expected):
+    assert verdict(ours, error, 6.388, inconsistent=False) == expected
+
+
+def test_unknown_metric_and_missing_file_are_named(folder):
+    text = (folder / "published.csv").read_text()
+    (folder / "published.csv").write_text(text.replace("bound_nll,", "perplexity,"))
+    with pytest.raises(ConfigError, match="no metric"):
+        render_published(folder, folder / "results")
+    (folder / "table.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"table.yaml is missing"):
+        render_published(folder, folder / "results")
