@@ -169,11 +169,11 @@ rule evaluate:
         device=config["device"],
     params:
         num_samples=config["evaluation"]["num_samples"],
-        curve=",".join(map(str, config["evaluation"]["curve"])),
+        curve=" ".join(f"--curve {n}" for n in config["evaluation"]["curve"]),
     shell:
         "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed}"
-        " --num-samples {params.num_samples} --curve '{params.curve}'"
+        " --num-samples {params.num_samples} {params.curve}"
         " --device {resources.device} --threads {threads} > {log} 2>&1"
 
 

@@ -130,7 +130,7 @@ def train(
     if config is None:
         recipe = configuration.resolve(loaded, dataset, model)
     else:
-        recipe = configuration.read_yaml(config)
+        recipe = configuration.thaw(config, dataset, model)
     path = train_model(
         recipe,
         data_file(dataset),
@@ -149,7 +149,7 @@ def evaluate(
     seed: Seed,
     preset: Preset = "starter",
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
-    curve: Annotated[str | None, typer.Option(help="Smaller K to report too, as 1,10,100.")] = None,
+    curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     device: Device = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
@@ -165,7 +165,7 @@ def evaluate(
     if None in (num_samples, curve, device, threads):
         loaded = configuration.load(preset)
         num_samples = num_samples or loaded["evaluation"]["num_samples"]
-        curve = ",".join(map(str, loaded["evaluation"]["curve"])) if curve is None else curve
+        curve = loaded["evaluation"]["curve"] if curve is None else curve
         device, threads = device or loaded["device"], threads or loaded["threads"]
     if checkpoint is None:
         checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
@@ -173,7 +173,7 @@ def evaluate(
         checkpoint,
         data_file(dataset),
         num_samples,
-        [int(n) for n in curve.split(",") if n],
+        curve,
         prepare_device(device, threads),
         expected={"model": model, "dataset": dataset, "seed": seed},
     )

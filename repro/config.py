@@ -145,6 +145,24 @@ def freeze(recipe: dict, path: Path) -> None:
     write_text(path, as_text(recipe))
 
 
+def thaw(path: Path, dataset: str, model: str) -> dict:
+    """Return a frozen recipe.
+
+    Raises:
+        ConfigError: the file is missing, is no recipe, or is of another cell.
+    """
+    recipe = read_yaml(path)
+    try:
+        found = recipe["dataset"]["name"], recipe["model"]["name"]
+    except (KeyError, TypeError):
+        raise ConfigError(f"{path} is no recipe; make one with `repro configure`.") from None
+    if found != (dataset, model):
+        raise ConfigError(
+            f"{path} is the recipe of {found[1]} on {found[0]}, not {model} on {dataset}."
+        )
+    return recipe
+
+
 def _integers(seeds: Any) -> Any:
     # `--config seeds=[0,1]` reaches us as ["0", "1"], `seeds=[0, 1]` as [0, 1].
     if isinstance(seeds, list):
@@ -153,8 +171,14 @@ def _integers(seeds: Any) -> Any:
 
 
 def _validate(config: dict, schema: dict) -> None:
-    from jsonschema import Draft202012Validator  # not on a bare GPU machine, nor needed there
-    from jsonschema.exceptions import best_match
+    try:  # a bare GPU machine has no jsonschema, and needs none when all is given
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+    except ImportError:
+        raise ConfigError(
+            "checking a preset needs the jsonschema package; without it, give every setting of "
+            "the command by its flag (--config, --device, --threads, …)."
+        ) from None
 
     error = best_match(Draft202012Validator(schema).iter_errors(config))
     if error is not None:

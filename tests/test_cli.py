@@ -57,7 +57,7 @@ def test_every_step_runs_by_hand(home):
     assert "checkpoint.safetensors" in run(home, *cell("train")).stdout
     assert "IS-20" in run(home, *cell("evaluate")).stdout
     assert run(home, *cell("sample")).returncode == 0
-    for command in ("tables", "paper-tables", "figures", "report"):
+    for command in ("tables", "figures", "report"):
         done = run(home, command, "--preset", "smoke")
         assert done.returncode == 0, done.stderr
     page = (home / "runs" / "smoke" / "report.html").read_text()

@@ -130,7 +130,12 @@ def test_readme_lists_every_setting():
 def test_frozen_recipe_reads_back(tmp_path):
     recipe = configuration.resolve(configuration.load("starter"), "linear_gaussian", "dmm")
     configuration.freeze(recipe, tmp_path / "config.yaml")
-    assert configuration.read_yaml(tmp_path / "config.yaml") == recipe
+    path = tmp_path / "config.yaml"
+    assert configuration.thaw(path, "linear_gaussian", "dmm") == recipe
+    with pytest.raises(ConfigError, match="is the recipe of dmm on linear_gaussian, not dmm on x"):
+        configuration.thaw(path, "x", "dmm")
+    with pytest.raises(ConfigError, match="is no recipe"):
+        configuration.thaw(ROOT / "config" / "smoke.yaml", "linear_gaussian", "dmm")
 
 
 @pytest.mark.parametrize("text", ["a: [1", "just text", ""])

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.nn.gaussian import Gaussian, kl
+
 
 class ModelSpec(NamedTuple):
     """What is needed to build a model: its entry in the configuration, and its data.
@@ -120,6 +122,11 @@ def masked(terms: Terms, lengths: Tensor) -> Terms:
     steps = torch.arange(len(terms.log_likelihood), device=lengths.device)
     inside = (steps.unsqueeze(1) < lengths).unsqueeze(1)  # (T, 1, B)
     return Terms(*(None if term is None else term.where(inside, 0.0) for term in terms))
+
+
+def gaussian_terms(log_likelihood: Tensor, q: Gaussian, p: Gaussian, z: Tensor) -> Terms:
+    """Return the terms of a step whose proposal q and prior p over z (T, K, B, Z) are Gaussian."""
+    return Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p))
 
 
 def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms
-from repro.nn.gaussian import Gaussian, kl
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.nn.gaussian import Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
 from repro.nn.init import initialise
@@ -112,12 +112,7 @@ class DMM(SequenceModel):
         q = Gaussian(steps.mean, steps.std)
         p = self._prior(steps.previous, context.previous_x, context.is_first)
         params = self.head(self.emission(self._with(steps.z, context.previous_x)))
-        return Terms(
-            log_likelihood=self.head.log_prob(params, context.x),
-            log_prior=p.log_prob(steps.z),
-            log_proposal=q.log_prob(steps.z),
-            kl=kl(q, p),
-        )
+        return gaussian_terms(self.head.log_prob(params, context.x), q, p, steps.z)
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.transition.variance.weight.device

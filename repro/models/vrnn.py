@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms
-from repro.nn.gaussian import Gaussian, GaussianLayer, kl, standard_normal
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
@@ -95,12 +95,7 @@ class VRNN(SequenceModel):
         q = Gaussian(steps.mean, steps.std)
         p = self._prior(steps.hidden, steps.z)
         params = self.head(self.decoder(torch.cat([steps.features_z, steps.hidden], dim=-1)))
-        return Terms(
-            log_likelihood=self.head.log_prob(params, context.x),
-            log_prior=p.log_prob(steps.z),
-            log_proposal=q.log_prob(steps.z),
-            kl=kl(q, p),
-        )
+        return gaussian_terms(self.head.log_prob(params, context.x), q, p, steps.z)
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.cell_h.weight.device
