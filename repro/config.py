@@ -122,7 +122,10 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if entry["family"] == "linear_gaussian" and "parameters" not in data["options"]:
+    if (
+        entry["family"] in ("linear_gaussian", "fixed_linear")
+        and "parameters" not in data["options"]
+    ):
         raise ConfigError(
             f"model '{model}' needs a data set with known linear-Gaussian parameters; "
             f"{dataset} has none in config/datasets.yaml."

@@ -43,7 +43,7 @@ def evaluate(
         NumericalError: a log weight is NaN or infinite; names the sequence.
     """
     model, info = load_checkpoint(checkpoint, expected)
-    spec, parts = sequences.load(data_file, ("test",))
+    spec, parts = sequences.load(data_file, ("test", "test.latents"))
     if spec.sha256 != info.data["sha256"]:
         raise CheckpointError(
             f"{checkpoint} was trained on other data than {data_file} "
@@ -51,6 +51,7 @@ def evaluate(
         )
     model = model.to(device).eval()
     test = batches.to_tensors(parts["test"], device)
+    latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
     samples = num_samples if model.latent else 1
     curve = [n for n in curve if n <= samples] if model.latent else []
     rows: dict[str, list[float]] = {}
@@ -59,6 +60,9 @@ def evaluate(
     for start in range(0, len(order), group_size):
         batch = batches.collate(test, order[start : start + group_size])
         statistics = bound_sequences(model, batch, samples, curve, info.seed)
+        if latents:
+            true = batches.collate(latents, batch.ids).x
+            statistics["squared_error"] = squared_error(model, batch, true, samples, info.seed)
         for name, values in statistics.items():
             rows.setdefault(name, []).extend(values.tolist())
     back = sorted(range(len(order)), key=order.__getitem__)
@@ -125,6 +129,24 @@ def bound_sequences(
         groups = log_weight[: num_samples // n * n].split(n)  # disjoint, so less noise
         statistics[f"is_{n}"] = torch.stack([importance_weighted(g) for g in groups]).mean(0)
     return statistics
+
+
+@torch.no_grad()
+def squared_error(
+    model: SequenceModel, batch: Batch, true: Tensor, num_samples: int, seed: int
+) -> Tensor:
+    """Return Σ_t ‖E_q z_t − z_t‖² of each sequence, (B,), for z (T, B, Z) known from generation.
+
+    The posterior mean is the mean of the samples of q.
+    """
+    total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * BLOCK
+    for first in range(0, num_samples, chunk):
+        noise = sequence_noise(batch, first, min(chunk, num_samples - first), model.latent, seed)
+        proposed = model.propose_all(batch.x, batch.lengths, noise, STEPS_AT_ONCE)
+        total += torch.cat([steps.z.double().sum(1) for _, steps in proposed])
+    steps = torch.arange(len(true), device=true.device).unsqueeze(1)
+    inside = (steps < batch.lengths).unsqueeze(-1)  # (T, B, 1)
+    return (total / num_samples - true).square().where(inside, 0.0).sum((0, 2))
 
 
 def sequence_noise(batch: Batch, first: int, count: int, latent: int, seed: int) -> Tensor:

@@ -34,7 +34,8 @@ class Result:
             and bound_error, its Monte Carlo standard error; is, the importance-sampled
             log-likelihood, and is_error; ess, the effective sample size; log_likelihood and kl,
             the two parts of the bound; is_<n>, the estimate with n samples. Nats per sequence of
-            normalised data, higher is better.
+            normalised data, higher is better. squared_error, Σ_t ‖E_q z_t − z_t‖², where the true
+            z is known and the model's z means the same.
     """
 
     schema: int

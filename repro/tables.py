@@ -51,6 +51,9 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         lengths = first.values("length")
         row["gap_to_exact"] = float(gap.sum() / lengths.sum())
         row["gap_to_exact_error"] = error_over_sequences(gap, lengths)
+    if "squared_error" in first.per_sequence:
+        errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
+        row["rmse"] = float(np.mean(errors))
     bits = -row["is_per_step"] / (first.data["dim"] * math.log(2.0))
     return row | {
         "is_bits_per_dimension": bits,
@@ -75,7 +78,7 @@ def with_error(value: float, error: float) -> str:
 
 def display(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns a reader wants, as text."""
-    rows = []
+    rows, has_rmse = [], "rmse" in table and table["rmse"].notna().all()
     for row in table.to_dict("records"):
         exact = not row["has_latent"]
         doubtful = not exact and row["effective_sample_size"] < UNRELIABLE_SIZE
@@ -87,6 +90,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 + (" †" if doubtful else ""),
                 "± sequences": f"{row['is_error_over_sequences']:.3f}",
                 **_gap(row),
+                **({"RMSE of E z": f"{row['rmse']:.4f}"} if has_rmse else {}),
                 "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
                 "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
                 "ESS": "exact" if exact else f"{row['effective_sample_size']:.3g}",

@@ -35,6 +35,14 @@ SIZES = {
         "dropout": 0.0,
         "components": 3,
     },
+    "fixed_linear": {
+        "embedding": 5,
+        "inference_network": "st-r",
+        "inference_hidden": 6,
+        "forget_bias": -0.5,
+        "initial_cell": 1.0,
+        "dropout": 0.0,
+    },
     "marginal": {"components": 3},
 }
 VARIANTS = {
@@ -46,8 +54,23 @@ VARIANTS = {
             for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")
         },
     },
+    "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
 }
 HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
+LINEAR = {  # three latent, two observed dimensions
+    "transition_matrix": [[0.9, 0.1, 0.0], [0.0, 0.5, 0.2], [0.3, 0.0, 0.7]],
+    "transition_offset": [0.1, -0.2, 0.3],
+    "transition_covariance": [[0.5, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]],
+    "emission_matrix": [[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]],
+    "emission_offset": [0.2, -0.1],
+    "emission_covariance": [[0.3, 0.0], [0.0, 0.6]],
+}
+
+
+def heads_of(family: str) -> list[str]:
+    """The heads a family can have; one with a known emission has none to choose."""
+    return ["gaussian"] if family == "fixed_linear" else HEADS
+
 
 torch.set_num_threads(1)  # several workers share the cores
 
@@ -55,7 +78,8 @@ torch.set_num_threads(1)  # several workers share the cores
 def spec(family: str, head: str = "gaussian", dim: int = 2, **sizes) -> ModelSpec:
     """A small model's specification; large initial weights, so that every part matters."""
     all_sizes = {**SIZES.get(family, {}), "initial_weights": 0.6, **sizes}
-    return ModelSpec(family, family, head, all_sizes, dim, [0.0] * dim, [1.0] * dim, {})
+    options = {"parameters": LINEAR}
+    return ModelSpec(family, family, head, all_sizes, dim, [0.0] * dim, [1.0] * dim, options)
 
 
 def families() -> list[str]:

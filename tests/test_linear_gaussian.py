@@ -6,7 +6,7 @@ import torch
 from reference.kalman import log_likelihood
 
 from repro.data.batches import Batch
-from repro.evaluate import bound_sequences
+from repro.evaluate import bound_sequences, squared_error
 from repro.models import build
 from repro.models.base import ModelSpec
 
@@ -53,6 +53,36 @@ def test_evaluation_of_the_exact_model_has_no_spread(datasets):
     for name in ("bound", "is_1", "is_10"):
         torch.testing.assert_close(statistics[name], statistics["is"], rtol=0, atol=1e-9)
     assert statistics["is_error"].max() < 1e-6 and statistics["ess"].min() > 40 - 1e-6
+
+
+def test_posterior_mean_is_the_kalman_smoothers(datasets):
+    """Against the joint Gaussian of z and x written out as one large vector."""
+    p = problem(2, 1, seed=2)
+    options = {"parameters": {name: value.tolist() for name, value in p.items()}}
+    model = build(ModelSpec("exact", "linear_gaussian", "gaussian", {}, 1, [0.0], [1.0], options))
+    steps, draws = 4, 4000
+    x = torch.randn(steps, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    A, b, Q, C, d, R = p.values()
+    # z = M w + m for independent step noise w: M is block lower triangular with powers of A.
+    M = np.block(
+        [
+            [np.linalg.matrix_power(A, i - j) if i >= j else 0 * A for j in range(steps)]
+            for i in range(steps)
+        ]
+    )
+    mean = M @ np.tile(b, steps)
+    covariance = M @ np.kron(np.eye(steps), Q) @ M.T
+    H = np.kron(np.eye(steps), C)
+    gain = covariance @ H.T @ np.linalg.inv(H @ covariance @ H.T + np.kron(np.eye(steps), R))
+    smoothed = mean + gain @ (x.numpy().ravel() - H @ mean - np.tile(d, steps))
+    batch = Batch(x, torch.tensor([steps]), [0])
+    true = torch.tensor(smoothed.reshape(steps, 1, 2))
+    posterior = covariance - gain @ H @ covariance
+    error = squared_error(model, batch, true, draws, seed=0).item()
+    # The squared distance of a mean of `draws` samples has expectation tr(posterior) / draws.
+    assert error < 6 * np.trace(posterior) / draws
+    shifted = squared_error(model, batch, true + 1.0, draws, seed=0).item()
+    assert shifted == pytest.approx(2 * steps, rel=0.1)
 
 
 def test_samples_have_the_moments_of_the_model(datasets):

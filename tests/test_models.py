@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import HEADS, VARIANTS, families, spec
+from conftest import VARIANTS, families, heads_of, spec
 from reference import models as plain
 
 from repro.models import build
@@ -13,7 +13,7 @@ from repro.models.base import ModelSpec, Terms
 CASES = [
     (family, head, sizes)
     for family in families()
-    for head in HEADS
+    for head in heads_of(family)
     for sizes in VARIANTS.get(family, {"": {}}).values()
 ]
 LATENT = [case for case in CASES if case[0] in VARIANTS]
@@ -27,8 +27,9 @@ def test_equals_plain_model_in_values_and_gradients(family, head, sizes, small_m
     x, lengths, noise = ragged(head, latent=model.latent, samples=2 if model.latent else 1)
     terms = model(x, lengths, noise)
     p = dict(model.named_parameters())
+    known = p | dict(model.named_buffers())
     expected = [
-        getattr(plain, family)(p, spec(family, head, **sizes).sizes, x[:n, b], noise[:n, k, b])
+        getattr(plain, family)(known, spec(family, head, **sizes).sizes, x[:n, b], noise[:n, k, b])
         for b, n in enumerate(lengths)
         for k in range(noise.shape[1])
     ]

@@ -2,6 +2,7 @@
 
 `{part}.values` (sum of lengths, D) holds the sequences of train, valid or test end to end, uint8
 for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
+Synthetic data also have `{part}.latents` (sum of lengths, Z) float32, the z they were drawn with.
 The header's metadata holds the specification below as JSON. Nothing in it can run code.
 """
 
@@ -56,7 +57,7 @@ def save(parts: dict[str, list[np.ndarray]], name: str, entry: dict, path: Path)
     """Normalise and write a data set; return its specification.
 
     Args:
-        parts: for each part, its sequences, (T, D) each.
+        parts: for each part, its sequences, (T, D) each; "{part}.latents", (T, Z), if known.
         name: the data set.
         entry: its entry in config/datasets.yaml.
         path: the file to write.
@@ -75,6 +76,9 @@ def save(parts: dict[str, list[np.ndarray]], name: str, entry: dict, path: Path)
         arrays[f"{part}.lengths"] = np.array([len(s) for s in parts[part]], dtype=np.int64)
         for key in (f"{part}.values", f"{part}.lengths"):
             digest.update(arrays[key].tobytes())
+        if f"{part}.latents" in parts:
+            latents = np.concatenate(parts[f"{part}.latents"])
+            arrays[f"{part}.latents"] = latents.astype(np.float32)
     spec = DataSpec(
         name=name,
         kind=entry["kind"],
@@ -93,15 +97,16 @@ def save(parts: dict[str, list[np.ndarray]], name: str, entry: dict, path: Path)
 def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[np.ndarray]]]:
     """Return the specification and the sequences, (T, D) each, of the parts asked for.
 
-    Parts that are not asked for are not read: training never touches the test part.
+    Parts that are not asked for are not read: training never touches the test part. The part
+    "test.latents" is empty where the data have none.
 
     Raises:
         DataError: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    name = path.parent.name
-    remedy = f"run `repro fetch --dataset {name}` and `repro prepare --dataset {name}`"
+    dataset = path.parent.name
+    remedy = f"run `repro fetch --dataset {dataset}` and `repro prepare --dataset {dataset}`"
     if not path.exists():
         raise DataError(f"{path} is missing: {remedy}.")
     try:
@@ -109,8 +114,11 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[n
             spec = DataSpec(**json.loads(file.metadata()["spec"]))
             sequences = {}
             for part in parts:
-                ends = np.cumsum(file.get_tensor(f"{part}.lengths"))
-                sequences[part] = np.split(file.get_tensor(f"{part}.values"), ends[:-1])
+                name, _, latents = part.partition(".")
+                key = f"{name}.latents" if latents else f"{name}.values"
+                ends = np.cumsum(file.get_tensor(f"{name}.lengths"))
+                found = key in file.keys()  # noqa: SIM118
+                sequences[part] = np.split(file.get_tensor(key), ends[:-1]) if found else []
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
     return spec, sequences

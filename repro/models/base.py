@@ -4,7 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,11 +57,13 @@ class SequenceModel(nn.Module):
 
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
     the time loop. A family without latent variables sets `latent = 0` and overrides `forward`.
-    `trainable` is False for models that come with their true parameters.
+    `trainable` is False for models that come with all their true parameters; `true_latents` is
+    True where z means what it meant to the generator of the data, so that it can be compared.
     """
 
     latent: int = 0
     trainable: bool = True
+    true_latents: bool = False
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return what needs no z, all steps at once: a NamedTuple of (T, 1, B, ·) tensors."""
@@ -103,18 +105,27 @@ class SequenceModel(nn.Module):
             steps_at_once: how many steps `score` handles together; None for all. The result is
                 the same; few steps bound the memory of many samples.
         """
+        proposed = self.propose_all(x, lengths, noise, steps_at_once)
+        scored = [self.score(context, steps) for context, steps in proposed]
+        return masked(_concatenate(scored), lengths)
+
+    def propose_all(
+        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Run the time loop; yield context and drawn steps, (T', ·, B, ·) each, block by block.
+
+        Arguments as for `forward`. `steps.z` has the samples of q.
+        """
         context = self.encode(x, lengths)
         state = self.initial(noise.shape[1], x)
         block = len(x) if steps_at_once is None else steps_at_once
-        scored = []
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
             steps = []
             for context_t, noise_t in zip(_unbind(part), part_noise.unbind(), strict=True):
                 state, step = self.propose(context_t, state, noise_t)
                 steps.append(step)
-            scored.append(self.score(part, _stack(steps)))
-        return masked(_concatenate(scored), lengths)
+            yield part, _stack(steps)
 
 
 def masked(terms: Terms, lengths: Tensor) -> Terms:

@@ -40,6 +40,7 @@ class LinearGaussian(SequenceModel):
     """
 
     trainable = False
+    true_latents = True
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

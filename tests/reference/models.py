@@ -54,38 +54,44 @@ def vrnn(p, sizes, x, noise):
     return terms
 
 
+def recognition(p, sizes, x):
+    """Return the function (t, z_{t-1}) → mean and std of q(z_t)."""
+    embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
+    structure, _, directions = sizes["inference_network"].partition("-")
+    states = [[] for _ in x]
+    for k, direction in enumerate(directions):
+        h = x.new_zeros(sizes["inference_hidden"])
+        c = h + sizes["initial_cell"]
+        for t in reversed(range(len(x))) if direction == "r" else range(len(x)):
+            h, c = torch_lstm(p, f"inference.lstms.{k}.lstm", embedded[t], h, c)
+            states[t].append(h)
+
+    def mean_field(t, previous):
+        factors = [
+            gaussian(p, f"inference.posteriors.{k}", h, variance=True)
+            for k, h in enumerate(states[t])
+        ]
+        precision = sum(1 / std**2 for _, std in factors)
+        return sum(mean / std**2 for mean, std in factors) / precision, precision**-0.5
+
+    def structured(t, previous):
+        combined = torch.tanh(linear(p, "inference.from_latent", previous)) + sum(states[t])
+        combined = combined / (1 + len(directions))
+        return gaussian(p, "inference.posterior", combined, variance=True)
+
+    return mean_field if structure == "mf" else structured
+
+
 def dmm(p, sizes, x, noise):
     def with_previous(z, t):
         if not sizes.get("previous_x"):
             return z
         return torch.cat([z, x[t - 1] if t else torch.zeros_like(x[0])])
 
-    embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
-    directions = {"st-l": [False], "st-r": [True], "st-lr": [False, True]}
-    directions |= {"mf-l": [False], "mf-lr": [False, True]}
-    chosen = directions[sizes["inference_network"]]
-    mean_field = sizes["inference_network"].startswith("mf")
-    states = [[] for _ in x]
-    for k, backward in enumerate(chosen):
-        h = x.new_zeros(sizes["inference_hidden"])
-        c = h + sizes["initial_cell"]
-        for t in reversed(range(len(x))) if backward else range(len(x)):
-            h, c = torch_lstm(p, f"inference.lstms.{k}.lstm", embedded[t], h, c)
-            states[t].append(h)
+    posterior = recognition(p, sizes, x)
     previous, terms = x.new_zeros(sizes["latent"]), []
     for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
-        if mean_field:
-            factors = [
-                gaussian(p, f"inference.posteriors.{k}", h, variance=True)
-                for k, h in enumerate(states[t])
-            ]
-            precision = sum(1 / std**2 for _, std in factors)
-            mean_q = sum(mean / std**2 for mean, std in factors) / precision
-            std_q = precision**-0.5
-        else:
-            combined = torch.tanh(linear(p, "inference.from_latent", previous)) + sum(states[t])
-            combined = combined / (1 + len(chosen))
-            mean_q, std_q = gaussian(p, "inference.posterior", combined, variance=True)
+        mean_q, std_q = posterior(t, previous)
         z = mean_q + std_q * eps
         if t == 0:
             mean_p, std_p = torch.zeros_like(z), torch.ones_like(z)
@@ -98,6 +104,25 @@ def dmm(p, sizes, x, noise):
                 normal_log_density(z, mean_p, std_p),
                 normal_log_density(z, mean_q, std_q),
                 kl_divergence(mean_q, std_q, mean_p, std_p),
+            )
+        )
+        previous = z
+    return terms
+
+
+def fixed_linear(p, sizes, x, noise):
+    posterior = recognition(p, sizes, x)
+    previous, terms = x.new_zeros(len(p["b"])), []
+    for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
+        mean_q, std_q = posterior(t, previous)
+        z = mean_q + std_q * eps
+        mean_p = p["A"] @ previous + p["b"]
+        terms.append(
+            (
+                normal_log_density(x_t, p["C"] @ z + p["d"], p["emission_std"]),
+                normal_log_density(z, mean_p, p["transition_std"]),
+                normal_log_density(z, mean_q, std_q),
+                kl_divergence(mean_q, std_q, mean_p, p["transition_std"]),
             )
         )
         previous = z
