@@ -11,8 +11,8 @@ import typer
 
 from repro import config as configuration
 from repro.errors import ConfigError, ReproError
+from repro.paths import PAPER_TABLES, RESULTS, RUNS, data_file, raw_folder, run_folder
 
-RUNS, RESULTS, PAPER_TABLES = Path("runs"), Path("results"), Path("paper_tables")
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
 
 app = typer.Typer(
@@ -50,18 +50,6 @@ def dataset_entry(name: str, config: Path | None) -> dict:
     if name not in entries:
         raise ConfigError(configuration.unknown("data set", name, entries, "datasets.yaml"))
     return entries[name]
-
-
-def raw_folder(dataset: str) -> Path:
-    return RUNS / "data" / dataset / "raw"
-
-
-def data_file(dataset: str) -> Path:
-    return RUNS / "data" / dataset / "sequences.safetensors"
-
-
-def run_folder(preset: str, dataset: str, model: str, seed: int) -> Path:
-    return RUNS / preset / dataset / model / f"seed{seed}"
 
 
 @app.command()
@@ -203,6 +191,19 @@ def sample(
     path = folder / "samples.npz"
     write_samples(folder / "checkpoint.safetensors", data_file(dataset), num, path, expected)
     print(path)
+
+
+@app.command()
+def midi(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
+    """Write the sequences of `repro sample` as MIDI files, real ones beside drawn ones.
+
+    Example: repro midi --model vrnn --dataset bach_chorales --seed 0
+    """
+    from repro.midi import write_all
+
+    folder = run_folder(preset, dataset, model, seed)
+    for path in write_all(folder / "samples.npz", folder / "midi"):
+        print(path)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "tables",
+COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "midi", "tables",
             "paper-tables", "figures", "check", "report", "accept"]  # fmt: skip
 
 
