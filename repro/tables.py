@@ -124,6 +124,12 @@ def caption(results: list[Result]) -> str:
         if any(_is_exact_reference(r) for r in results)
         else ""
     )
+    rmse = (
+        "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z that "
+        "the data were drawn with. "
+        if "squared_error" in results[-1].per_sequence
+        else ""
+    )
     normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
     return (
         f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
@@ -131,7 +137,7 @@ def caption(results: list[Result]) -> str:
         "models without latent variables both are the exact value. "
         f"± is the standard error over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         f"; “± sequences” that of IS over the {data['sequences']['test']} test sequences "
-        f"({data['steps']['test']} steps), which all models share. {gap}"
+        f"({data['steps']['test']} steps), which all models share. {gap}{rmse}"
         "ESS is the median effective sample size; "
         f"† marks estimates where it is below {UNRELIABLE_SIZE:.0f}. "
         f"Training is the mean CPU time of a seed on {_hardware(results)}."
