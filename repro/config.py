@@ -77,13 +77,15 @@ def check(config: dict) -> dict:
             or data set that does not exist; a model whose heads do not fit a data set.
     """
     config = {**config, "seeds": _integers(config.get("seeds"))}
-    _validate(config, read_yaml(CONFIG / "schema.yaml"))
+    schema = read_yaml(CONFIG / "schema.yaml")
+    _validate(config, schema)
     if config["mirror"] is not None and not Path(config["mirror"]).is_dir():
         raise ConfigError(
             f"mirror: {config['mirror']} is no folder; correct or remove the setting."
         )
     for dataset, model in cells(config):
-        _validate_part(resolve(config, dataset, model)["model"], f"models.{model} on {dataset}")
+        resolved = resolve(config, dataset, model)["model"]
+        _validate_part(resolved, schema, f"models.{model} on {dataset}")
     return config
 
 
@@ -189,8 +191,7 @@ def _validate(config: dict, schema: dict) -> None:
         raise ConfigError(f"{where}: {error.message[:300]} (see config/schema.yaml)")
 
 
-def _validate_part(model: dict, where: str) -> None:
-    schema = read_yaml(CONFIG / "schema.yaml")
+def _validate_part(model: dict, schema: dict, where: str) -> None:
     part = {"$ref": "#/$defs/model", "$defs": schema["$defs"]}
     try:
         entry = {key: value for key, value in model.items() if key != "name"}

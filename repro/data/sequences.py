@@ -117,8 +117,8 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[n
                 name, _, latents = part.partition(".")
                 key = f"{name}.latents" if latents else f"{name}.values"
                 ends = np.cumsum(file.get_tensor(f"{name}.lengths"))
-                found = key in file.keys()  # noqa: SIM118
-                sequences[part] = np.split(file.get_tensor(key), ends[:-1]) if found else []
+                unknown = latents and key not in file.keys()  # noqa: SIM118
+                sequences[part] = [] if unknown else np.split(file.get_tensor(key), ends[:-1])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
     return spec, sequences

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.models.dmm import State, Step
 from repro.nn.gaussian import Gaussian
 from repro.nn.inference import build_inference
 from repro.nn.init import initialise
@@ -17,21 +18,6 @@ class Context(NamedTuple):
 
     x: Tensor
     posterior_share: Tensor
-
-
-class State(NamedTuple):
-    """z_{t-1}, (K, B, Z)."""
-
-    z: Tensor
-
-
-class Step(NamedTuple):
-    """q(z_t)'s mean and std, z_t and z_{t-1}, (T, K, B, Z)."""
-
-    mean: Tensor
-    std: Tensor
-    z: Tensor
-    previous: Tensor
 
 
 class FixedLinear(SequenceModel):
