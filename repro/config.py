@@ -14,6 +14,12 @@ from repro.errors import ConfigError
 from repro.files import write_text
 
 CONFIG = Path("config")
+# Families that hold the true equations of their data, and the option that says a data set has them.
+NEEDED_OPTIONS = {
+    "linear_gaussian": "parameters",
+    "fixed_linear": "parameters",
+    "two_parameters": "nonlinear_parameters",
+}
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -124,13 +130,11 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if (
-        entry["family"] in ("linear_gaussian", "fixed_linear")
-        and "parameters" not in data["options"]
-    ):
+    needed = NEEDED_OPTIONS.get(entry["family"])
+    if needed and needed not in data["options"]:
         raise ConfigError(
-            f"model '{model}' needs a data set with known linear-Gaussian parameters; "
-            f"{dataset} has none in config/datasets.yaml."
+            f"model '{model}' needs a data set with `{needed}` among its options; {dataset} has "
+            "none in config/datasets.yaml."
         )
     return {
         "preset": config["preset"],

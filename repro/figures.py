@@ -47,31 +47,34 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
 
 
 def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
-    """Return the validation bound over epochs, a line a seed."""
+    """Return the validation bound over epochs, a line a seed; below it, what else was watched."""
     rows = []
     for r in results:
         if not r.training["epochs"]:
             continue  # a model with its true parameters learns nothing
         history = runs / r.dataset / r.model / f"seed{r.seed}" / "history.jsonl"
         for line in history.read_text().splitlines():
-            row = json.loads(line)
-            if "valid_bound" in row and row["epoch"] > 0:
-                rows.append((r.title, r.seed, row["epoch"], row["valid_bound"]))
-    frame = pd.DataFrame(rows, columns=["model", "seed", "epoch", "bound"])
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    sns.lineplot(
-        frame, x="epoch", y="bound", hue="model", units="seed", estimator=None, ax=axes, lw=1.2
+            rows.append({"model": r.title, "seed": r.seed, **json.loads(line)})
+    frame = pd.DataFrame(rows)
+    validated = frame[frame["valid_bound"].notna() & (frame["epoch"] > 0)]
+    watched = sorted({name for r in results for name in r.training.get("learned", {})})
+    figure, grid = plt.subplots(
+        1 + len(watched), figsize=(8, 4.5 + 2 * len(watched)), sharex=True, squeeze=False
     )
-    best = frame.groupby("model")["bound"].max()
+    style = {"hue": "model", "units": "seed", "estimator": None, "lw": 1.2}
+    axes = grid[0, 0]
+    sns.lineplot(validated, x="epoch", y="valid_bound", ax=axes, **style)
+    best = validated.groupby("model")["valid_bound"].max()
     low = best.min() - 0.5 * (best.max() - best.min() + 0.1)  # the first epochs are far below
     axes.set_ylim(low, best.max() + 0.05 * (best.max() - low))
-    axes.set(
-        xlabel="epoch (log scale)",
-        ylabel="validation bound, nats/step",
-        xscale="log",
-        title=results[0].dataset,
-    )
+    axes.set(ylabel="validation bound, nats/step", xscale="log", title=results[0].dataset)
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
+    truth = results[0].recipe["dataset"]["options"].get("nonlinear_parameters", {})
+    for axes, name in zip(grid[1:, 0], watched, strict=True):
+        sns.lineplot(frame[frame["epoch"] > 0], x="epoch", y=name, ax=axes, legend=False, **style)
+        axes.axhline(truth[name], color="black", ls="--", lw=1.0)
+        axes.set(ylabel=f"{name} (dashed: true)")
+    grid[-1, 0].set_xlabel("epoch (log scale)")
     return figure
 
 

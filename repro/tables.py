@@ -54,6 +54,11 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
     if "squared_error" in first.per_sequence:
         errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
         row["rmse"] = float(np.mean(errors))
+    for name in first.training.get("learned", {}):
+        values = np.array([r.training["learned"][name] for r in cell])
+        row[f"learned_{name}"] = float(values.mean())
+        spread = values.std(ddof=1) / math.sqrt(len(cell)) if len(cell) > 1 else math.nan
+        row[f"learned_{name}_error"] = float(spread)
     bits = -row["is_per_step"] / (first.data["dim"] * math.log(2.0))
     return row | {
         "is_bits_per_dimension": bits,
@@ -91,6 +96,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 "± sequences": f"{row['is_error_over_sequences']:.3f}",
                 **_gap(row),
                 **({"RMSE of E z": f"{row['rmse']:.4f}"} if has_rmse else {}),
+                **_learned(row),
                 "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
                 "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
                 "ESS": "exact" if exact else f"{row['effective_sample_size']:.3g}",
@@ -107,6 +113,15 @@ def _gap(row: dict) -> dict:
     if not row["parameters"]:
         return {"IS − exact": "0"}
     return {"IS − exact": with_error(row["gap_to_exact"], row["gap_to_exact_error"])}
+
+
+def _learned(row: dict) -> dict:
+    names = [key.removeprefix("learned_") for key in row if key.startswith("learned_")]
+    return {
+        f"{name}, learned": with_error(row[f"learned_{name}"], row[f"learned_{name}_error"])
+        for name in names
+        if not name.endswith("_error")
+    }
 
 
 def caption(results: list[Result]) -> str:
@@ -130,6 +145,14 @@ def caption(results: list[Result]) -> str:
         if "squared_error" in results[-1].per_sequence
         else ""
     )
+    truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
+    learned = (
+        "The data were drawn with "
+        + ", ".join(f"{name} = {value:g}" for name, value in truth.items())
+        + ". "
+        if truth
+        else ""
+    )
     normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
     return (
         f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
@@ -137,7 +160,7 @@ def caption(results: list[Result]) -> str:
         "models without latent variables both are the exact value. "
         f"± is the standard error over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
         f"; “± sequences” that of IS over the {data['sequences']['test']} test sequences "
-        f"({data['steps']['test']} steps), which all models share. {gap}{rmse}"
+        f"({data['steps']['test']} steps), which all models share. {gap}{rmse}{learned}"
         "ESS is the median effective sample size; "
         f"† marks estimates where it is below {UNRELIABLE_SIZE:.0f}. "
         f"Training is the mean CPU time of a seed on {_hardware(results)}."

@@ -100,7 +100,9 @@ class _Run:
             if self._resume():
                 monitor.note(f"resumes after epoch {self.epoch}")
             if self.epoch == 0 and not self.history:
-                self._validate({"epoch": 0})  # the untrained model, for the learning curve
+                self._validate(
+                    {"epoch": 0, **self.model.watched}
+                )  # the untrained model, for the learning curve
                 monitor.epoch(self.history[-1])
             while self.epoch < self.settings["max_epochs"] and not self._out_of_patience():
                 wall, cpu = time.perf_counter(), time.process_time()
@@ -137,7 +139,8 @@ class _Run:
             total += objective.item() * len(batch.ids)
             steps += int(batch.lengths.sum())
         self.epoch += 1
-        return {"epoch": self.epoch, "train_objective": total / steps, "kl_weight": weight}
+        progress = {"epoch": self.epoch, "train_objective": total / steps, "kl_weight": weight}
+        return {**progress, **self.model.watched}
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -208,6 +211,7 @@ class _Run:
         return True
 
     def _finish(self) -> Path:
+        self.model.load_state_dict(self.best_weights)
         info = CheckpointInfo(
             recipe=self.recipe,
             seed=self.seed,
@@ -221,6 +225,7 @@ class _Run:
                 "best_validation_bound": self.best_bound,
                 "untrained_validation_bound": self.history[0]["valid_bound"],
                 "parameters": sum(p.numel() for p in self.model.parameters()),
+                **({"learned": self.model.watched} if self.model.watched else {}),
             },
             environment=environment(self.device.type, torch.get_num_threads()),
         )

@@ -11,6 +11,14 @@ from repro.models.base import ModelSpec
 
 ROOT = Path(__file__).parent.parent
 
+RECOGNITION = {
+    "embedding": 5,
+    "inference_network": "st-r",
+    "inference_hidden": 6,
+    "forget_bias": -0.5,
+    "initial_cell": 1.0,
+    "dropout": 0.0,
+}
 SIZES = {
     "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5], "components": 3},
     "vrnn": {
@@ -27,22 +35,11 @@ SIZES = {
         "latent": 3,
         "transition": 5,
         "emission": 4,
-        "embedding": 5,
-        "inference_network": "st-r",
-        "inference_hidden": 6,
-        "forget_bias": -0.5,
-        "initial_cell": 1.0,
-        "dropout": 0.0,
         "components": 3,
+        **RECOGNITION,
     },
-    "fixed_linear": {
-        "embedding": 5,
-        "inference_network": "st-r",
-        "inference_hidden": 6,
-        "forget_bias": -0.5,
-        "initial_cell": 1.0,
-        "dropout": 0.0,
-    },
+    "fixed_linear": RECOGNITION,
+    "two_parameters": RECOGNITION,
     "marginal": {"components": 3},
 }
 VARIANTS = {
@@ -55,6 +52,7 @@ VARIANTS = {
         },
     },
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
+    "two_parameters": {"st-r": {}},
 }
 HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
 LINEAR = {  # three latent, two observed dimensions
@@ -69,7 +67,7 @@ LINEAR = {  # three latent, two observed dimensions
 
 def heads_of(family: str) -> list[str]:
     """The heads a family can have; one with a known emission has none to choose."""
-    return ["gaussian"] if family == "fixed_linear" else HEADS
+    return ["gaussian"] if family in ("fixed_linear", "two_parameters") else HEADS
 
 
 torch.set_num_threads(1)  # several workers share the cores
@@ -85,7 +83,7 @@ def spec(family: str, head: str = "gaussian", dim: int = 2, **sizes) -> ModelSpe
 def families() -> list[str]:
     """Every trainable family: found by its file, so that a new one is tested unasked."""
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
-    others = {"__init__", "base", "linear_gaussian"}
+    others = {"__init__", "base", "markov", "linear_gaussian"}
     return [file.stem for file in files if file.stem not in others]
 
 

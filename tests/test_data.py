@@ -13,7 +13,7 @@ from repro.data import batches, sequences
 from repro.data.pianoroll import read_bach_chorales, read_mat
 from repro.data.prepare import prepare
 from repro.data.speech import read_japanese_vowels
-from repro.data.synthetic import generate_linear_gaussian
+from repro.data.synthetic import generate_linear_gaussian, generate_two_parameters
 from repro.errors import ConfigError, DataError
 
 REAL = {"kind": "real", "normalise": "per_dimension"}
@@ -161,6 +161,23 @@ def test_generated_data_have_the_moments_of_their_model(datasets):
     mean, variance = 0.625, 62.5 + 20.0
     assert abs(last.mean() - mean) < 6 * np.sqrt(variance / 20_000)
     assert abs(last.var() - variance) < 6 * variance * np.sqrt(2 / 20_000)
+
+
+def test_nonlinear_data_follow_their_equations_step_by_step(datasets):
+    options = {**datasets["two_parameters"]["options"]}
+    options["sequences"] = {"train": 2000, "valid": 1, "test": 1}
+    parts = generate_two_parameters({}, options)
+    x, z = np.stack(parts["train"]), np.stack(parts["train.latents"])
+    old, new = z[:, :-1], z[:, 1:]
+    alpha, beta = 0.5, -0.1  # as printed
+    expected = 0.2 * old
+    expected[..., 0] += np.tanh(alpha * old[..., 1])
+    expected[..., 1] += np.sin(beta * old[..., 0])
+    for residual, variance in ((new - expected, 1.0), (x - z / 2, 0.1), (z[:, 0], 1.0)):
+        count = residual[..., 0].size
+        mean, spread = residual.reshape(-1, 2).mean(0), residual.reshape(-1, 2).var(0)
+        assert (abs(mean) < 6 * np.sqrt(variance / count)).all()
+        assert (abs(spread - variance) < 6 * variance * np.sqrt(2 / count)).all()
 
 
 def test_unknown_reader_is_a_config_error(tmp_path):

@@ -28,3 +28,24 @@ def generate_linear_gaussian(files: dict[str, Path], options: dict) -> dict[str,
             x[:, t] += rng.standard_normal((count, dim)) @ emission_noise.T
         parts[part], parts[f"{part}.latents"] = list(x), list(path)
     return parts
+
+
+def generate_two_parameters(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return sequences (T, 2) of each part, and the z (T, 2) behind them as "{part}.latents".
+
+    z_t ~ N([0.2 z⁰ + tanh(α z¹), 0.2 z¹ + sin(β z⁰)], I) of z_{t-1}, from z_0 = 0, and
+    x_t ~ N(0.5 z_t, 0.1 I); α and β stand in `options["nonlinear_parameters"]`.
+    """
+    alpha, beta = (options["nonlinear_parameters"][name] for name in ("alpha", "beta"))
+    rng, steps = np.random.default_rng(options["seed"]), options["steps"]
+    parts = {}
+    for part, count in options["sequences"].items():
+        path = np.zeros((count, steps + 1, 2))
+        for t in range(steps):
+            first, second = path[:, t].T
+            mean = [0.2 * first + np.tanh(alpha * second), 0.2 * second + np.sin(beta * first)]
+            path[:, t + 1] = np.stack(mean, axis=1) + rng.standard_normal((count, 2))
+        z = path[:, 1:]
+        x = 0.5 * z + np.sqrt(0.1) * rng.standard_normal(z.shape)
+        parts[part], parts[f"{part}.latents"] = list(x), list(z)
+    return parts

@@ -65,6 +65,11 @@ class SequenceModel(nn.Module):
     trainable: bool = True
     true_latents: bool = False
 
+    @property
+    def watched(self) -> dict[str, float]:
+        """Return learned numbers that mean something by themselves, to be logged each epoch."""
+        return {}
+
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return what needs no z, all steps at once: a NamedTuple of (T, 1, B, ·) tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.models.base import ModelSpec, Terms, gaussian_terms
+from repro.models.markov import MarkovModel, Step
 from repro.nn.gaussian import Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
@@ -54,22 +55,7 @@ class Context(NamedTuple):
     is_first: Tensor
 
 
-class State(NamedTuple):
-    """z_{t-1}, (K, B, Z)."""
-
-    z: Tensor
-
-
-class Step(NamedTuple):
-    """q(z_t)'s mean and std, z_t and z_{t-1}, (T, K, B, Z)."""
-
-    mean: Tensor
-    std: Tensor
-    z: Tensor
-    previous: Tensor
-
-
-class DMM(SequenceModel):
+class DMM(MarkovModel):
     """A Markov chain of Gaussian states with neural transition and emission.
 
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
@@ -99,14 +85,6 @@ class DMM(SequenceModel):
         is_first[0] = 1.0
         previous_x = F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
         return Context(x.unsqueeze(1), previous_x.unsqueeze(1), share, is_first)
-
-    def initial(self, num_samples: int, x: Tensor) -> State:
-        return State(x.new_zeros(num_samples, x.shape[1], self.latent))
-
-    def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
-        q = self.inference.posterior_at(context.posterior_share, state.z)
-        z = q.sample(noise)
-        return State(z), Step(q.mean, q.std, z, state.z)
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

@@ -1,26 +1,17 @@
 """Recognition networks against a known model (Krishnan et al. 2017, section 6.1)."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
-from repro.models.dmm import State, Step
+from repro.models.base import ModelSpec, Terms, gaussian_terms
+from repro.models.markov import Context, MarkovModel, Step
 from repro.nn.gaussian import Gaussian
 from repro.nn.inference import build_inference
 from repro.nn.init import initialise
 
 
-class Context(NamedTuple):
-    """x and the data's share of q(z_t), (T, 1, B, ·)."""
-
-    x: Tensor
-    posterior_share: Tensor
-
-
-class FixedLinear(SequenceModel):
+class FixedLinear(MarkovModel):
     """z_t ~ N(A z_{t-1} + b, Q) from z_0 = 0, x_t ~ N(C z_t + d, R), all known; only q is learned.
 
     What the bound lacks to the Kalman filter's log-likelihood is then KL(q ‖ exact posterior), the
@@ -43,17 +34,6 @@ class FixedLinear(SequenceModel):
         self.register_buffer("emission_std", p["emission_covariance"].diagonal().sqrt() / std)
         self.inference = build_inference(spec.dim, self.latent, spec.sizes)
         initialise(self, spec.sizes["initial_weights"])
-
-    def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        return Context(x.unsqueeze(1), self.inference.encode(x, lengths).unsqueeze(1))
-
-    def initial(self, num_samples: int, x: Tensor) -> State:
-        return State(x.new_zeros(num_samples, x.shape[1], self.latent))
-
-    def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
-        q = self.inference.posterior_at(context.posterior_share, state.z)
-        z = q.sample(noise)
-        return State(z), Step(q.mean, q.std, z, state.z)
 
     def score(self, context: Context, steps: Step) -> Terms:
         p = Gaussian(F.linear(steps.previous, self.A, self.b), self.transition_std)

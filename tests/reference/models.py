@@ -129,6 +129,31 @@ def fixed_linear(p, sizes, x, noise):
     return terms
 
 
+def two_parameters(p, sizes, x, noise):
+    posterior = recognition(p, sizes, x)
+    previous, terms = x.new_zeros(2), []
+    for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
+        mean_q, std_q = posterior(t, previous)
+        z = mean_q + std_q * eps
+        mean_p = torch.stack(
+            [
+                0.2 * previous[0] + torch.tanh(p["alpha"] * previous[1]),
+                0.2 * previous[1] + torch.sin(p["beta"] * previous[0]),
+            ]
+        )
+        unit = torch.ones_like(z)
+        terms.append(
+            (
+                normal_log_density(x_t, 0.5 * z, p["emission_std"]),
+                normal_log_density(z, mean_p, unit),
+                normal_log_density(z, mean_q, std_q),
+                kl_divergence(mean_q, std_q, mean_p, unit),
+            )
+        )
+        previous = z
+    return terms
+
+
 def gated_transition(p, z, inputs):
     name = "transition"
     gate = torch.sigmoid(

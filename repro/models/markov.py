@@ -1,0 +1,48 @@
+"""What models with a Markov chain of latent states share: how q(z_t | z_{t-1}, x) is drawn."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from repro.models.base import SequenceModel
+
+
+class Context(NamedTuple):
+    """x and the data's share of q(z_t), (T, 1, B, ·)."""
+
+    x: Tensor
+    posterior_share: Tensor
+
+
+class State(NamedTuple):
+    """z_{t-1}, (K, B, Z)."""
+
+    z: Tensor
+
+
+class Step(NamedTuple):
+    """q(z_t)'s mean and std, z_t and z_{t-1}, (T, K, B, Z)."""
+
+    mean: Tensor
+    std: Tensor
+    z: Tensor
+    previous: Tensor
+
+
+class MarkovModel(SequenceModel):
+    """A chain z_1, z_2, … from z_0 = 0 with a recognition network `self.inference`.
+
+    A family gives `score`, and its own `encode` where that needs more than x; its context then has
+    `posterior_share` too.
+    """
+
+    def encode(self, x: Tensor, lengths: Tensor) -> Context:
+        return Context(x.unsqueeze(1), self.inference.encode(x, lengths).unsqueeze(1))
+
+    def initial(self, num_samples: int, x: Tensor) -> State:
+        return State(x.new_zeros(num_samples, x.shape[1], self.latent))
+
+    def propose(self, context: Any, state: State, noise: Tensor) -> tuple[State, Step]:
+        q = self.inference.posterior_at(context.posterior_share, state.z)
+        z = q.sample(noise)
+        return State(z), Step(q.mean, q.std, z, state.z)
