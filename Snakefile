@@ -5,7 +5,7 @@ from shutil import which
 
 from snakemake.utils import min_version
 
-from repro.config import as_text, cells, check, preset_file, resolve
+from repro.config import as_text, cells, check, not_supplied, preset_file, resolve
 from repro.errors import ConfigError
 
 min_version("9.18")
@@ -28,11 +28,20 @@ configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 config.update(or_exit(check, config))
 
-CELLS = cells(config)
+NOT_SUPPLIED = not_supplied(config)
+CELLS = [cell for cell in cells(config) if cell[0] not in NOT_SUPPLIED]
 DATASETS = sorted({dataset for dataset, _ in CELLS})
 ON_GPU = config["device"] == "cuda" or (
     config["device"] == "auto" and bool(which("nvidia-smi"))
 )
+
+
+onstart:
+    for name in NOT_SUPPLIED:
+        licensed = config["datasets"][name]["licensed"]
+        print(
+            f"left out: {name}, licensed data not supplied ({licensed['register']})"
+        )
 
 
 # Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter wants one
@@ -103,9 +112,13 @@ rule fetch:
         "runs/data/{dataset}/fetch.log",
     retries: 2
     params:
-        mirror="--mirror '{}'".format(config["mirror"]) if config["mirror"] else "",
+        folders=" ".join(
+            f"--{setting} '{config[setting]}'"
+            for setting in ("mirror", "corpora")
+            if config.get(setting)
+        ),
     shell:
-        "repro fetch --dataset {wildcards.dataset} --config {input} {params.mirror} > {log} 2>&1"
+        "repro fetch --dataset {wildcards.dataset} --config {input} {params.folders} > {log} 2>&1"
 
 
 rule prepare:

@@ -29,6 +29,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the run.")]
 Mirror = Annotated[
     Path | None, typer.Option(help="Folder that may hold the raw files; tried first.")
 ]
+Corpora = Annotated[Path | None, typer.Option(help="Folder of the licensed corpora.")]
 Recipe = Annotated[
     Path | None,
     typer.Option("--config", help="A frozen recipe (`repro configure`); default: the preset's."),
@@ -53,7 +54,9 @@ def dataset_entry(name: str, config: Path | None) -> dict:
 
 
 @app.command()
-def fetch(dataset: Dataset, config: Entry = None, mirror: Mirror = None) -> None:
+def fetch(
+    dataset: Dataset, config: Entry = None, mirror: Mirror = None, corpora: Corpora = None
+) -> None:
     """Fetch and verify the raw files of a data set.
 
     Example: repro fetch --dataset japanese_vowels
@@ -62,9 +65,10 @@ def fetch(dataset: Dataset, config: Entry = None, mirror: Mirror = None) -> None
     from repro.data.sources import write_manifest
 
     entry = dataset_entry(dataset, config)
-    files = fetch_files(dataset, entry, raw_folder(dataset), mirror)
+    files = fetch_files(dataset, entry, raw_folder(dataset), mirror, corpora)
     write_manifest(entry, raw_folder(dataset).parent / "raw.json")
-    print(f"{dataset}: {len(files)} raw files verified. Licence: {entry['licence']}")
+    found = "your copy" if "licensed" in entry else f"{len(files)} raw files verified"
+    print(f"{dataset}: {found}. Licence: {entry['licence']}")
 
 
 @app.command()

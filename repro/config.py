@@ -20,6 +20,8 @@ NEEDED_OPTIONS = {
     "fixed_linear": "parameters",
     "two_parameters": "nonlinear_parameters",
 }
+# Families whose inference looks ahead: cut into segments, they would see less than the paper's.
+LOOKS_AHEAD = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters")
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -85,10 +87,11 @@ def check(config: dict) -> dict:
     config = {**config, "seeds": _integers(config.get("seeds"))}
     schema = read_yaml(CONFIG / "schema.yaml")
     _validate(config, schema)
-    if config["mirror"] is not None and not Path(config["mirror"]).is_dir():
-        raise ConfigError(
-            f"mirror: {config['mirror']} is no folder; correct or remove the setting."
-        )
+    for setting in ("mirror", "corpora"):
+        if config.get(setting) is not None and not Path(config[setting]).is_dir():
+            raise ConfigError(
+                f"{setting}: {config[setting]} is no folder; correct or remove the setting."
+            )
     for dataset, model in cells(config):
         resolved = resolve(config, dataset, model)["model"]
         _validate_part(resolved, schema, f"models.{model} on {dataset}")
@@ -104,6 +107,18 @@ def cells(config: dict) -> list[tuple[str, str]]:
         for model in experiment["models"]
     ]
     return list(dict.fromkeys(pairs))
+
+
+def not_supplied(config: dict) -> list[str]:
+    """Return the licensed data sets of the preset that the folder `corpora` does not have."""
+    names = dict.fromkeys(dataset for dataset, _ in cells(config))
+    corpora = config.get("corpora")
+    return [
+        name
+        for name in names
+        if "licensed" in config["datasets"][name]
+        and not (corpora and (Path(corpora) / name).is_dir())
+    ]
 
 
 def resolve(config: dict, dataset: str, model: str) -> dict:
@@ -130,6 +145,11 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
+    if "segment" in entry["training"] and entry["family"] in LOOKS_AHEAD:
+        raise ConfigError(
+            f"model '{model}' on {dataset}: its inference looks ahead, so that sequences cannot be "
+            "cut; remove `segment` from its training."
+        )
     needed = NEEDED_OPTIONS.get(entry["family"])
     if needed and needed not in data["options"]:
         raise ConfigError(
@@ -139,8 +159,12 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
-        # The citation is for readers: a corrected one is no reason to train again.
-        "model": {"name": model, **{k: v for k, v in entry.items() if k != "citation"}},
+        # What other data or readers need is no reason to train again.
+        "model": {
+            "name": model,
+            **{key: value for key, value in entry.items() if key != "citation"},
+            "heads": {data["kind"]: entry["heads"][data["kind"]]},
+        },
     }
 
 

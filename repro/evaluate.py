@@ -142,8 +142,8 @@ def squared_error(
     total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * BLOCK
     for first in range(0, num_samples, chunk):
         noise = sequence_noise(batch, first, min(chunk, num_samples - first), model.latent, seed)
-        proposed = model.propose_all(batch.x, batch.lengths, noise, STEPS_AT_ONCE)
-        total += torch.cat([steps.z.double().sum(1) for _, steps in proposed])
+        proposed = model.propose_all(batch.x, batch.lengths, noise, None, STEPS_AT_ONCE)
+        total += torch.cat([steps.z.double().sum(1) for _, steps, _ in proposed])
     steps = torch.arange(len(true), device=true.device).unsqueeze(1)
     inside = (steps < batch.lengths).unsqueeze(-1)  # (T, B, 1)
     return (total / num_samples - true).square().where(inside, 0.0).sum((0, 2))

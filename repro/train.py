@@ -127,22 +127,27 @@ class _Run:
             self.train_part, settings["batch_size"], settings["batch_order"], self.order
         )
         for batch in groups:
-            weight = kl_weight(self.updates, settings["kl_start"], settings["kl_updates"])
-            shape = (len(batch.x), 1, len(batch.ids), self.model.latent)
-            noise = torch.randn(shape, generator=self.noise, device=self.device)
-            objective = annealed_elbo(self.model(batch.x, batch.lengths, noise), weight)
-            loss = -objective
-            if settings["l2_penalty"]:
-                squares = sum(p.square().sum() for p in self.model.parameters())
-                loss = loss + settings["l2_penalty"] * squares
-            self._update(loss)
-            total += objective.item() * len(batch.ids)
-            steps += int(batch.lengths.sum())
+            state = None
+            for i, (part, places) in enumerate(batches.segments(batch, settings.get("segment"))):
+                state = None if i % settings.get("segments_carried", 1) == 0 else state
+                weight = kl_weight(self.updates, settings["kl_start"], settings["kl_updates"])
+                shape = (len(part.x), 1, len(part.ids), self.model.latent)
+                noise = torch.randn(shape, generator=self.noise, device=self.device)
+                if state is not None:  # of the sequences that go on; no gradient flows back
+                    state = type(state)(*(s.detach()[:, places] for s in state))
+                terms, state = self.model.advance(part.x, part.lengths, noise, state)
+                objective = annealed_elbo(terms, weight)
+                self._update(-objective)
+                total += objective.item() * len(part.ids)
+                steps += int(part.lengths.sum())
         self.epoch += 1
         progress = {"epoch": self.epoch, "train_objective": total / steps, "kl_weight": weight}
         return {**progress, **self.model.watched}
 
     def _update(self, loss: Tensor) -> None:
+        if self.settings["l2_penalty"]:
+            squares = sum(p.square().sum() for p in self.model.parameters())
+            loss = loss + self.settings["l2_penalty"] * squares
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])

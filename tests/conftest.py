@@ -20,7 +20,7 @@ RECOGNITION = {
     "dropout": 0.0,
 }
 SIZES = {
-    "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5], "components": 3},
+    "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5]},
     "vrnn": {
         "latent": 3,
         "hidden": 5,
@@ -29,18 +29,15 @@ SIZES = {
         "encoder": [6, 4],
         "prior": [4],
         "decoder": [5],
-        "components": 3,
     },
     "dmm": {
         "latent": 3,
         "transition": 5,
         "emission": 4,
-        "components": 3,
         **RECOGNITION,
     },
     "fixed_linear": RECOGNITION,
     "two_parameters": RECOGNITION,
-    "marginal": {"components": 3},
 }
 VARIANTS = {
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
@@ -54,7 +51,7 @@ VARIANTS = {
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }
-HEADS = ["bernoulli", "gaussian", "gaussian_mixture"]
+HEADS = ["bernoulli", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
 LINEAR = {  # three latent, two observed dimensions
     "transition_matrix": [[0.9, 0.1, 0.0], [0.0, 0.5, 0.2], [0.3, 0.0, 0.7]],
     "transition_offset": [0.1, -0.2, 0.3],
@@ -70,12 +67,19 @@ def heads_of(family: str) -> list[str]:
     return ["gaussian"] if family in ("fixed_linear", "two_parameters") else HEADS
 
 
+def dim_of(head: str) -> int:
+    """Pen trajectories have three values a step; the other heads take any number."""
+    return 3 if head.startswith("bivariate") else 2
+
+
 torch.set_num_threads(1)  # several workers share the cores
 
 
-def spec(family: str, head: str = "gaussian", dim: int = 2, **sizes) -> ModelSpec:
+def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -> ModelSpec:
     """A small model's specification; large initial weights, so that every part matters."""
-    all_sizes = {**SIZES.get(family, {}), "initial_weights": 0.6, **sizes}
+    dim = dim or dim_of(head)
+    general = {"initial_weights": 0.6, "components": 3, "frame_hidden": 4}
+    all_sizes = {**general, **SIZES.get(family, {}), **sizes}
     options = {"parameters": LINEAR}
     return ModelSpec(family, family, head, all_sizes, dim, [0.0] * dim, [1.0] * dim, options)
 
@@ -91,7 +95,7 @@ def families() -> list[str]:
 def small_model():
     """Build a small float64 model: small_model(family, head, dim=…, **sizes)."""
 
-    def make(family, head="gaussian", dim=2, **sizes):
+    def make(family, head="gaussian", dim=None, **sizes):
         torch.manual_seed(1)
         return build(spec(family, head, dim, **sizes)).double().eval()
 
@@ -102,11 +106,13 @@ def small_model():
 def ragged():
     """Make a ragged batch: x (T, B, D), lengths (B,), noise (T, K, B, Z), in float64."""
 
-    def make(head="gaussian", dim=2, lengths=(5, 2, 4), samples=2, latent=3, seed=0):
-        g = torch.Generator().manual_seed(seed)
+    def make(head="gaussian", dim=None, lengths=(5, 2, 4), samples=2, latent=3, seed=0):
+        g, dim = torch.Generator().manual_seed(seed), dim or dim_of(head)
         x = torch.randn(max(lengths), len(lengths), dim, generator=g, dtype=torch.float64)
         if head == "bernoulli":
             x = (x > 0).double()
+        if head.startswith("bivariate"):
+            x[..., 0] = (x[..., 0] > 0).double()
         for b, length in enumerate(lengths):
             x[length:, b] = 0.0
         shape = (max(lengths), samples, len(lengths), latent)

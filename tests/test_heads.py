@@ -12,7 +12,7 @@ from repro.nn.heads import build_head
 
 def head_and_params(name, dim, seed=0):
     torch.manual_seed(seed)
-    head = build_head(name, 4, dim, {"components": 3}).double()
+    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3}).double()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_mixture_equals_scipy():
     assert head.log_prob(params, x).item() == pytest.approx(np.log(expected), abs=1e-10)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "gaussian_mixture"])
+@pytest.mark.parametrize("name", ["gaussian", "gaussian_mixture", "autoregressive"])
 def test_densities_integrate_to_one(name):
     head, params = head_and_params(name, 1)
     mass, _ = integrate.quad(
@@ -55,7 +55,7 @@ def test_densities_integrate_to_one(name):
     assert mass == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian_mixture"])
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian_mixture", "autoregressive"])
 def test_samples_follow_the_density(name):
     """The mean of log p over samples is minus the entropy, here by enumeration or quadrature."""
     head, params = head_and_params(name, 1)
@@ -69,7 +69,7 @@ def test_samples_follow_the_density(name):
     elif name == "gaussian":
         many = type(params)(*(p.expand(count, -1) for p in params))
     else:
-        many = params.expand(count, -1)
+        many = params.expand(count, -1)  # logits, or the features that a frame starts from
     x = head.sample(many, torch.Generator().manual_seed(0))
     log_p = head.log_prob(params, x)
 
@@ -85,12 +85,70 @@ def test_samples_follow_the_density(name):
     assert abs(log_p.mean().item() - expected) < 6 * error
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "gaussian_mixture"])
+def test_a_frame_of_two_values_has_mass_one_and_is_sampled_as_it_is_scored():
+    """Sums over a fine grid: the mass, and the entropy, which samples must agree with."""
+    head, features = head_and_params("autoregressive", 2)
+    axis = torch.linspace(-30, 30, 1201, dtype=torch.float64)
+    grid = head.log_prob(features, torch.cartesian_prod(axis, axis))
+    cell = (axis[1] - axis[0]).item() ** 2
+    assert grid.exp().sum().item() * cell == pytest.approx(1.0, abs=1e-4)
+    entropy = -(grid.exp() * grid).sum().item() * cell
+    count = 20_000
+    x = head.sample(features.expand(count, -1), torch.Generator().manual_seed(0))
+    log_p = head.log_prob(features, x)
+    assert abs(log_p.mean().item() + entropy) < 6 * log_p.std().item() / count**0.5
+
+
+@pytest.mark.parametrize("name", ["bivariate", "bivariate_mixture"])
+def test_strokes_equal_scipy(name):
+    head, params = head_and_params(name, 3)
+    for lift in (0.0, 1.0):
+        x = torch.tensor([lift, 0.3, -0.8], dtype=torch.float64)
+        total = 0.0
+        for m, weight in enumerate(params.log_weights.exp().tolist()):
+            sx, sy = params.offset.std[m].tolist()
+            cross = params.correlation[m].item() * sx * sy
+            normal = stats.multivariate_normal(
+                params.offset.mean[m].numpy(), [[sx**2, cross], [cross, sy**2]]
+            )
+            total += weight * normal.pdf(x[1:].numpy())
+        chance = torch.sigmoid(params.lift).item()
+        total *= chance if lift else 1.0 - chance
+        assert head.log_prob(params, x).item() == pytest.approx(np.log(total), abs=1e-9)
+
+
+def test_sampled_strokes_have_the_moments_of_their_mixture():
+    head, params = head_and_params("bivariate_mixture", 3, seed=1)
+    count = 100_000
+    many = type(params)(
+        params.lift.expand(count),
+        params.log_weights.expand(count, -1),
+        params.correlation.expand(count, -1),
+        type(params.offset)(*(p.expand(count, -1, -1) for p in params.offset)),
+    )
+    x = head.sample(many, torch.Generator().manual_seed(0))
+    weights, mean, std = params.log_weights.exp(), params.offset.mean, params.offset.std
+    products = mean.prod(-1) + params.correlation * std.prod(-1)  # E Δx Δy of a component
+    expected = [
+        torch.sigmoid(params.lift),
+        (weights * mean[:, 0]).sum(),
+        (weights * mean[:, 1]).sum(),
+        (weights * products).sum(),
+    ]
+    found = [x[:, 0], x[:, 1], x[:, 2], x[:, 1] * x[:, 2]]
+    for values, truth in zip(found, expected, strict=True):
+        assert (values.mean() - truth).abs() < 6 * values.std() / count**0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["bernoulli", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
+)
 def test_far_away_values_give_finite_log_densities_and_gradients(name):
     torch.manual_seed(0)
-    head = build_head(name, 4, 2, {"components": 3})
+    dim = 3 if name == "bivariate_mixture" else 2
+    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3})
     features = (torch.randn(6, 4) * 100).requires_grad_()
-    x = torch.full((6, 2), 1.0 if name == "bernoulli" else 1000.0)
+    x = torch.full((6, dim), 1.0 if name == "bernoulli" else 1000.0)
     log_p = head.log_prob(head(features), x)
     log_p.sum().backward()
     assert log_p.isfinite().all() and features.grad.isfinite().all()

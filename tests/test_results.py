@@ -52,7 +52,7 @@ def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
         "evaluation": {"num_samples": 100, "curve": []},
         "training": {"parameters": 1234, "epochs": 3, "seconds": 1.5, "cpu_seconds": 1.0},
         "environment": {"commit": "c" * 40, "training": {"device": "CPU", "threads": 1}},
-        "recipe": {"model": {"name": model}},
+        "recipe": {"model": {"name": model}, "dataset": {"options": {}}},
         "per_sequence": {name: column.tolist() for name, column in per_sequence.items()},
     }
     return Result(**{**fields, **changes})

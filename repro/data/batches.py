@@ -51,3 +51,26 @@ def epoch(
         groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
     for group in groups:
         yield collate(sequences, group)
+
+
+def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield a batch cut in time, for truncated backpropagation.
+
+    Args:
+        steps: of a segment; None for the whole batch at once.
+    Yields:
+        the sequences that reach into the segment, and where they stood among those of the segment
+        before (of the batch, for the first).
+    """
+    remaining = batch
+    places = torch.arange(len(batch.ids), device=batch.x.device)
+    while True:
+        end = len(remaining.x) if steps is None else steps
+        here = remaining.x[:end]
+        yield Batch(here, remaining.lengths.clamp(max=len(here)), remaining.ids), places
+        places = (remaining.lengths > len(here)).nonzero().flatten()
+        if not len(places):
+            return
+        ids = [remaining.ids[i] for i in places.tolist()]
+        left = remaining.lengths[places] - len(here)
+        remaining = Batch(remaining.x[len(here) :, places], left, ids)

@@ -25,7 +25,7 @@ class DataSpec:
 
     Attributes:
         name: the data set.
-        kind: "binary" or "real".
+        kind: "binary", "real" or "strokes".
         dim: D, the size of one time step.
         mean, std: what was subtracted from and divided out of each dimension (training part).
         sequences, steps: counts by part.
@@ -50,6 +50,9 @@ def normalisation(train: list[np.ndarray], how: str) -> tuple[np.ndarray, np.nda
         return np.zeros(dim), np.ones(dim)
     if how == "global":
         return np.full(dim, frames.mean()), np.full(dim, frames.std())
+    if how == "offsets":  # of pen trajectories: the bit stays, the offsets share two numbers
+        mean, std = frames[:, 1:].mean(), frames[:, 1:].std()
+        return np.array([0.0, mean, mean]), np.array([1.0, std, std])
     return frames.mean(axis=0), frames.std(axis=0)
 
 

@@ -56,7 +56,7 @@ class SequenceModel(nn.Module):
     """A deterministic function of data and noise.
 
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
-    the time loop. A family without latent variables sets `latent = 0` and overrides `forward`.
+    the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
     `trainable` is False for models that come with all their true parameters; `true_latents` is
     True where z means what it meant to the generator of the data, so that it can be compared.
     """
@@ -110,19 +110,43 @@ class SequenceModel(nn.Module):
             steps_at_once: how many steps `score` handles together; None for all. The result is
                 the same; few steps bound the memory of many samples.
         """
-        proposed = self.propose_all(x, lengths, noise, steps_at_once)
-        scored = [self.score(context, steps) for context, steps in proposed]
-        return masked(_concatenate(scored), lengths)
+        return self.advance(x, lengths, noise, None, steps_at_once)[0]
+
+    def advance(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        state: Any = None,
+        steps_at_once: int | None = None,
+    ) -> tuple[Terms, Any]:
+        """Return the terms of a stretch of each sequence, and the state after it.
+
+        Args:
+            state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
+                None at the start of the sequences. The others as for `forward`.
+        """
+        scored = []
+        for block in self.propose_all(x, lengths, noise, state, steps_at_once):
+            context, steps, state = block
+            scored.append(self.score(context, steps))
+        return masked(_concatenate(scored), lengths), state
 
     def propose_all(
-        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
-    ) -> Iterator[tuple[Any, Any]]:
-        """Run the time loop; yield context and drawn steps, (T', ·, B, ·) each, block by block.
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        state: Any = None,
+        steps_at_once: int | None = None,
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """Run the time loop; yield context, drawn steps and the state after them, by blocks.
 
-        Arguments as for `forward`. `steps.z` has the samples of q.
+        Arguments as for `advance`. Context and steps are (T', ·, B, ·); `steps.z` has the samples
+        of q.
         """
         context = self.encode(x, lengths)
-        state = self.initial(noise.shape[1], x)
+        state = self.initial(noise.shape[1], x) if state is None else state
         block = len(x) if steps_at_once is None else steps_at_once
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
@@ -130,7 +154,7 @@ class SequenceModel(nn.Module):
             for context_t, noise_t in zip(_unbind(part), part_noise.unbind(), strict=True):
                 state, step = self.propose(context_t, state, noise_t)
                 steps.append(step)
-            yield part, _stack(steps)
+            yield part, _stack(steps), state
 
 
 def masked(terms: Terms, lengths: Tensor) -> Terms:

@@ -14,10 +14,15 @@ class Marginal(SequenceModel):
         super().__init__()
         self.head = build_head(spec.head, 1, spec.dim, spec.sizes)
 
-    def forward(
-        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
-    ) -> Terms:
-        return without_latent(self.head.log_prob(self.head(x.new_ones(1)), x), lengths)
+    def advance(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        state: None = None,
+        steps_at_once: int | None = None,
+    ) -> tuple[Terms, None]:
+        return without_latent(self.head.log_prob(self.head(x.new_ones(1)), x), lengths), None
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         ones = torch.ones(steps, num, 1, device=next(self.parameters()).device)

@@ -1,13 +1,21 @@
 """RNN-Gauss, RNN-GMM and their Bernoulli sibling: no latent variables, exact likelihood."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
+
+
+class State(NamedTuple):
+    """h_{t-1} and the LSTM's cell, (1, B, H)."""
+
+    hidden: Tensor
+    cell: Tensor
 
 
 class RNN(SequenceModel):
@@ -28,13 +36,27 @@ class RNN(SequenceModel):
         self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
 
-    def forward(
-        self, x: Tensor, lengths: Tensor, noise: Tensor, steps_at_once: int | None = None
-    ) -> Terms:
-        hidden, _ = self.lstm(self.features(x))
-        past = F.pad(hidden[:-1], (0, 0, 0, 0, 1, 0))  # h_0 = 0 first: step t sees x_<t
-        log_likelihood = self.head.log_prob(self.head(self.decoder(past)), x)
-        return without_latent(log_likelihood, lengths)
+    def advance(
+        self,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        state: State | None = None,
+        steps_at_once: int | None = None,
+    ) -> tuple[Terms, State]:
+        if state is None:
+            zero = x.new_zeros(1, x.shape[1], self.lstm.hidden_size)
+            state = State(zero, zero)
+        hidden, last = self.lstm(self.features(x), state)
+        past = torch.cat([state.hidden, hidden[:-1]])  # step t sees x_<t
+        block = steps_at_once or len(x)
+        log_likelihood = torch.cat(
+            [
+                self.head.log_prob(self.head(self.decoder(h)), x_part)
+                for h, x_part in zip(past.split(block), x.split(block), strict=True)
+            ]
+        )
+        return without_latent(log_likelihood, lengths), State(*last)
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.lstm.weight_hh_l0.device

@@ -47,6 +47,11 @@ def standard_normal(like: Tensor) -> Gaussian:
     return Gaussian(torch.zeros_like(like), torch.ones_like(like))
 
 
+def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise in the shape of `like`."""
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
 class GaussianLayer(nn.Module):
     """A linear layer to the mean and std of a diagonal Gaussian.
 

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.nn.gaussian import Gaussian, GaussianLayer
+from repro.nn.autoregressive import AutoregressiveHead
+from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.strokes import StrokeHead
 
 
 class BernoulliHead(nn.Module):
@@ -44,7 +46,7 @@ class GaussianHead(nn.Module):
 
     def sample(self, params: Gaussian, generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
-        return params.sample(_normal(params.mean, generator))
+        return params.sample(noise_like(params.mean, generator))
 
 
 class GaussianMixtureHead(nn.Module):
@@ -76,18 +78,20 @@ class GaussianMixtureHead(nn.Module):
             *log_weights.shape[:-1], 1, self.shape[1]
         )
         mean, std = (p.gather(-2, choice).squeeze(-2) for p in components)
-        return Gaussian(mean, std).sample(_normal(mean, generator))
+        return Gaussian(mean, std).sample(noise_like(mean, generator))
 
 
-Head = BernoulliHead | GaussianHead | GaussianMixtureHead
+Head = BernoulliHead | GaussianHead | GaussianMixtureHead | StrokeHead | AutoregressiveHead
 
 
 def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
     """Return the head that the configuration names."""
     if name == "gaussian_mixture":
         return GaussianMixtureHead(in_features, dim, sizes["components"])
+    if name == "autoregressive":
+        return AutoregressiveHead(in_features, dim, sizes["frame_hidden"])
+    if name == "bivariate":
+        return StrokeHead(in_features, components=1)
+    if name == "bivariate_mixture":
+        return StrokeHead(in_features, sizes["components"])
     return {"bernoulli": BernoulliHead, "gaussian": GaussianHead}[name](in_features, dim)
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -49,6 +49,10 @@ def head_log_prob(p, features, x):
     if "head.logits.weight" in p:
         probability = torch.sigmoid(linear(p, "head.logits", features))
         return (x * probability.log() + (1 - x) * (1 - probability).log()).sum()
+    if "head.lift.weight" in p:
+        return stroke_log_prob(p, features, x)
+    if "head.lstm.weight_hh_l0" in p:
+        return frame_log_prob(p, features, x)
     mean, std = gaussian(p, "head.layer", features)
     if "head.weights.weight" not in p:
         return normal_log_density(x, mean, std)
@@ -59,6 +63,35 @@ def head_log_prob(p, features, x):
         for m, w in enumerate(weights)
     )
     return density.log()
+
+
+def stroke_log_prob(p, features, x):
+    """Bernoulli of x[0] and a mixture of bivariate normals, by the covariance's inverse."""
+    lift = torch.sigmoid(linear(p, "head.lift", features))[0]
+    weights = torch.softmax(linear(p, "head.weights", features), dim=0)
+    rho = 0.999 * torch.tanh(linear(p, "head.correlation", features))
+    mean, std = gaussian(p, "head.layer", features)
+    density = 0.0
+    for m, w in enumerate(weights):
+        d, s = x[1:] - mean[2 * m :][:2], std[2 * m :][:2]
+        cross = rho[m] * s[0] * s[1]
+        covariance = torch.stack([torch.stack([s[0] ** 2, cross]), torch.stack([cross, s[1] ** 2])])
+        norm = 2 * math.pi * torch.sqrt(torch.linalg.det(covariance))
+        density = density + w * torch.exp(-0.5 * d @ torch.linalg.inv(covariance) @ d) / norm
+    return density.log() + x[0] * lift.log() + (1 - x[0]) * (1 - lift).log()
+
+
+def frame_log_prob(p, features, x):
+    """One value of the frame after the other."""
+    start = linear(p, "head.start", features)
+    h, c = torch.tanh(start[: len(start) // 2]), start[len(start) // 2 :]
+    value, total = x.new_zeros(1), 0.0
+    for x_i in x:
+        h, c = torch_lstm(p, "head.lstm", value, h, c)
+        out = linear(p, "head.layer.linear", h) + linear(p, "head.direct", features)
+        total = total + normal_log_density(x_i[None], out[:1], softplus(out[1:]) + 1e-4)
+        value = x_i[None]
+    return total
 
 
 def lstm(gates, c):

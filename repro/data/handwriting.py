@@ -1,0 +1,113 @@
+"""Pen trajectories: a step is (pen lifts after it, Δx, Δy)."""
+
+import re
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from repro.errors import DataError
+
+LATTICE = 0.785454  # distance of neighbouring coordinates in Omniglot's drawings (a screen pixel)
+
+
+def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return Omniglot's drawings, (T, 3) each, split by alphabet.
+
+    The two archives share some alphabets; a drawing that both hold is taken once. Each stroke is
+    resampled to equal times, about `options["interval_ms"]` apart (a browser reports the mouse at
+    irregular times; IAM-OnDB's pen is sampled at regular ones). Coordinates lie on a lattice, on
+    which a density has no upper limit, so that each gets uniform noise of the lattice's width
+    (`options["noise_seed"]`).
+    """
+    drawings: dict[str, str] = {}
+    for path in files.values():
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".txt") and "__MACOSX" not in name:
+                    drawings[name.partition("/")[2]] = archive.read(name).decode()
+    rng = np.random.default_rng(options["noise_seed"])
+    parts: dict[str, list[np.ndarray]] = {part: [] for part in ("train", "valid", "test")}
+    part_of = {name: part for part, names in options["alphabets"].items() for name in names}
+    for name, text in sorted(drawings.items()):
+        alphabet = name.partition("/")[0]
+        if alphabet not in part_of:
+            raise DataError(f"omniglot_strokes: alphabet {alphabet} is in no part of the options.")
+        strokes = [
+            _at_equal_times(stroke, options["interval_ms"]) for stroke in _parse_omniglot(text)
+        ]
+        noise = rng.uniform(-LATTICE / 2, LATTICE / 2, (sum(map(len, strokes)), 2))
+        parts[part_of[alphabet]].append(steps_of(strokes, noise))
+    return parts
+
+
+def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return the lines of IAM-OnDB, (T, 3) each, by the lists of its first task.
+
+    The folder holds lineStrokes/ and, anywhere below it, the lists that `options["lists"]` names
+    for each part: a form a line, whose lines of writing are lineStrokes/a01/a01-000/a01-000u-01.xml
+    and so on.
+
+    Raises:
+        DataError: a list or a form's strokes are missing.
+    """
+    (folder,) = files.values()
+    parts = {}
+    for part, name in options["lists"].items():
+        found = sorted(folder.rglob(name))
+        if not found:
+            raise DataError(f"iam_ondb: there is no {name} below {folder}.")
+        lines: list[Path] = []
+        for form in found[0].read_text().split():
+            place = folder / "lineStrokes" / form[:3] / re.sub(r"\D+$", "", form)
+            written = sorted(place.glob(f"{form}-*.xml"))
+            if not written:
+                raise DataError(f"iam_ondb: {name} lists {form}, but {place} has no strokes of it.")
+            lines += written
+        parts[part] = [steps_of(_parse_iam(path)) for path in lines]
+    return parts
+
+
+def steps_of(strokes: list[np.ndarray], noise: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the steps (T, 3) from each point of a drawing to the next.
+
+    The pen-up bit is 1 where the stroke ends at the step's point; the first point only says where
+    the drawing begins, and is no step.
+    """
+    points = np.concatenate(strokes) + noise
+    lifts = np.zeros(len(points))
+    lifts[np.cumsum([len(stroke) for stroke in strokes]) - 1] = 1.0
+    return np.column_stack([lifts[1:], np.diff(points, axis=0)])
+
+
+def _parse_omniglot(text: str) -> list[np.ndarray]:
+    strokes: list[list[list[float]]] = [[]]
+    for line in text.split():
+        if line == "BREAK":
+            strokes.append([])
+        elif line != "START":
+            strokes[-1].append([float(value) for value in line.split(",")])
+    return [np.array(stroke) for stroke in strokes if stroke]
+
+
+def _at_equal_times(stroke: np.ndarray, interval: float) -> np.ndarray:
+    x, y, time = stroke.T
+    time = np.maximum.accumulate(time)  # a handful of clocks step back
+    count = int((time[-1] - time[0]) // interval) + 1
+    when = np.linspace(time[0], time[-1], max(count, 2)) if time[-1] > time[0] else time[:1]
+    return np.column_stack([np.interp(when, time, x), np.interp(when, time, y)])
+
+
+def _parse_iam(path: Path) -> list[np.ndarray]:
+    try:
+        root = ElementTree.parse(path).getroot()
+        strokes = [
+            [[float(point.attrib["x"]), float(point.attrib["y"])] for point in stroke.iter("Point")]
+            for stroke in root.iter("Stroke")
+        ]
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise DataError(f"iam_ondb: {path} is damaged ({error}).") from None
+    if sum(map(len, strokes)) < 2:
+        raise DataError(f"iam_ondb: {path} holds no strokes.")
+    return [np.array(stroke) for stroke in strokes if stroke]
