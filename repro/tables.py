@@ -84,6 +84,7 @@ def with_error(value: float, error: float) -> str:
 def display(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns a reader wants, as text."""
     rows, has_rmse = [], "rmse" in table and table["rmse"].notna().all()
+    uneven = table["seeds"].nunique() > 1
     for row in table.to_dict("records"):
         exact = not row["has_latent"]
         doubtful = not exact and row["effective_sample_size"] < UNRELIABLE_SIZE
@@ -100,6 +101,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
                 "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
                 "ESS": "exact" if exact else f"{row['effective_sample_size']:.3g}",
+                **({"Seeds": str(row["seeds"])} if uneven else {}),
                 "Parameters": f"{row['parameters']:,}",
                 "Training": f"{row['training_cpu_seconds']:.0f} s",
             }
@@ -128,43 +130,43 @@ def caption(results: list[Result]) -> str:
     """Return the units, normalisation and counts that the table's numbers rest on."""
     first = results[0]
     data, samples = first.data, max(r.evaluation["num_samples"] for r in results)
-    seeds = sorted({r.seed for r in results})
-    std = np.array(data["std"])
+    counts = {len(cell) for cell in cells(results)}
+    seeds = f"{max(counts)} seed{'s' * (max(counts) > 1)}" if len(counts) == 1 else "the seeds"
+    std = np.array(data["std"][1:] if data["kind"] == "strokes" else data["std"])
     spread = (
         f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
     )
-    gap = (
-        "“IS − exact” is the difference to the exact log-likelihood with its standard error over "
-        "test sequences, paired. "
-        if any(_is_exact_reference(r) for r in results)
-        else ""
-    )
-    rmse = (
-        "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z that "
-        "the data were drawn with. "
-        if "squared_error" in results[-1].per_sequence
-        else ""
-    )
-    truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
-    learned = (
-        "The data were drawn with "
-        + ", ".join(f"{name} = {value:g}" for name, value in truth.items())
-        + ". "
-        if truth
-        else ""
-    )
     normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
+    shared = f"{data['sequences']['test']} test sequences ({data['steps']['test']} steps)"
     return (
         f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
         f"the bound (ELBO) and its importance-sampled estimate (IS) with {samples} samples; for "
         "models without latent variables both are the exact value. "
-        f"± is the standard error over {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-        f"; “± sequences” that of IS over the {data['sequences']['test']} test sequences "
-        f"({data['steps']['test']} steps), which all models share. {gap}{rmse}{learned}"
-        "ESS is the median effective sample size; "
+        f"± is the standard error over {seeds}; “± sequences” that of IS over the {shared}, which "
+        f"all models share. {_remarks(results)}ESS is the median effective sample size; "
         f"† marks estimates where it is below {UNRELIABLE_SIZE:.0f}. "
         f"Training is the mean CPU time of a seed on {_hardware(results)}."
     )
+
+
+def _remarks(results: list[Result]) -> str:
+    # On columns that only some data sets have.
+    remarks = ""
+    if any(_is_exact_reference(r) for r in results):
+        remarks += (
+            "“IS − exact” is the difference to the exact log-likelihood with its standard error "
+            "over test sequences, paired. "
+        )
+    if "squared_error" in results[-1].per_sequence:
+        remarks += (
+            "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z "
+            "that the data were drawn with. "
+        )
+    truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
+    if truth:
+        values = ", ".join(f"{name} = {value:g}" for name, value in truth.items())
+        remarks += f"The data were drawn with {values}. "
+    return remarks
 
 
 def _hardware(results: list[Result]) -> str:

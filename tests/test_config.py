@@ -64,6 +64,11 @@ BROKEN = [
     ),
     (change("experiments.0.models", ["rnn-gmm"]), r"model 'rnn-gmm' has no head for binary data"),
     (change("experiments.0.models", ["exact"]), r"'exact' (has no head|needs a data set)"),
+    (
+        change("experiments.0.training", {"segment": 5}),
+        r"model 'dmm' on bach_chorales: its inference looks ahead",
+    ),
+    (change("corpora", "/nowhere"), r"corpora: /nowhere is no folder"),
     (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
     (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),
     (change("seeds", [1, 1]), r"seeds: .*non-unique"),
@@ -96,6 +101,21 @@ def test_a_mistake_is_named_with_its_place(mistake, words):
     with pytest.raises(ConfigError, match=words) as error:
         configuration.check(config)
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_licensed_data_are_those_that_the_folder_of_corpora_lacks(tmp_path):
+    config = configuration.load("paper-speech")
+    licensed = ["timit", "accent", "blizzard"]
+    assert configuration.not_supplied(config) == licensed
+    (tmp_path / "timit").mkdir()
+    config["corpora"] = str(tmp_path)
+    assert configuration.not_supplied(config) == licensed[1:]
+    assert configuration.not_supplied(configuration.load("starter")) == []
+
+
+def test_a_recipe_keeps_only_what_decides_its_training():
+    model = configuration.resolve(configuration.load("starter"), "bach_chorales", "dmm")["model"]
+    assert model["heads"] == {"binary": "bernoulli"} and "citation" not in model
 
 
 def test_unknown_preset_names_the_nearest():

@@ -210,3 +210,20 @@ def test_similar_lengths_pad_less():
             batch.x.shape[0] * len(batch.ids) for batch in batches.epoch(tensors, 5, order, g)
         )
     assert lengths.sum() <= padded["similar_lengths"] < padded["shuffled"]
+
+
+@pytest.mark.parametrize("steps", [None, 1, 3, 20])
+def test_segments_hold_every_step_once_in_order(steps):
+    lengths = [7, 2, 5]
+    sequences_ = [torch.arange(1.0, n + 1).unsqueeze(1) + 10 * i for i, n in enumerate(lengths)]
+    batch = batches.collate(sequences_, [0, 1, 2])
+    seen = {i: [] for i in range(3)}
+    before = [0, 1, 2]
+    for part, places in batches.segments(batch, steps):
+        assert [before[i] for i in places.tolist()] == part.ids
+        before = part.ids
+        for b, (i, length) in enumerate(zip(part.ids, part.lengths.tolist(), strict=True)):
+            assert length >= 1 and len(part.x) <= (steps or 7)
+            seen[i] += part.x[:length, b, 0].tolist()
+    for i, sequence in enumerate(sequences_):
+        assert seen[i] == sequence[:, 0].tolist()

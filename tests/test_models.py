@@ -91,6 +91,22 @@ def test_scoring_in_blocks_equals_scoring_at_once(family, head, sizes, small_mod
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("family", "head", "sizes"), [case for case in CASES if case[0] in ("rnn", "vrnn")]
+)
+def test_segments_with_carried_state_equal_the_whole(family, head, sizes, small_model, ragged):
+    model = small_model(family, head, **sizes)
+    samples = 2 if model.latent else 1
+    x, lengths, noise = ragged(head, lengths=(6, 6), latent=model.latent, samples=samples)
+    whole, state, cut = model(x, lengths, noise), None, []
+    for part, part_noise in zip(x.split(4), noise.split(4), strict=True):
+        here = torch.full_like(lengths, len(part))
+        terms, state = model.advance(part, here, part_noise, state)
+        cut.append(terms)
+    for ours, theirs in zip(whole, zip(*cut, strict=True), strict=True):
+        torch.testing.assert_close(ours, torch.cat(theirs))
+
+
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)
 def test_generative_terms_do_not_look_at_the_future(family, head, sizes, small_model, ragged):
     """With every z fixed, log p(x_t | ·) at t ignores x_>t and log p(z_t | ·) ignores x_≥t."""

@@ -2,6 +2,8 @@
 
 import hashlib
 import http.server
+import io
+import tarfile
 import threading
 
 import pytest
@@ -110,3 +112,60 @@ def test_raw_file_damaged_after_the_fetch_is_noticed(tmp_path):
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(DataError, match="truncated or changed"):
         raw_files("d", entry(), tmp_path / "raw")
+
+
+def archive(path, names):
+    with tarfile.open(path, "w:gz") as packed:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(CONTENT)
+            packed.addfile(entry, io.BytesIO(CONTENT))
+
+
+def test_an_archive_packed_anew_is_known_by_its_content(server, tmp_path):
+    url, served = server
+    files = ["top/a.wav", "top/b.wav"]
+    digest = hashlib.sha256()
+    for name in ("a.wav", "b.wav"):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(CONTENT).digest())
+    source = {"file": "d.tar.gz", "url": [url], "content": ".wav"}
+    described = {"sources": [{**source, "content_sha256": digest.hexdigest()}]}
+    archive(served, [*files, "top/README"])
+    fetch("d", described, tmp_path / "one", None)
+    archive(served, ["renamed/readme.txt", *(f"renamed/{name[4:]}" for name in reversed(files))])
+    fetch("d", described, tmp_path / "two", None)
+    archive(served, files[:1])
+    with pytest.raises(DataError, match="its content differs"):
+        fetch("d", described, tmp_path / "three", None)
+    served.write_bytes(served.read_bytes()[:50])
+    with pytest.raises(DataError, match="its content differs"):
+        fetch("d", described, tmp_path / "three", None)
+    assert not leftovers(tmp_path / "three")
+
+
+LICENSED = {
+    "sources": [],
+    "licence": "on paper",
+    "licensed": {"holder": "ACME", "register": "https://acme.invalid", "layout": "TRAIN/"},
+}
+
+
+@pytest.mark.parametrize("corpora", [None, "empty"])
+def test_a_licensed_corpus_says_who_where_and_what(corpora, tmp_path):
+    folder = tmp_path / corpora if corpora else None
+    with pytest.raises(DataError) as error:
+        fetch("timit", LICENSED, tmp_path / "raw", None, folder)
+    setting = corpora or "corpora"
+    for words in ("ACME", "https://acme.invalid", "TRAIN/", "timit", setting):
+        assert words in str(error.value)
+
+
+def test_a_licensed_corpus_is_read_where_it_is(tmp_path):
+    for name in ("old", "new"):  # a second call follows the user's new folder
+        (tmp_path / name / "timit").mkdir(parents=True)
+        (tmp_path / name / "timit" / "file").write_text(name)
+        fetch("timit", LICENSED, tmp_path / "runs" / "raw", None, tmp_path / name)
+        (found,) = raw_files("timit", LICENSED, tmp_path / "runs" / "raw").values()
+        assert (found / "file").read_text() == name
+    with pytest.raises(DataError, match="repro fetch --dataset timit"):
+        raw_files("timit", LICENSED, tmp_path / "elsewhere")

@@ -67,7 +67,10 @@ def walk(tmp_path_factory):
 
 
 def weights(path):
-    return load_file(path)
+    """The chosen weights and, since the chosen may be the first, every epoch's objective."""
+    rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
+    objectives = [row["train_objective"] for row in rows[1:]]
+    return {**load_file(path), "history": torch.tensor(objectives, dtype=torch.float64)}
 
 
 def same_bits(a, b):
@@ -94,7 +97,24 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-@pytest.mark.parametrize("family_arguments", [{"family": "dmm", **DROPOUT}, {"family": "vrnn"}])
+SEGMENTS = {"segment": 3, "segments_carried": 2}
+
+
+@pytest.mark.parametrize("family", ["vrnn", "rnn"])
+def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_not(
+    family, walk, tmp_path
+):
+    whole, long, short = (
+        weights(run(walk, tmp_path / str(i), family=family, **segments))
+        for i, segments in enumerate(({}, {**SEGMENTS, "segment": 9}, SEGMENTS))
+    )
+    assert same_bits(whole, long) and not same_bits(whole, short)
+
+
+@pytest.mark.parametrize(
+    "family_arguments",
+    [{"family": "dmm", **DROPOUT}, {"family": "vrnn"}, {"family": "vrnn", **SEGMENTS}],
+)
 @pytest.mark.parametrize("update", [1, 6, 10, 15])
 def test_killed_and_resumed_run_gives_the_same_bits(
     family_arguments, update, walk, tmp_path, monkeypatch

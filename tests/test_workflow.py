@@ -73,6 +73,16 @@ def test_every_preset_can_be_planned(preset, home):
     assert "evaluate" in done.stdout + done.stderr
 
 
+def test_licensed_data_are_planned_where_they_are_and_left_out_where_not(home):
+    arguments = ["all", "--dry-run", "--config", "preset=paper-speech", "seeds=[0]"]
+    without = snakemake(home, *arguments)
+    assert without.returncode == 0 and "dataset=timit" not in without.stdout + without.stderr
+    (home / "corpora" / "timit").mkdir(parents=True)
+    given = snakemake(home, *arguments, "corpora=corpora")
+    assert given.returncode == 0 and "dataset=timit" in given.stdout + given.stderr
+    assert "dataset=blizzard" not in given.stdout + given.stderr
+
+
 def test_linter_and_formatter_have_nothing_to_say():
     done = subprocess.run(
         [tool("snakemake"), "--lint"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
