@@ -72,7 +72,7 @@ HISTORIES = of_cells(
 SAMPLES = of_cells(
     "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz", config["seeds"][:1]
 )
-FIGURES = ["learning", "samples-needed", "samples"]
+FIGURES = ["learning", "samples-needed", "samples", "kl"]
 
 
 localrules:

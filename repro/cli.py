@@ -11,6 +11,19 @@ import typer
 
 from repro import config as configuration
 from repro.errors import ConfigError, ReproError
+from repro.options import (
+    Corpora,
+    Dataset,
+    Device,
+    Entry,
+    Files,
+    Mirror,
+    Model,
+    Preset,
+    Recipe,
+    Seed,
+    Threads,
+)
 from repro.paths import PAPER_TABLES, RESULTS, RUNS, data_file, raw_folder, run_folder
 
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
@@ -21,26 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-Preset = Annotated[str, typer.Option(help="A preset of config/.")]
-Dataset = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
-Model = Annotated[str, typer.Option(help="A model of config/models.yaml.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the run.")]
-Mirror = Annotated[
-    Path | None, typer.Option(help="Folder that may hold the raw files; tried first.")
-]
-Corpora = Annotated[Path | None, typer.Option(help="Folder of the licensed corpora.")]
-Recipe = Annotated[
-    Path | None,
-    typer.Option("--config", help="A frozen recipe (`repro configure`); default: the preset's."),
-]
-Entry = Annotated[
-    Path | None,
-    typer.Option("--config", help="A frozen entry; default: the one in config/datasets.yaml."),
-]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
-Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 
 
 def dataset_entry(name: str, config: Path | None) -> dict:
@@ -198,15 +191,15 @@ def sample(
 
 
 @app.command()
-def midi(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
-    """Write the sequences of `repro sample` as MIDI files, real ones beside drawn ones.
+def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
+    """Write what `repro sample` drew as files to play: rolls as MIDI, waveforms as WAV.
 
-    Example: repro midi --model vrnn --dataset bach_chorales --seed 0
+    Example: repro listen --model vrnn --dataset bach_chorales --seed 0
     """
-    from repro.midi import write_all
+    from repro.listen import write_all
 
     folder = run_folder(preset, dataset, model, seed)
-    for path in write_all(folder / "samples.npz", folder / "midi"):
+    for path in write_all(folder / "samples.npz", folder / "listen"):
         print(path)
 
 

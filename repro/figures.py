@@ -1,4 +1,4 @@
-"""Learning curves, estimates against the number of samples, and samples beside data."""
+"""Learning curves and estimates against the number of samples; every figure of a data set."""
 
 import json
 from itertools import groupby
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from repro.files import replacing
+from repro.pictures import draw_kl, draw_samples
 from repro.results import Result
 from repro.tables import cells
 
@@ -17,11 +18,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-SHOWN = 3  # sequences a panel of samples shows
-
 
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
-    """Draw the three figures of each data set as SVG; return their paths.
+    """Draw the figures of each data set as SVG; return their paths.
 
     Args:
         results: sorted by cell.
@@ -37,6 +36,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
             ("learning", draw_learning_curves),
             ("samples-needed", draw_estimate_against_samples),
             ("samples", draw_samples),
+            ("kl", draw_kl),
         ):
             figure = draw(group, runs)
             paths.append(folder / f"{dataset}-{name}.svg")
@@ -110,47 +110,4 @@ def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figu
         title=results[0].dataset,
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    return figure
-
-
-def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
-    """Return real sequences and samples of each model, first seed, in raw units."""
-    panels: list[tuple[str, np.ndarray]] = []
-    for cell in cells(results):
-        path = runs / cell[0].dataset / cell[0].model / f"seed{cell[0].seed}" / "samples.npz"
-        with np.load(path) as drawn:
-            if not panels:
-                panels.append(("data", drawn["data"]))
-            panels.append((cell[0].title, drawn["samples"]))
-    binary = results[0].data["kind"] == "binary"
-    rows = len(panels)
-    figure, grid = plt.subplots(
-        rows,
-        SHOWN,
-        figsize=(9, 1.1 * rows + 0.6),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    real = panels[0][1]
-    low, high = real.min(), real.max()
-    for line, (title, values) in zip(grid, panels, strict=True):
-        for axes, sequence in zip(line, values[:SHOWN], strict=False):
-            axes.grid(False)
-            if sequence.shape[1] == 1:
-                axes.plot(sequence[:, 0], lw=1.0, color="C0" if title == "data" else "C1")
-            else:
-                colours = "Greys" if binary else "viridis"
-                axes.imshow(
-                    sequence.T, aspect="auto", origin="lower", cmap=colours, vmin=low, vmax=high
-                )
-            axes.tick_params(labelsize=7)
-        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
-    if binary:
-        used = np.flatnonzero(real.any(axis=(0, 1)))
-        grid[0, 0].set_ylim(used.min() - 2, used.max() + 2)
-    for axes in grid[-1]:
-        axes.set_xlabel("step", fontsize=8)
-    figure.suptitle(f"{results[0].dataset}: data and samples")
     return figure

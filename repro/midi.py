@@ -34,20 +34,3 @@ def write_midi(roll: np.ndarray, path: Path, steps_per_minute: float = 100.0) ->
             track.append(Message(kind, note=int(key) + LOWEST, velocity=VELOCITY, time=delay))
     with replacing(path) as partial:
         MidiFile(tracks=[track], ticks_per_beat=TICKS).save(partial)
-
-
-def write_all(samples: Path, folder: Path) -> list[Path]:
-    """Write every sequence of a samples.npz (`repro sample`) as a MIDI file; return their paths.
-
-    Raises:
-        DataError: the file is missing, or holds no rolls.
-    """
-    if not samples.exists():
-        raise DataError(f"{samples} is missing: run `repro sample` first.")
-    paths = []
-    with np.load(samples) as drawn:
-        for kind, rolls in drawn.items():
-            for i, roll in enumerate(rolls):
-                paths.append(folder / f"{kind}-{i}.mid")
-                write_midi(roll, paths[-1])
-    return paths

@@ -1,7 +1,10 @@
 """Published tables beside our stored Results: one folder of paper_tables/ each."""
 
 import math
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,99 +15,195 @@ from repro.files import write_text
 from repro.results import Result, read_cell
 from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, with_error
 
-# The DMM authors' own reruns of their commands differ from the print by 0.02 to 0.05 nats a step.
-TOLERANCE = 0.05
 
-# What a published number's name means, as a function of one Result: nats, lower is better.
+class Metric(NamedTuple):
+    """What a published number's name means: its symbol, its value of one Result, what is better."""
+
+    symbol: str
+    measure: Callable[[Result], float]
+    lower_is_better: bool
+
+
+def _paper_estimate(result: Result) -> float:
+    # 40 samples as in the paper, where the result has a latent variable.
+    return result.per_sequence_mean("is_40" if "is_40" in result.per_sequence else "is")
+
+
 METRICS = {
-    "is_nll": ("a", lambda r: -r.per_step("is")),
-    "nll": ("nll", lambda r: -r.per_step("is")),
-    "bound_nll": ("b", lambda r: -r.per_step("bound")),
-    "bound_nll_per_sequence": ("c", lambda r: -r.mean_of_averages("bound")),
+    "is_nll": Metric("a", lambda r: -r.per_step("is"), True),
+    "nll": Metric("nll", lambda r: -r.per_step("is"), True),
+    "bound_nll": Metric("b", lambda r: -r.per_step("bound"), True),
+    "bound_nll_per_sequence": Metric("c", lambda r: -r.mean_of_averages("bound"), True),
+    "ll": Metric("=", lambda r: r.per_sequence_mean("is"), False),
+    "bound_ll": Metric("≥", lambda r: r.per_sequence_mean("bound"), False),
+    "is_ll": Metric("≈", _paper_estimate, False),
 }
+ESTIMATES = ("is_nll", "is_ll")
 
-RULE = f"""\
-Negative log-likelihood of the test part in nats per step, lower is better. a: importance-sampled
-estimate, Σ over sequences ÷ Σ of lengths; b: the same for the bound; c: the bound, mean over
-sequences of each one's own average; nll: exact. ± is the standard error over seeds.
-**reproduced**: the difference is at most {TOLERANCE} (the spread between the DMM authors' own
-reruns) or two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**:
-nothing is stored. †: the median effective sample size is below {UNRELIABLE_SIZE:g}, so that the
-estimate rests on one sample."""
+MEANINGS = {
+    "nats/step": (
+        "Negative log-likelihood of the test part in nats per step, lower is better. "
+        "a: importance-sampled estimate, Σ over sequences ÷ Σ of lengths; b: the same for the "
+        "bound; c: the bound, mean over sequences of each one's own average; nll: exact."
+    ),
+    "nats/sequence": (
+        "Average log-likelihood of the test part in nats per sequence of normalised data, higher "
+        "is better. =: exact; ≥: the bound; ≈: importance-sampled with 40 samples. Such a number "
+        "moves with the length of the sequences and with the normalising σ: compare it only where "
+        "both are the same."
+    ),
+}
+TOLERANCES = {  # as `_tolerance` computes them
+    "nats/step": "0.05 (the spread between the DMM authors' own reruns)",
+    "nats/sequence": "1 % of the printed number",
+}
+RULE = (
+    "± is the standard error over seeds. **reproduced**: the difference is at most {tolerance} or "
+    "two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**: "
+    "nothing is stored. †: the median effective sample size is below {size:g}, so that the "
+    "estimate rests on one sample."
+)
+
+
+def _tolerance(unit: str, printed: float) -> float:
+    return 0.05 if unit == "nats/step" else 0.01 * abs(printed)
 
 
 def render_published(folder: Path, results: Path) -> list[Path]:
     """Write table.md, .tex and .html of a published table; return their paths.
 
     Args:
-        folder: has published.csv (a number a row, with where it was read) and table.yaml (title,
-            preset whose Results stand beside it, order of models, footnotes by published cell).
+        folder: has published.csv (a number a row, with where it was read) and table.yaml: title;
+            order of models; `preset` whose Results stand beside the print (one, or by data set);
+            what to say of data sets without Results; open data sets to show below, with theirs.
         results: the stored results.
     Raises:
         ConfigError: a file is missing or names a metric that nobody defined.
     """
     settings, published = _read(folder)
+    unit = published["unit"].iloc[0]
     rows, notes = [], []
     for row in published.to_dict("records"):
-        cell = read_cell(results, settings["preset"], row["dataset"], row["model"])
-        number, _ = METRICS[row["metric"]]
+        preset = settings["preset"]
+        preset = preset if isinstance(preset, str) else preset[row["dataset"]]
+        cell = read_cell(results, preset, row["dataset"], row["model"])
         footnote = "" if pd.isna(row["note"]) else row["note"]
         if footnote and footnote not in notes:
             notes.append(footnote)
         recalled = " (recalled)" if row["evidence"].startswith("recalled") else ""
         mark = f" [{notes.index(footnote) + 1}]" if footnote else ""
+        absent = settings.get("without_results", {}).get(row["dataset"], "not run")
         rows.append(
             {
                 "Model": row["model_as_printed"],
                 "Data set": row["dataset"],
-                "Number": number,
+                "Number": METRICS[row["metric"]].symbol,
                 "Published": f"{row['value']}{recalled}{mark}",
-                **_ours(cell, row),
+                **_ours(cell, row, absent),
             }
         )
-    table = pd.DataFrame(rows)
-    text = f"{RULE}\n\n" + "".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
-    title = settings["title"]
-    comment = "".join(f"% {line}\n" for line in [title, *text.splitlines()])
-    html = table.to_html(index=False, border=0)
+    rule = RULE.format(tolerance=TOLERANCES[unit], size=UNRELIABLE_SIZE)
+    text = textwrap.fill(f"{MEANINGS[unit]} {rule}", width=100) + "\n\n"
+    text += "".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
+    parts = [(pd.DataFrame(rows), text)]
+    for dataset, preset in settings.get("open", {}).items():
+        cells = [read_cell(results, preset, dataset, model) for model in settings["models"]]
+        if any(cells):
+            parts.append(open_columns([cell for cell in cells if cell]))
+    return _write(folder, settings["title"], parts)
+
+
+def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
+    """Return a data set's numbers in the units of a table of sequences, and what they mean."""
+    rows = []
+    for cell in cells:
+        first = cell[0]
+        exact = first.evaluation["num_samples"] == 1
+        size = np.median([r.values("ess") for r in cell])
+        measures = [METRICS["bound_ll"].measure, METRICS["is_ll"].measure, METRICS["ll"].measure]
+        bound, paper, most = (_with_seed_error([m(r) for r in cell]) for m in measures)
+        dims = first.data["dim"] * math.log(2.0)
+        rows.append(
+            {
+                "Model": first.title,
+                "≥, nats/sequence": "" if exact else bound,
+                "≈ 40, nats/sequence": "" if exact else paper,
+                f"≈ {_most(cells)} or =, nats/sequence": most
+                + (" †" if not exact and size < UNRELIABLE_SIZE else ""),
+                "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
+                "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
+                "ESS": "exact" if exact else f"{size:.3g}",
+                "Seeds": str(len(cell)),
+            }
+        )
+    data = cells[0][0].data
+    steps, sequences = data["steps"]["test"], data["sequences"]["test"]
+    text = textwrap.fill(
+        f"{data['name']}, preset {cells[0][0].preset}: open data, no published number. σ = "
+        f"{data['std'][-1]:.5g}, {sequences} test sequences of {steps / sequences:.1f} steps on "
+        f"average, {data['dim']} values a step. nats/step, bits/dimension and ESS are of the "
+        "estimate with the most samples.",
+        width=100,
+    )
+    return pd.DataFrame(rows), f"{text}\n"
+
+
+def verdict(difference: float, limit: float, lower_is_better: bool) -> str:
+    """Return what a difference (ours − published) means by the rule stated under every table."""
+    if abs(difference) <= limit:
+        return "reproduced"
+    return "better" if (difference < 0) == lower_is_better else "worse"
+
+
+def _ours(cell: list[Result], row: dict, absent: str) -> dict:
+    inconsistent = "impossible" in str(row["note"])
+    if not cell:
+        outcome = "printed cell inconsistent" if inconsistent else absent
+        return {"Ours": "", "Difference": "", "Seeds": "", "Verdict": outcome}
+    metric = METRICS[row["metric"]]
+    values = np.array([metric.measure(result) for result in cell])
+    printed = float(row["value"])
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    difference = values.mean() - printed
+    limit = max(_tolerance(row["unit"], printed), 2 * error)
+    outcome = verdict(difference, limit, metric.lower_is_better)
+    size = np.median([result.values("ess") for result in cell])
+    doubt = " †" if row["metric"] in ESTIMATES and size < UNRELIABLE_SIZE else ""
+    return {
+        "Ours": _with_seed_error(values) + doubt,
+        "Difference": f"{difference:+.3f}",
+        "Seeds": str(len(cell)),
+        "Verdict": "printed cell inconsistent" if inconsistent else outcome,
+    }
+
+
+def _with_seed_error(values: Sequence[float]) -> str:
+    spread = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return with_error(float(np.mean(values)), float(spread))
+
+
+def _most(cells: list[list[Result]]) -> int:
+    return max(cell[0].evaluation["num_samples"] for cell in cells)
+
+
+def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> list[Path]:
+    markdown = "\n".join(f"{as_markdown(table)}\n\n{text}" for table, text in parts)
+    latex = "".join(
+        "".join(f"% {line}\n" for line in [title, *text.splitlines()]) + as_latex(table)
+        for table, text in parts
+    )
+    html = "".join(
+        f"{table.to_html(index=False, border=0)}\n<pre>{text}</pre>\n" for table, text in parts
+    )
     page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
     outputs = {
-        "table.md": f"# {title}\n\n{as_markdown(table)}\n\n{text}",
-        "table.tex": comment + as_latex(table),
-        "table.html": f"{page}{html}\n<pre>{text}</pre>\n",
+        "table.md": f"# {title}\n\n{markdown}",
+        "table.tex": latex,
+        "table.html": page + html,
     }
     for name, content in outputs.items():
         write_text(folder / name, content)
     return [folder / name for name in outputs]
-
-
-def verdict(ours: float, error: float, published: float, inconsistent: bool) -> str:
-    """Return what a difference means by the rule stated under every table."""
-    if inconsistent:
-        return "printed cell inconsistent"
-    limit = max(TOLERANCE, 0.0 if math.isnan(error) else 2 * error)
-    difference = ours - published
-    return "reproduced" if abs(difference) <= limit else "better" if difference < 0 else "worse"
-
-
-def _ours(cell: list[Result], row: dict) -> dict:
-    inconsistent = "impossible" in str(row["note"])
-    if not cell:
-        outcome = "printed cell inconsistent" if inconsistent else "not run"
-        return {"Ours": "", "Difference": "", "Seeds": "", "Verdict": outcome}
-    _, measure = METRICS[row["metric"]]
-    values = np.array([measure(result) for result in cell])
-    printed = float(row["value"])
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    estimated = row["metric"] == "is_nll"
-    size = np.median([result.values("ess") for result in cell])
-    doubt = " †" if estimated and size < UNRELIABLE_SIZE else ""
-    return {
-        "Ours": with_error(values.mean(), error) + doubt,
-        "Difference": f"{values.mean() - printed:+.3f}",
-        "Seeds": str(len(cell)),
-        "Verdict": verdict(values.mean(), error, printed, inconsistent),
-    }
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:

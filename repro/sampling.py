@@ -5,24 +5,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from repro.checkpoints import load_checkpoint
+from repro.checkpoints import CheckpointInfo, load_checkpoint
 from repro.data import sequences
 from repro.files import replacing
+from repro.models.base import SequenceModel
 from repro.seeding import generator
 
 
-def sample(checkpoint: Path, num: int, steps: int, expected: dict | None = None) -> np.ndarray:
-    """Return `num` sequences of `steps` steps drawn from a checkpoint, (N, T, D), raw units.
+@torch.no_grad()
+def sample(model: SequenceModel, info: CheckpointInfo, num: int, steps: int) -> np.ndarray:
+    """Return `num` sequences of `steps` steps drawn from a model, (N, T, D), in raw units.
 
     The seed of the draw is the training's.
-
-    Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another cell.
     """
-    model, info = load_checkpoint(checkpoint, expected)
-    with torch.no_grad():
-        drawn = model.eval().sample(num, steps, generator(info.seed, "samples"))
+    drawn = model.eval().sample(num, steps, generator(info.seed, "samples"))
     return drawn.transpose(0, 1).numpy() * np.array(info.data["std"]) + np.array(info.data["mean"])
+
+
+@torch.no_grad()
+def kl_of_steps(model: SequenceModel, sequences: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return KL(q ‖ p) of every step of equally long sequences (N, T, D), (N, T) in nats.
+
+    The mean over ten draws of the states before it; None where there is no latent variable, or no
+    analytic KL.
+    """
+    x = torch.from_numpy(sequences.astype(np.float32)).transpose(0, 1)
+    noise = torch.randn(len(x), 10, x.shape[1], model.latent, generator=generator(seed, "kl"))
+    terms = model.eval()(x, torch.full((x.shape[1],), len(x)), noise)
+    if not model.latent or terms.kl is None:
+        return None
+    return terms.kl.mean(1).T.numpy()
 
 
 def write_samples(
@@ -30,11 +42,24 @@ def write_samples(
 ) -> None:
     """Write an .npz of `samples` and real `data`, (N, T, D) each, in raw units.
 
-    The real sequences are the first validation sequences that are at least as long as the median.
+    The real sequences are the first validation sequences that are at least as long as the median;
+    `kl` (N, T) has the KL of their steps, where the model has one, and `sample_rate_hz` is 0 where
+    the data are no waveform.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or of another cell.
     """
+    model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("valid",))
     steps = int(np.median([len(s) for s in parts["valid"]]))
-    real = [s[:steps] for s in parts["valid"] if len(s) >= steps][:num]
-    drawn = sample(checkpoint, num, steps, expected)
+    real = np.stack([s[:steps] for s in parts["valid"] if len(s) >= steps][:num])
+    arrays = {
+        "samples": sample(model, info, num, steps),
+        "data": real * spec.std + spec.mean,
+        "sample_rate_hz": info.recipe["dataset"]["options"].get("sample_rate_hz", 0),
+    }
+    kl = kl_of_steps(model, real, info.seed)
+    if kl is not None:
+        arrays["kl"] = kl
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, samples=drawn, data=np.stack(real) * spec.std + spec.mean)
+        np.savez_compressed(file, **arrays)

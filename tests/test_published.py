@@ -51,17 +51,52 @@ def test_every_printed_number_stands_beside_ours_with_a_verdict(folder):
 
 
 @pytest.mark.parametrize(
-    ("ours", "error", "expected"),
+    ("difference", "lower_is_better", "expected"),
     [
-        (6.43, 0.01, "reproduced"),
-        (6.45, 0.01, "worse"),
-        (6.45, 0.04, "reproduced"),
-        (6.30, math.nan, "better"),
-        (6.34, math.nan, "reproduced"),
+        (0.05, True, "reproduced"),
+        (-0.05, False, "reproduced"),
+        (0.06, True, "worse"),
+        (-0.06, True, "better"),
+        (0.06, False, "better"),
+        (-0.06, False, "worse"),
     ],
 )
-def test_verdict_follows_the_stated_rule(ours, error, expected):
-    assert verdict(ours, error, 6.388, inconsistent=False) == expected
+def test_verdict_follows_the_stated_rule(difference, lower_is_better, expected):
+    assert verdict(difference, 0.05, lower_is_better) == expected
+
+
+@pytest.fixture
+def sequences_table(tmp_path):
+    """A table in nats per sequence: a licensed column without results, an open one with three."""
+    (tmp_path / "table.yaml").write_text(
+        'title: "Speech"\npreset: {timit: test, walk: test}\nmodels: [dmm]\n'
+        "without_results: {timit: licensed data not supplied}\nopen: {walk: test}\n"
+    )
+    cell = [result(seed) for seed in range(3)]
+    for seed, r in enumerate(cell):
+        write(r, result_path(tmp_path / "results", "test", "walk", "dmm", seed))
+    mean = sum(r.per_sequence_mean("bound") for r in cell) / 3
+    (tmp_path / "published.csv").write_text(
+        HEADER
+        + "p,1,1,timit,dmm,DMM,bound_ll,ge,28805,nats/sequence,,recalled,\n"
+        + f"p,1,1,walk,dmm,DMM,bound_ll,ge,{mean - 0.1 * abs(mean):.6f},nats/sequence,,read,\n"
+    )
+    return tmp_path, mean
+
+
+def test_sequences_are_higher_is_better_and_missing_licences_are_visible(sequences_table):
+    folder, mean = sequences_table
+    render_published(folder, folder / "results")
+    lines = (folder / "table.md").read_text().splitlines()
+    licensed, ours, open_row = (line for line in lines if line.startswith("| DMM"))
+    assert "licensed data not supplied" in licensed
+    assert "better" in ours  # a tenth above the print
+    columns = [entry.strip() for entry in open_row.strip("|").split("|")]
+    assert float(columns[1].partition(" ")[0]) == pytest.approx(mean, abs=0.05)
+    bits = -mean / (28 / 5) / (2 * math.log(2))  # of the bound; the estimate is 0.5 nats higher
+    assert float(columns[5].partition(" ")[0]) == pytest.approx(
+        bits - 0.5 / (28 / 5) / (2 * math.log(2)), abs=0.01
+    )
 
 
 def test_unknown_metric_and_missing_file_are_named(folder):

@@ -42,6 +42,7 @@ def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
         "title": model.upper(),
         "seed": seed,
         "data": {
+            "name": "walk",
             "kind": "real",
             "dim": 2,
             "std": [2.0, 3.0],

@@ -1,11 +1,13 @@
-"""MIDI files, read back by playing them."""
+"""MIDI files, read back by playing them, and WAV files, read back by another library."""
 
 import mido
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
 from repro.errors import DataError
-from repro.midi import write_all, write_midi
+from repro.listen import write_all, write_wav
+from repro.midi import write_midi
 
 
 def played(path, steps):
@@ -35,11 +37,18 @@ def test_a_midi_file_plays_the_roll(tmp_path):
     assert strikes == roll[0].sum() + ((roll[1:] - roll[:-1]) > 0).sum()
 
 
-def test_all_samples_of_a_run_are_written(tmp_path):
-    rolls = {"data": np.ones((1, 2, 88)), "samples": np.zeros((2, 2, 88))}
-    np.savez(tmp_path / "samples.npz", **rolls)
-    names = [path.name for path in write_all(tmp_path / "samples.npz", tmp_path / "midi")]
-    assert names == ["data-0.mid", "samples-0.mid", "samples-1.mid"]
+def test_a_wav_file_holds_the_samples_and_clips_the_rest(tmp_path):
+    write_wav(np.array([0.4, -7.6, 40_000.0, -40_000.0]), tmp_path / "a.wav", 8000)
+    rate, heard = wavfile.read(tmp_path / "a.wav")
+    assert rate == 8000 and heard.tolist() == [0, -8, 32767, -32768]
+
+
+@pytest.mark.parametrize(("rate", "suffix"), [(0, "mid"), (8000, "wav")])
+def test_all_samples_of_a_run_are_written(rate, suffix, tmp_path):
+    drawn = {"data": np.ones((1, 2, 88)), "samples": np.zeros((2, 2, 88)), "kl": np.zeros((1, 2))}
+    np.savez(tmp_path / "samples.npz", sample_rate_hz=rate, **drawn)
+    names = [path.name for path in write_all(tmp_path / "samples.npz", tmp_path / "listen")]
+    assert names == [f"{name}.{suffix}" for name in ("data-0", "samples-0", "samples-1")]
     with pytest.raises(DataError, match="run `repro sample` first"):
         write_all(tmp_path / "nothing.npz", tmp_path)
 

@@ -1,0 +1,26 @@
+"""The options that several subcommands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Preset = Annotated[str, typer.Option(help="A preset of config/.")]
+Dataset = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
+Model = Annotated[str, typer.Option(help="A model of config/models.yaml.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the run.")]
+Mirror = Annotated[
+    Path | None, typer.Option(help="Folder that may hold the raw files; tried first.")
+]
+Corpora = Annotated[Path | None, typer.Option(help="Folder of the licensed corpora.")]
+Recipe = Annotated[
+    Path | None,
+    typer.Option("--config", help="A frozen recipe (`repro configure`); default: the preset's."),
+]
+Entry = Annotated[
+    Path | None,
+    typer.Option("--config", help="A frozen entry; default: the one in config/datasets.yaml."),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
+Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
