@@ -19,9 +19,11 @@ from repro.options import (
     Files,
     Mirror,
     Model,
+    Out,
     Preset,
     Recipe,
     Seed,
+    Source,
     Threads,
 )
 from repro.paths import PAPER_TABLES, RESULTS, RUNS, data_file, raw_folder, run_folder
@@ -207,8 +209,8 @@ def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter
 def tables(
     results: Files = None,
     preset: Preset = "starter",
-    source: Annotated[Path, typer.Option(help="Where Results are read: runs or results.")] = RUNS,
-    out: Annotated[Path | None, typer.Option(help="Default: <source>/<preset>/tables.")] = None,
+    source: Source = RUNS,
+    out: Out = None,
 ) -> None:
     """Render one table a data set, as Markdown, LaTeX and CSV.
 
@@ -235,15 +237,17 @@ def paper_tables() -> None:
 
 
 @app.command()
-def figures(results: Files = None, preset: Preset = "starter") -> None:
-    """Draw learning curves, the estimate against K, and samples beside data.
+def figures(
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+) -> None:
+    """Draw learning curves, the estimate against K, samples beside data, and the KL of steps.
 
     Example: repro figures --preset starter
     """
     from repro.figures import write_figures
 
-    found = read_results(results, RUNS, preset)
-    for path in write_figures(found, RUNS / preset, RUNS / preset / "figures"):
+    found = read_results(results, source, preset)
+    for path in write_figures(found, RUNS / preset, out or source / preset / "figures"):
         print(path)
 
 
@@ -275,7 +279,7 @@ def check(
 @app.command()
 def report(
     preset: Preset = "starter",
-    out: Annotated[Path | None, typer.Option(help="Default: runs/<preset>/report.html.")] = None,
+    out: Out = None,
 ) -> None:
     """Put tables, figures and verdicts on one self-contained HTML page.
 

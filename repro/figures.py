@@ -18,9 +18,19 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+# What each figure is drawn from, beside the Results: a file of every run.
+FIGURES = {
+    "learning": "history.jsonl",
+    "samples-needed": None,
+    "samples": "samples.npz",
+    "kl": "samples.npz",
+}
+
 
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
+
+    A figure whose runs are not there (stored results have none) is left out.
 
     Args:
         results: sorted by cell.
@@ -29,15 +39,14 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
     # Same numbers, same bytes: no random identifiers, no dates, text as text.
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
+    draws = (draw_learning_curves, draw_estimate_against_samples, draw_samples, draw_kl)
     paths = []
     for dataset, group in groupby(results, key=lambda r: r.dataset):
         group = list(group)
-        for name, draw in (
-            ("learning", draw_learning_curves),
-            ("samples-needed", draw_estimate_against_samples),
-            ("samples", draw_samples),
-            ("kl", draw_kl),
-        ):
+        first = runs / dataset / group[0].model / f"seed{group[0].seed}"
+        for (name, needed), draw in zip(FIGURES.items(), draws, strict=True):
+            if needed and not (first / needed).exists():
+                continue
             figure = draw(group, runs)
             paths.append(folder / f"{dataset}-{name}.svg")
             with replacing(paths[-1]) as partial:

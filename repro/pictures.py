@@ -34,7 +34,8 @@ def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) 
         axes.set_aspect("equal", adjustable="datalim")
     elif view in ("waveform", "curve"):
         values = sequence.ravel()
-        axes.plot(np.linspace(0, len(sequence), len(values)), values, lw=0.6, color=colour)
+        when = np.linspace(0, len(sequence), len(values))
+        axes.plot(when, values, lw=0.6, color=colour, rasterized=view == "waveform")
     else:
         colours = "Greys" if view == "binary" else "viridis"
         axes.imshow(sequence.T, aspect="auto", origin="lower", cmap=colours)
