@@ -183,10 +183,11 @@ rule evaluate:
     params:
         num_samples=config["evaluation"]["num_samples"],
         curve=" ".join(f"--curve {n}" for n in config["evaluation"]["curve"]),
+        particles=config["evaluation"].get("particles", 0),
     shell:
         "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed}"
-        " --num-samples {params.num_samples} {params.curve}"
+        " --num-samples {params.num_samples} {params.curve} --particles {params.particles}"
         " --device {resources.device} --threads {threads} > {log} 2>&1"
 
 

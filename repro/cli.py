@@ -137,6 +137,7 @@ def evaluate(
     preset: Preset = "starter",
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
+    particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
     device: Device = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
@@ -149,10 +150,12 @@ def evaluate(
     from repro.evaluate import evaluate as evaluate_checkpoint
     from repro.results import result_path, write
 
-    if None in (num_samples, curve, device, threads):
+    if None in (num_samples, curve, particles, device, threads):
         loaded = configuration.load(preset)
-        num_samples = num_samples or loaded["evaluation"]["num_samples"]
-        curve = loaded["evaluation"]["curve"] if curve is None else curve
+        settings = loaded["evaluation"]
+        num_samples = num_samples or settings["num_samples"]
+        curve = settings["curve"] if curve is None else curve
+        particles = settings.get("particles", 0) if particles is None else particles
         device, threads = device or loaded["device"], threads or loaded["threads"]
     if checkpoint is None:
         checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
@@ -162,6 +165,7 @@ def evaluate(
         num_samples,
         curve,
         prepare_device(device, threads),
+        particles,
         expected={"model": model, "dataset": dataset, "seed": seed},
     )
     path = result_path(RUNS, preset, dataset, model, seed)
@@ -207,10 +211,7 @@ def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter
 
 @app.command()
 def tables(
-    results: Files = None,
-    preset: Preset = "starter",
-    source: Source = RUNS,
-    out: Out = None,
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
 ) -> None:
     """Render one table a data set, as Markdown, LaTeX and CSV.
 
@@ -277,10 +278,7 @@ def check(
 
 
 @app.command()
-def report(
-    preset: Preset = "starter",
-    out: Out = None,
-) -> None:
+def report(preset: Preset = "starter", out: Out = None) -> None:
     """Put tables, figures and verdicts on one self-contained HTML page.
 
     Example: repro report --preset starter

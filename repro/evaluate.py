@@ -13,6 +13,7 @@ from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.errors import CheckpointError, NumericalError
 from repro.models.base import SequenceModel, Terms
+from repro.particles import fivo
 from repro.provenance import environment
 from repro.results import SCHEMA, Result
 from repro.seeding import generator
@@ -29,6 +30,7 @@ def evaluate(
     num_samples: int,
     curve: list[int],
     device: torch.device,
+    particles: int = 0,
     expected: dict | None = None,
 ) -> Result:
     """Return the Result of a checkpoint on the test part.
@@ -37,6 +39,7 @@ def evaluate(
         checkpoint: chosen on validation; this is the one reading of the test part.
         num_samples: importance samples K of each sequence (1 is used for models without z).
         curve: smaller numbers of samples to report the estimate for.
+        particles: of the particle filter (FIVO); 0 leaves it out.
         expected: model, dataset and seed that the checkpoint must be of.
     Raises:
         CheckpointError: the checkpoint is damaged, of another cell, or of other data.
@@ -54,12 +57,15 @@ def evaluate(
     latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
     samples = num_samples if model.latent else 1
     curve = [n for n in curve if n <= samples] if model.latent else []
+    particles = particles if model.latent else 0
     rows: dict[str, list[float]] = {}
     order = batches.by_length(test)
     group_size = max(1, ROWS // min(samples, 100))
     for start in range(0, len(order), group_size):
         batch = batches.collate(test, order[start : start + group_size])
         statistics = bound_sequences(model, batch, samples, curve, info.seed)
+        if particles:
+            statistics["fivo"] = filter_sequences(model, batch, particles, info.seed)
         if latents:
             true = batches.collate(latents, batch.ids).x
             statistics["squared_error"] = squared_error(model, batch, true, samples, info.seed)
@@ -75,7 +81,11 @@ def evaluate(
         title=recipe["model"]["title"],
         seed=info.seed,
         data=asdict(spec),
-        evaluation={"num_samples": samples, "curve": curve},
+        evaluation={
+            "num_samples": samples,
+            "curve": curve,
+            **({"particles": particles} if particles else {}),
+        },
         training=info.training,
         environment={
             **environment(device.type, torch.get_num_threads()),
@@ -129,6 +139,27 @@ def bound_sequences(
         groups = log_weight[: num_samples // n * n].split(n)  # disjoint, so less noise
         statistics[f"is_{n}"] = torch.stack([importance_weighted(g) for g in groups]).mean(0)
     return statistics
+
+
+@torch.no_grad()
+def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
+    """Return the particle filter's estimate of log p(x) of a batch, (B,), in nats.
+
+    Its random numbers belong to the sequence, as those of `bound_sequences` do.
+    """
+    group, found = max(1, min(ROWS, ROW_STEPS // len(batch.x)) // particles), []
+    for start in range(0, len(batch.ids), group):
+        ids = batch.ids[start : start + group]
+        lengths = batch.lengths[start : start + group]
+        steps = int(lengths.max())
+        part = Batch(batch.x[:steps, start : start + group], lengths, ids)
+        noise = sequence_noise(part, 0, particles, model.latent, seed)
+        uniforms = torch.zeros(steps, particles, len(ids))
+        for b, (identity, length) in enumerate(zip(ids, lengths.tolist(), strict=True)):
+            stream = generator(seed, "resampling", identity)
+            uniforms[:length, :, b] = torch.rand(length, particles, generator=stream)
+        found.append(fivo(model, part.x, lengths, noise, uniforms.to(part.x.device)))
+    return torch.cat(found)
 
 
 @torch.no_grad()

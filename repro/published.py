@@ -13,7 +13,7 @@ import yaml
 from repro.errors import ConfigError
 from repro.files import write_text
 from repro.results import Result, read_cell
-from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, with_error
+from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, standard_error, with_error
 
 
 class Metric(NamedTuple):
@@ -163,9 +163,8 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
     metric = METRICS[row["metric"]]
     values = np.array([metric.measure(result) for result in cell])
     printed = float(row["value"])
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     difference = values.mean() - printed
-    limit = max(_tolerance(row["unit"], printed), 2 * error)
+    limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(values)])
     outcome = verdict(difference, limit, metric.lower_is_better)
     size = np.median([result.values("ess") for result in cell])
     doubt = " †" if row["metric"] in ESTIMATES and size < UNRELIABLE_SIZE else ""
@@ -178,8 +177,7 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
 
 
 def _with_seed_error(values: Sequence[float]) -> str:
-    spread = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return with_error(float(np.mean(values)), float(spread))
+    return with_error(float(np.mean(values)), standard_error(values))
 
 
 def _most(cells: list[list[Result]]) -> int:

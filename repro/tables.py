@@ -1,6 +1,7 @@
 """Results in, one table a data set out: Markdown, LaTeX, CSV, and HTML for the report."""
 
 import math
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -54,11 +55,15 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
     if "squared_error" in first.per_sequence:
         errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
         row["rmse"] = float(np.mean(errors))
+    if "particles" in first.evaluation:
+        values = [r.per_step("fivo") for r in cell]
+        row["fivo_per_step"] = float(np.mean(values))
+        row["fivo_error_over_seeds"] = standard_error(values)
+        row["particles"] = first.evaluation["particles"]
     for name in first.training.get("learned", {}):
-        values = np.array([r.training["learned"][name] for r in cell])
-        row[f"learned_{name}"] = float(values.mean())
-        spread = values.std(ddof=1) / math.sqrt(len(cell)) if len(cell) > 1 else math.nan
-        row[f"learned_{name}_error"] = float(spread)
+        values = [r.training["learned"][name] for r in cell]
+        row[f"learned_{name}"] = float(np.mean(values))
+        row[f"learned_{name}_error"] = standard_error(values)
     bits = -row["is_per_step"] / (first.data["dim"] * math.log(2.0))
     return row | {
         "is_bits_per_dimension": bits,
@@ -71,6 +76,11 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
         "training_cpu_seconds": float(np.mean([r.training["cpu_seconds"] for r in cell])),
     }
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean over seeds; NaN for one seed."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def with_error(value: float, error: float) -> str:
@@ -94,6 +104,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 "Bound": with_error(row["bound_per_step"], row["bound_error_over_seeds"]),
                 "IS": with_error(row["is_per_step"], row["is_error_over_seeds"])
                 + (" †" if doubtful else ""),
+                **_particles(row, "fivo_per_step" in table),
                 "± sequences": f"{row['is_error_over_sequences']:.3f}",
                 **_gap(row),
                 **({"RMSE of E z": f"{row['rmse']:.4f}"} if has_rmse else {}),
@@ -115,6 +126,13 @@ def _gap(row: dict) -> dict:
     if not row["parameters"]:
         return {"IS − exact": "0"}
     return {"IS − exact": with_error(row["gap_to_exact"], row["gap_to_exact_error"])}
+
+
+def _particles(row: dict, shown: bool) -> dict:
+    if not shown:
+        return {}
+    value = row["fivo_per_step"]
+    return {"FIVO": "" if math.isnan(value) else with_error(value, row["fivo_error_over_seeds"])}
 
 
 def _learned(row: dict) -> dict:
@@ -161,6 +179,12 @@ def _remarks(results: list[Result]) -> str:
         remarks += (
             "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z "
             "that the data were drawn with. "
+        )
+    particles = {r.evaluation["particles"] for r in results if "particles" in r.evaluation}
+    if particles:
+        remarks += (
+            f"FIVO is the particle filter's estimate with {max(particles)} particles (systematic "
+            "resampling below half of them), which is a lower bound in expectation as IS is. "
         )
     truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
     if truth:

@@ -151,10 +151,10 @@ class SequenceModel(nn.Module):
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
             steps = []
-            for context_t, noise_t in zip(_unbind(part), part_noise.unbind(), strict=True):
+            for context_t, noise_t in zip(unbind_steps(part), part_noise.unbind(), strict=True):
                 state, step = self.propose(context_t, state, noise_t)
                 steps.append(step)
-            yield part, _stack(steps), state
+            yield part, stack_steps(steps), state
 
 
 def masked(terms: Terms, lengths: Tensor) -> Terms:
@@ -176,6 +176,17 @@ def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:
     return masked(Terms(log_likelihood, zero, zero, zero), lengths)
 
 
+def unbind_steps(context: tuple[Tensor, ...]) -> list[Any]:
+    """Return a context of T steps as T contexts of one, without the time axis."""
+    parts = zip(*(tensor.unbind() for tensor in context), strict=True)
+    return [_rebuild(context, part) for part in parts]
+
+
+def stack_steps(steps: list[tuple[Tensor, ...]]) -> Any:
+    """Return steps, or contexts, of one step each as one of (T, ·, B, ·) tensors."""
+    return _rebuild(steps[0], [torch.stack(field) for field in zip(*steps, strict=True)])
+
+
 def _rebuild(like: tuple[Tensor, ...], tensors: Sequence[Tensor]) -> Any:
     return type(like)(*tensors)  # `like` is a NamedTuple
 
@@ -183,15 +194,6 @@ def _rebuild(like: tuple[Tensor, ...], tensors: Sequence[Tensor]) -> Any:
 def _blocks(context: tuple[Tensor, ...], block: int) -> list[Any]:
     parts = zip(*(tensor.split(block) for tensor in context), strict=True)
     return [_rebuild(context, part) for part in parts]
-
-
-def _unbind(context: tuple[Tensor, ...]) -> list[Any]:
-    parts = zip(*(tensor.unbind() for tensor in context), strict=True)
-    return [_rebuild(context, part) for part in parts]
-
-
-def _stack(steps: list[tuple[Tensor, ...]]) -> Any:
-    return _rebuild(steps[0], [torch.stack(field) for field in zip(*steps, strict=True)])
 
 
 def _concatenate(scored: list[Terms]) -> Terms:

@@ -1,0 +1,73 @@
+"""The particle filter's estimate of log p(x): FIVO, beside plain importance weights."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from repro.bounds import effective_sample_size, importance_weighted
+from repro.models.base import SequenceModel, stack_steps, unbind_steps
+
+
+def systematic(uniforms: Tensor) -> Tensor:
+    """Return K points in [0, 1), (K, B), evenly spaced from one uniform number of each sequence."""
+    count = len(uniforms)
+    steps = torch.arange(count, dtype=uniforms.dtype, device=uniforms.device).unsqueeze(1)
+    return (steps + uniforms[:1]) / count
+
+
+def multinomial(uniforms: Tensor) -> Tensor:
+    """Return K independent points in [0, 1), (K, B)."""
+    return uniforms
+
+
+def resample(log_weight: Tensor, points: Tensor) -> Tensor:
+    """Return the ancestor of each particle, (K, B), drawn in proportion to weights (K, B).
+
+    An ancestor is the particle in whose share of the unit interval a point (K, B) falls.
+    """
+    shares = torch.softmax(log_weight, dim=0).cumsum(0)
+    ancestors = torch.searchsorted(shares.T.contiguous(), points.T.contiguous(), right=True)
+    return ancestors.T.clamp(max=len(log_weight) - 1)  # the last share may end below 1
+
+
+def fivo(
+    model: SequenceModel,
+    x: Tensor,
+    lengths: Tensor,
+    noise: Tensor,
+    uniforms: Tensor,
+    scheme: Callable[[Tensor], Tensor] = systematic,
+) -> Tensor:
+    """Return the particle filter's estimate of log p(x) of each sequence, (B,), in nats.
+
+    The model's own q proposes; whenever the effective sample size falls below K/2, the mean weight
+    joins the estimate and the particles are drawn anew (Maddison et al. 2017, arXiv 1705.09279,
+    algorithm 1). The estimate of p(x) is unbiased, so that its logarithm is a lower bound in
+    expectation. Not differentiable through the resampling.
+
+    Args:
+        x: (T, B, D), zero past each length. lengths: (B,).
+        noise: standard normal (T, K, B, Z).
+        uniforms: in [0, 1), (T, K, B).
+        scheme: `systematic` or `multinomial`.
+    """
+    count = noise.shape[1]
+    state = model.initial(count, x)
+    log_weight = noise.new_zeros(noise.shape[1:3], dtype=torch.float64)  # (K, B)
+    estimate = log_weight[0]
+    own = torch.arange(count, device=x.device).unsqueeze(1)
+    steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
+    for t, (context, noise_t) in enumerate(steps):
+        state, step = model.propose(context, state, noise_t)
+        terms = model.score(stack_steps([context]), stack_steps([step]))
+        log_weight = log_weight + terms.log_weight[0].double().where(t < lengths, 0.0)
+        poor = (effective_sample_size(log_weight) < count / 2) & (t + 1 < lengths)
+        if poor.any():
+            points = scheme(uniforms[t].double())
+            ancestors = resample(log_weight, points).where(poor, own).unsqueeze(-1)
+            state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
+            estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
+            log_weight = log_weight.where(~poor, 0.0)
+    return estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)

@@ -1,0 +1,100 @@
+"""The particle filter against the Kalman filter, and resampling against its weights."""
+
+import math
+
+import pytest
+import torch
+from conftest import LINEAR, spec
+from reference.kalman import log_likelihood
+
+from repro.data.batches import Batch
+from repro.evaluate import filter_sequences
+from repro.models import build
+from repro.particles import fivo, multinomial, resample, systematic
+
+SCHEMES = [systematic, multinomial]
+
+
+def draws(steps, particles, runs, latent=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    noise = torch.randn(steps, particles, runs, latent, generator=g, dtype=torch.float64)
+    return noise, torch.rand(steps, particles, runs, generator=g, dtype=torch.float64)
+
+
+def untrained(steps, runs, seed=1):
+    """A linear model with a recognition network that knows nothing, one sequence repeated."""
+    torch.manual_seed(seed)
+    model = build(spec("fixed_linear", initial_weights=0.2)).double().eval()
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(steps, 1, 2, generator=g, dtype=torch.float64)
+    exact = log_likelihood(x[:, 0].numpy(), *(torch.tensor(v).numpy() for v in LINEAR.values()))
+    return model, x.expand(-1, runs, -1), torch.full((runs,), steps), exact
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_estimate_of_the_likelihood_is_unbiased(scheme):
+    """E exp(FIVO) = p(x) by the Kalman filter, over many runs on one sequence."""
+    steps, runs, particles = 3, 2000, 200
+    model, x, lengths, exact = untrained(steps, runs)
+    with torch.no_grad():
+        estimates = fivo(model, x, lengths, *draws(steps, particles, runs), scheme)
+    ratios = (estimates - exact).exp()
+    error = ratios.std().item() / math.sqrt(runs)
+    assert error < 0.05 and abs(ratios.mean().item() - 1.0) < 6 * error
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_tighter_than_plain_importance_weights_on_long_sequences(scheme):
+    steps, runs, particles = 60, 100, 30
+    model, x, lengths, exact = untrained(steps, runs)
+    noise, uniforms = draws(steps, particles, runs)
+    with torch.no_grad():
+        filtered = fivo(model, x, lengths, noise, uniforms, scheme)
+        log_weight = model(x, lengths, noise).log_weight.sum(0)
+    plain = torch.logsumexp(log_weight, 0) - math.log(particles)
+    error = math.hypot(filtered.std().item(), plain.std().item()) / math.sqrt(runs)
+    assert filtered.mean() > plain.mean() + 6 * error
+    assert filtered.mean() < exact + 6 * filtered.std() / math.sqrt(runs)
+
+
+def test_with_the_exact_posterior_it_is_the_kalman_likelihood(ragged):
+    options = {"parameters": LINEAR}
+    exact = build(spec("linear_gaussian")._replace(options=options, sizes={}))
+    x, lengths, noise = ragged(samples=8)
+    estimate = fivo(exact, x, lengths, noise, torch.rand(noise.shape[:3]))
+    expected = exact(x, lengths, noise).log_weight.sum(0)[0]
+    torch.testing.assert_close(estimate, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["vrnn", "dmm"])
+def test_without_resampling_it_is_the_importance_weighted_estimate(family, small_model, ragged):
+    """Two particles never fall below an effective size of one."""
+    model = small_model(family)
+    x, lengths, noise = ragged(samples=2)
+    estimate = fivo(model, x, lengths, noise, torch.rand(noise.shape[:3]))
+    log_weight = model(x, lengths, noise).log_weight.sum(0)
+    torch.testing.assert_close(estimate, torch.logsumexp(log_weight, 0) - math.log(2))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_ancestors_are_drawn_in_proportion_to_their_weights(scheme):
+    weights = torch.tensor([0.5, 0.0, 0.2, 0.3])
+    runs = 20_000
+    log_weight = weights.log().unsqueeze(1).expand(4, runs)
+    points = scheme(torch.rand(4, runs, generator=torch.Generator().manual_seed(0)))
+    ancestors = resample(log_weight, points)
+    for k, weight in enumerate(weights.tolist()):
+        count = (ancestors == k).double().sum(0)
+        error = max(count.std().item(), 1e-9) / math.sqrt(runs)
+        assert abs(count.mean().item() - 4 * weight) < 6 * error + 1e-9
+
+
+@pytest.mark.parametrize("family", ["vrnn", "dmm"])
+def test_a_sequences_estimate_does_not_depend_on_its_batch(family, small_model, ragged):
+    model = small_model(family).float()
+    x, lengths, _ = ragged(lengths=(6, 3, 5))
+    x = x.float()
+    together = filter_sequences(model, Batch(x, lengths, [4, 9, 2]), 20, seed=3)
+    for b, (identity, length) in enumerate(zip([4, 9, 2], lengths.tolist(), strict=True)):
+        alone = Batch(x[:length, b : b + 1], lengths[b : b + 1], [identity])
+        torch.testing.assert_close(filter_sequences(model, alone, 20, seed=3)[0], together[b])
