@@ -7,24 +7,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from repro.results import Result, aggregate, error_over_sequences, read_cell
+from repro.comparison import LEVEL, MARGIN, POWER, Comparison, holm
+from repro.results import Result, read_cell
 from repro.tables import cells
 
-THRESHOLD = 3.0  # standard errors
-
 RULE = f"""\
-A cell is **worse** if its new log-likelihood (nats per step of the test part) lies more than
-{THRESHOLD:g} standard errors below the stored one, **better** if as much above, else **ok**. The
-squared standard error is the sum of the squared errors over seeds, new and stored, and of the
-squared Monte Carlo errors of both. Where one side has a single seed, the standard error of the
-difference over test sequences stands in for the seeds. A cell is **not comparable** if its recipe,
-data or number of samples changed, **new** if nothing is stored for it, and **missing** if a stored
-cell of the preset was not run. Only **worse** fails the check."""
+A cell is **worse** if its new log-likelihood (nats per step of the test part) is lower than the
+stored one by more than seeds explain, **better** if it is higher by as much, else **ok**. Two
+t-tests over seeds are made: one of the differences seed by seed, where both sides have the same
+seeds (which sees any change of runs that repeat their bits), one of two samples with a pooled
+variance (for another machine, where they do not). Twice the smaller p-value counts; Holm's
+correction holds the chance of a false alarm in the whole table below {LEVEL:g}. The error of Monte
+Carlo is part of the spread over seeds; test sequences are the same on both sides. *Detectable* is
+the loss that would have been found with probability {POWER:g}. Where both sides have one seed
+nothing says how far trainings spread: the difference must exceed {MARGIN:g} and three standard
+errors over test sequences. A cell is **not comparable** if its recipe, data or number of samples
+changed, **new** if nothing is stored for it, and **missing** if a stored cell of the preset was
+not run. Only **worse** fails the check."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One metric of one cell: new and stored value, their difference and its standard error."""
+    """One metric of one cell: new and stored value, and the loss that could have been found."""
 
     dataset: str
     model: str
@@ -32,7 +36,7 @@ class Verdict:
     verdict: str
     new: float = math.nan
     stored: float = math.nan
-    error: float = math.nan
+    detectable: float = math.nan
     note: str = ""
 
 
@@ -44,11 +48,33 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
         stored: the folder of stored results.
         whole: whether `results` are all of the preset, so that stored cells may be missing.
     """
-    verdicts = []
+    verdicts, tested = [], []
     for cell in cells(results):
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
-        for metric in ("bound", "is"):
-            verdicts.append(_verdict(cell, old, metric))
+        for metric in metrics_of(cell):
+            reason = _changed(cell[0], old[0]) if old else "nothing stored"
+            if reason:
+                verdicts.append(_without_test(cell, old, metric, reason))
+            else:
+                tested.append((len(verdicts), cell, old, metric))
+                verdicts.append(None)
+    tests = [Comparison.of(cell, old, metric) for _, cell, old, metric in tested]
+    worse = holm([test.p_worse for test in tests])
+    better = holm([test.p_better for test in tests])
+    for i, (place, cell, old, metric) in enumerate(tested):
+        outcome = "worse" if worse[i] else "better" if better[i] else "ok"
+        commits = [side[0].environment["commit"] for side in (old, cell)]
+        note = "" if commits[0] == commits[1] else f"code {commits[0][:7]} → {commits[1][:7]}"
+        verdicts[place] = Verdict(
+            cell[0].dataset,
+            cell[0].model,
+            metric,
+            outcome,
+            tests[i].new,
+            tests[i].stored,
+            tests[i].detectable(len(tests)),
+            note,
+        )
     if whole:
         seen = {(r.dataset, r.model) for r in results}
         for folder in sorted((stored / preset).glob("*/*/")):
@@ -58,29 +84,21 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
     return verdicts
 
 
-def _verdict(new: list[Result], old: list[Result], metric: str) -> Verdict:
-    dataset, model = new[0].dataset, new[0].model
-    value = aggregate(new, metric)
-    if not old:
-        return Verdict(dataset, model, metric, "new", new=value.value, note="nothing stored")
-    reference = aggregate(old, metric)
-    reason = _changed(new[0], old[0])
-    if reason:
-        return Verdict(
-            dataset, model, metric, "not comparable", value.value, reference.value, note=reason
-        )
-    over_seeds = math.hypot(value.over_seeds, reference.over_seeds)
-    if math.isnan(over_seeds):
-        averages = [np.mean([r.values(metric) for r in side], axis=0) for side in (new, old)]
-        over_seeds = error_over_sequences(averages[0] - averages[1], new[0].values("length"))
-    error = math.hypot(over_seeds, value.monte_carlo, reference.monte_carlo)
-    difference = value.value - reference.value
-    rounding = 1e-6 * abs(reference.value)  # of stored decimals and of sums
-    limit = max(THRESHOLD * error, rounding)
-    verdict = "worse" if difference < -limit else "better" if difference > limit else "ok"
-    version, stored_version = (r[0].environment["commit"] for r in (new, old))
-    note = "" if version == stored_version else f"code {stored_version[:7]} → {version[:7]}"
-    return Verdict(dataset, model, metric, verdict, value.value, reference.value, error, note)
+def metrics_of(cell: list[Result]) -> tuple[str, ...]:
+    """Return what is compared; without a latent variable bound and estimate are one number."""
+    return ("is",) if cell[0].evaluation["num_samples"] == 1 else ("bound", "is")
+
+
+def _without_test(new: list[Result], old: list[Result], metric: str, reason: str) -> Verdict:
+    return Verdict(
+        new[0].dataset,
+        new[0].model,
+        metric,
+        "not comparable" if old else "new",
+        float(np.mean([r.per_step(metric) for r in new])),
+        float(np.mean([r.per_step(metric) for r in old])) if old else math.nan,
+        note=reason,
+    )
 
 
 def _changed(new: Result, old: Result) -> str:
@@ -103,7 +121,7 @@ def render(verdicts: list[Verdict]) -> str:
             "New": _number(v.new),
             "Stored": _number(v.stored),
             "Difference": _number(v.new - v.stored, signed=True),
-            "Error": _number(v.error),
+            "Detectable": _number(v.detectable),
             "Verdict": v.verdict,
             "Note": v.note,
         }

@@ -36,7 +36,8 @@ ALLOWED = {
     "published": {"results", "tables", "files", "errors"},
     "pictures": {"results", "tables"},
     "figures": {"results", "tables", "files", "pictures"},
-    "check": {"results", "tables"},
+    "comparison": {"results"},
+    "check": {"results", "tables", "comparison"},
     "report": {"errors", "files", "tables"},
     "options": set(),
 }  # fmt: skip
@@ -49,6 +50,7 @@ WITHOUT_TORCH = {
     "published",
     "pictures",
     "figures",
+    "comparison",
     "check",
     "report",
 }

@@ -191,7 +191,14 @@ def test_a_stored_number_better_by_five_errors_fails_and_is_named(stored, metric
     line, failed = summary(found)
     assert failed and f"walk/dmm ({metric} " in line and "rnn" not in line
     assert [v.verdict for v in found].count("worse") == 1
-    assert "standard errors below" in render(found)
+    assert "Holm's correction" in render(found)
+
+
+def test_a_model_without_latent_variables_is_compared_once(tmp_path):
+    cell = [result(s, evaluation={"num_samples": 1, "curve": []}) for s in range(3)]
+    for r in cell:
+        write(r, result_path(tmp_path, "test", "walk", "dmm", r.seed))
+    assert [v.metric for v in compare(cell, tmp_path, "test", True)] == ["is"]
 
 
 def test_a_better_cell_is_said_to_be_better(stored):
