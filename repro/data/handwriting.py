@@ -9,6 +9,7 @@ import numpy as np
 
 from repro.errors import DataError
 
+FORM = r"[a-z]\d\d-\d+[a-z]?"  # a form's name in IAM-OnDB's lists, such as a01-000u
 LATTICE = 0.785454  # distance of neighbouring coordinates in Omniglot's drawings (a screen pixel)
 
 
@@ -59,7 +60,9 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
         if not found:
             raise DataError(f"iam_ondb: there is no {name} below {folder}.")
         lines: list[Path] = []
-        for form in found[0].read_text().split():
+        for form in found[0].read_text(errors="replace").split():
+            if not re.fullmatch(FORM, form):
+                raise DataError(f"iam_ondb: {found[0]} is no list of forms: it has {form[:40]!r}.")
             place = folder / "lineStrokes" / form[:3] / re.sub(r"\D+$", "", form)
             written = sorted(place.glob(f"{form}-*.xml"))
             if not written:
@@ -101,13 +104,16 @@ def _at_equal_times(stroke: np.ndarray, interval: float) -> np.ndarray:
 
 def _parse_iam(path: Path) -> list[np.ndarray]:
     try:
-        root = ElementTree.parse(path).getroot()
+        text = path.read_bytes()
+        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+            raise ValueError("it declares entities, which no stroke file does")
+        root = ElementTree.fromstring(text)
         strokes = [
             [[float(point.attrib["x"]), float(point.attrib["y"])] for point in stroke.iter("Point")]
             for stroke in root.iter("Stroke")
         ]
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(f"iam_ondb: {path} is damaged ({error}).") from None
-    if sum(map(len, strokes)) < 2:
-        raise DataError(f"iam_ondb: {path} holds no strokes.")
+    if sum(map(len, strokes)) < 2 or not np.isfinite(np.concatenate(strokes or [[]])).all():
+        raise DataError(f"iam_ondb: {path} holds no strokes, or points that are no numbers.")
     return [np.array(stroke) for stroke in strokes if stroke]

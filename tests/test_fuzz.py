@@ -1,0 +1,169 @@
+"""Hostile and damaged input: whatever the bytes, nothing but the project's own errors comes out."""
+
+import copy
+import json
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_handwriting import LISTS, SQUARE, corpus, line_of
+from test_results import result
+
+from repro import config as configuration
+from repro.data import sequences
+from repro.data.handwriting import read_iam_ondb
+from repro.data.speech import read_timit
+from repro.errors import DataError, ReproError
+from repro.results import read, write
+
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes cut, flipped, repeated or replaced."""
+    data = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        if not data:
+            break
+        at = draw(st.integers(0, len(data) - 1))
+        kind = draw(st.sampled_from(["cut", "flip", "insert", "remove"]))
+        if kind == "cut":
+            del data[at:]
+        elif kind == "flip":
+            data[at] ^= 1 << draw(st.integers(0, 7))
+        elif kind == "insert":
+            data[at:at] = draw(st.binary(max_size=20))
+        else:
+            del data[at : at + draw(st.integers(1, 30))]
+    return bytes(data)
+
+
+def survives(function, *arguments):
+    with suppress(ReproError):
+        return function(*arguments)
+
+
+@FUZZ
+@given(content=damaged(line_of(SQUARE).encode()))
+def test_stroke_files(content, tmp_path):
+    corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
+    for path in tmp_path.rglob("*.xml"):
+        path.write_bytes(content)
+    parts = survives(read_iam_ondb, {"iam_ondb": tmp_path}, {"lists": LISTS})
+    if parts:
+        assert all(np.isfinite(line).all() for lines in parts.values() for line in lines)
+
+
+@FUZZ
+@given(content=damaged(b"a01-000u\na01-000x\n") | st.binary(max_size=60))
+def test_lists_of_forms(content, tmp_path):
+    corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
+    (tmp_path / "lists" / "trainset.txt").write_bytes(content)
+    survives(read_iam_ondb, {"iam_ondb": tmp_path}, {"lists": LISTS})
+
+
+def test_entities_are_not_expanded(tmp_path):
+    corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
+    laughs = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+    for path in tmp_path.rglob("*.xml"):
+        path.write_text(laughs + line_of(SQUARE).partition("?>")[2])
+    with pytest.raises(DataError, match="declares entities"):
+        read_iam_ondb({"iam_ondb": tmp_path}, {"lists": LISTS})
+
+
+def test_a_form_cannot_name_a_file_elsewhere(tmp_path):
+    corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
+    (tmp_path / "lists" / "trainset.txt").write_text("../../secret\n")
+    with pytest.raises(DataError, match="is no list of forms"):
+        read_iam_ondb({"iam_ondb": tmp_path}, {"lists": LISTS})
+
+
+@pytest.fixture(scope="module")
+def sphere(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sphere") / "a.wav"
+    samples = np.random.default_rng(0).integers(-99, 99, 500).astype(np.int16)
+    soundfile.write(path, samples, 16000, subtype="PCM_16", format="NIST")
+    return path.read_bytes()
+
+
+@FUZZ
+@given(data=st.data())
+def test_recordings(data, sphere, tmp_path):
+    for part in ("TRAIN", "TEST"):
+        for i in range(2):
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / f"{i}.WAV").write_bytes(sphere)
+    (tmp_path / "TRAIN" / "0.WAV").write_bytes(data.draw(damaged(sphere)))
+    options = {"sample_rate_hz": 16000, "frame": 200, "valid_sequences": 1, "split_seed": 0}
+    survives(read_timit, {"timit": tmp_path}, options)
+
+
+@FUZZ
+@given(data=st.data())
+def test_prepared_data(data, tmp_path):
+    path = tmp_path / "walk" / "sequences.safetensors"
+    parts = {part: [np.ones((3, 2)), np.zeros((2, 2))] for part in sequences.PARTS}
+    sequences.save(parts, "walk", {"kind": "binary", "normalise": "none"}, path)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    survives(sequences.load, path, ("train", "test"))
+
+
+@FUZZ
+@given(data=st.data())
+def test_results(data, tmp_path):
+    write(result(), tmp_path / "r.json")
+    (tmp_path / "r.json").write_bytes(data.draw(damaged((tmp_path / "r.json").read_bytes())))
+    survives(read, tmp_path / "r.json")
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+MERGED: dict = {}
+for name in ("datasets", "models", "smoke"):
+    content = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    MERGED = configuration.merge(MERGED, content)
+
+
+def places(node, path=()):
+    """Every place in nested dictionaries and lists."""
+    keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    for key in keys:
+        yield (*path, key)
+        yield from places(node[key], (*path, key))
+
+
+@settings(FUZZ, max_examples=400)
+@given(path=st.sampled_from(list(places(MERGED))), value=ODD)
+def test_configurations(path, value, monkeypatch):
+    """A value anywhere in a preset replaced by anything."""
+    monkeypatch.chdir(ROOT)
+    config = copy.deepcopy(MERGED)
+    *parents, last = path
+    place = config
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    survives(configuration.check, config)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", json.dumps({"schema": 1})])
+def test_results_of_another_shape(text, tmp_path):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(DataError):
+        read(tmp_path / "r.json")
