@@ -23,7 +23,8 @@ the loss that would have been found with probability {POWER:g}. Where both sides
 nothing says how far trainings spread: the difference must exceed {MARGIN:g} and three standard
 errors over test sequences. A cell is **not comparable** if its recipe, data or number of samples
 changed, **new** if nothing is stored for it, and **missing** if a stored cell of the preset was
-not run. Only **worse** fails the check."""
+not run. Only **worse** fails the check; a training that diverged where the stored one did not is
+worse."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
         for metric in metrics_of(cell):
             reason = _changed(cell[0], old[0]) if old else "nothing stored"
-            if reason:
-                verdicts.append(_without_test(cell, old, metric, reason))
+            lost = _diverged(cell)
+            if old and not reason and lost and not _diverged(old):
+                note = f"seed {', '.join(map(str, lost))} diverged"
+                verdicts.append(_without_test(cell, old, metric, "worse", note))
+            elif reason:
+                verdict = "not comparable" if old else "new"
+                verdicts.append(_without_test(cell, old, metric, verdict, reason))
             else:
                 tested.append((len(verdicts), cell, old, metric))
                 verdicts.append(None)
@@ -89,15 +95,21 @@ def metrics_of(cell: list[Result]) -> tuple[str, ...]:
     return ("is",) if cell[0].evaluation["num_samples"] == 1 else ("bound", "is")
 
 
-def _without_test(new: list[Result], old: list[Result], metric: str, reason: str) -> Verdict:
+def _diverged(cell: list[Result]) -> list[int]:
+    return [r.seed for r in cell if "diverged" in r.training]
+
+
+def _without_test(
+    new: list[Result], old: list[Result], metric: str, verdict: str, note: str
+) -> Verdict:
     return Verdict(
         new[0].dataset,
         new[0].model,
         metric,
-        "not comparable" if old else "new",
+        verdict,
         float(np.mean([r.per_step(metric) for r in new])),
         float(np.mean([r.per_step(metric) for r in old])) if old else math.nan,
-        note=reason,
+        note=note,
     )
 
 

@@ -55,7 +55,10 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
     if "squared_error" in first.per_sequence:
         errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
         row["rmse"] = float(np.mean(errors))
-    if "particles" in first.evaluation:
+    diverged = sum("diverged" in r.training for r in cell)
+    if diverged:
+        row["diverged"] = diverged
+    if all("particles" in r.evaluation for r in cell):
         values = [r.per_step("fivo") for r in cell]
         row["fivo_per_step"] = float(np.mean(values))
         row["fivo_error_over_seeds"] = standard_error(values)
@@ -100,7 +103,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
         doubtful = not exact and row["effective_sample_size"] < UNRELIABLE_SIZE
         rows.append(
             {
-                "Model": row["title"],
+                "Model": row["title"] + (" ‡" if row.get("diverged", 0) > 0 else ""),
                 "Bound": with_error(row["bound_per_step"], row["bound_error_over_seeds"]),
                 "IS": with_error(row["is_per_step"], row["is_error_over_seeds"])
                 + (" †" if doubtful else ""),
@@ -179,6 +182,11 @@ def _remarks(results: list[Result]) -> str:
         remarks += (
             "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z "
             "that the data were drawn with. "
+        )
+    lost = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
+    if lost:
+        remarks += (
+            f"‡ trainings that diverged ({'; '.join(lost)}) count with the best weights before. "
         )
     particles = {r.evaluation["particles"] for r in results if "particles" in r.evaluation}
     if particles:

@@ -40,7 +40,8 @@ def train(
 
     Initial weights, batch order, noise and dropout have streams of their own, all derived from
     `seed`. State is saved at every validation under `folder`/state, and a run that was stopped
-    goes on from there to the same bits.
+    goes on from there to the same bits. A loss or gradient that is not finite ends the training at
+    once: it is an outcome, not a failure, that the checkpoint says under "diverged".
 
     Args:
         recipe: the frozen configuration (`config.resolve`).
@@ -48,7 +49,6 @@ def train(
         folder: gets checkpoint.safetensors and history.jsonl.
     Raises:
         DataError: the data are missing or damaged.
-        NumericalError: loss or gradient is not finite; names the update and the last good state.
         ReproError: another process is training this run.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,7 @@ class _Run:
         self.best_weights = _copy(self.model)
         self.history: list[dict] = []
         self.seconds = self.cpu_seconds = 0.0
+        self.diverged = ""
         self.state_file = folder / "state" / "last.pt"
 
     def to_the_end(self, wandb: str) -> Path:
@@ -106,7 +107,12 @@ class _Run:
                 monitor.epoch(self.history[-1])
             while self.epoch < self.settings["max_epochs"] and not self._out_of_patience():
                 wall, cpu = time.perf_counter(), time.process_time()
-                row = self._one_epoch()
+                try:
+                    row = self._one_epoch()
+                except NumericalError as error:
+                    self.diverged = str(error)
+                    monitor.note(f"diverged: {error}")
+                    break
                 last = self.epoch == self.settings["max_epochs"]
                 validates = self.epoch % self.settings["validate_every"] == 0 or last
                 if validates:
@@ -153,15 +159,11 @@ class _Run:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             what = "loss" if not math.isfinite(loss.item()) else "gradient"
-            saved = (
-                f"the last good state is {self.state_file}"
-                if self.state_file.exists()
-                else "no state was saved before"
-            )
             raise NumericalError(
                 f"the {what} of {self.recipe['model']['name']} on {self.data.name}, "
                 f"seed {self.seed}, is not finite at update {self.updates} "
-                f"(epoch {self.epoch + 1}); {saved}. Lower learning_rate or clip_norm."
+                f"(epoch {self.epoch + 1}); the weights of epoch "
+                f"{self.best_epoch}, the best before, are kept. Lower learning_rate or clip_norm."
             )
         self.optimizer.step()
         self.updates += 1
@@ -230,6 +232,7 @@ class _Run:
                 "best_validation_bound": self.best_bound,
                 "untrained_validation_bound": self.history[0]["valid_bound"],
                 "parameters": sum(p.numel() for p in self.model.parameters()),
+                **({"diverged": self.diverged} if self.diverged else {}),
                 **({"learned": self.model.watched} if self.model.watched else {}),
             },
             environment=environment(self.device.type, torch.get_num_threads()),

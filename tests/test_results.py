@@ -224,6 +224,16 @@ def test_changed_runs_are_not_comparable(stored, changes, note):
     assert {(v.verdict, v.note) for v in found} == {("not comparable", note)}
 
 
+def test_a_diverged_training_is_marked_and_worse_where_the_stored_one_was_not(stored, tmp_path):
+    lost = {**result().training, "diverged": "the loss is not finite at update 6"}
+    new = [result(seed, training=lost if seed == 1 else result().training) for seed in range(3)]
+    found = compare(new, stored, "test", False)
+    assert {(v.verdict, v.note) for v in found} == {("worse", "seed 1 diverged")}
+    (markdown, *_) = write_tables(new, tmp_path / "tables")
+    text = markdown.read_text()
+    assert "| DMM ‡" in text and "diverged (DMM, seed 1)" in text
+
+
 def test_new_and_missing_cells_are_said(stored):
     found = verdicts([result(s, model="vrnn") for s in range(3)], stored)
     assert found == {
