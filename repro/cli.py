@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from repro import config as configuration
-from repro.errors import ConfigError, ReproError
+from repro.errors import ReproError
+from repro.gather import dataset_entry, read_results
 from repro.options import (
     Corpora,
     Dataset,
@@ -36,16 +37,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-def dataset_entry(name: str, config: Path | None) -> dict:
-    """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
-    if config is not None:
-        return configuration.read_yaml(config)
-    entries = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")["datasets"]
-    if name not in entries:
-        raise ConfigError(configuration.unknown("data set", name, entries, "datasets.yaml"))
-    return entries[name]
 
 
 @app.command()
@@ -289,6 +280,24 @@ def report(preset: Preset = "starter", out: Out = None) -> None:
 
 
 @app.command()
+def bench(
+    quick: Annotated[bool, typer.Option(help="Three repeats instead of seven.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
+
+    Example: repro bench --quick
+    """
+    from repro.bench.run import run
+    from repro.bench.table import as_table, caption
+    from repro.tables import as_markdown
+
+    path = RUNS / "bench" / f"threads{threads}.json"
+    record = run(quick, threads, path)
+    print(f"{as_markdown(as_table(record))}\n\n{caption(record)}\n{path}")
+
+
+@app.command()
 def accept(preset: Preset = "starter") -> None:
     """Store the new Results of a preset as the ones to compare with; nothing else writes results/.
 
@@ -301,22 +310,6 @@ def accept(preset: Preset = "starter") -> None:
         path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
         write(result, path)
     print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
-
-
-def read_results(paths: list[Path] | None, root: Path, preset: str) -> list:
-    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml."""
-    from repro.results import read
-
-    paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
-    if not paths:
-        raise ConfigError(
-            f"no results under {root / preset}: run `snakemake --cores 8 all` "
-            f"(or `repro evaluate --preset {preset} …`) first."
-        )
-    order = list(configuration.read_yaml(configuration.CONFIG / "models.yaml")["models"])
-    results = [read(path) for path in paths]
-    rank = {name: i for i, name in enumerate(order)}
-    return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
 
 
 def main() -> None:

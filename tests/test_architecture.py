@@ -40,6 +40,9 @@ ALLOWED = {
     "check": {"results", "tables", "comparison"},
     "report": {"errors", "files", "tables"},
     "options": set(),
+    "gather": {"config", "errors", "results"},
+    "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
+              "provenance"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors",

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 
 COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "listen", "tables",
-            "paper-tables", "figures", "check", "report", "accept"]  # fmt: skip
+            "paper-tables", "figures", "check", "report", "bench", "accept"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

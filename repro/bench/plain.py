@@ -1,0 +1,60 @@
+"""The same models step by step, as one writes them first: nothing outside the time loop."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from repro.models.base import SequenceModel, Terms, masked, stack_steps
+from repro.models.dmm import DMM, Context
+from repro.nn.recurrent import DirectedLSTM
+
+
+def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
+    """Return what `model(x, lengths, noise)` returns, every layer called once a step.
+
+    For filtering models a step is a sequence of length one with the state carried; for the DMM
+    (with structured inference) the recognition network runs step by step first, then transition
+    and emission do.
+    """
+    if isinstance(model, DMM):
+        return _plain_dmm(model, x, lengths, noise)
+    state, terms = None, []
+    for t in range(len(x)):
+        here = torch.ones_like(lengths)
+        step, state = model.advance(x[t : t + 1], here, noise[t : t + 1], state)
+        terms.append(step)
+    return masked(_join(terms), lengths)
+
+
+def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
+    network = model.inference
+    directions = [_hidden_states(lstm, network.embedding, x, lengths) for lstm in network.lstms]
+    state, previous_x, terms = model.initial(noise.shape[1], x), torch.zeros_like(x[0]), []
+    for t in range(len(x)):
+        hidden = [F.dropout(states[t], network.dropout, network.training) for states in directions]
+        share = network.posterior.linear(network.share * torch.stack(hidden).sum(0))
+        is_first = x.new_full((*x.shape[1:2], 1), float(t == 0))
+        context = Context(x[t][None], previous_x[None], share[None], is_first[None])
+        state, step = model.propose(context, state, noise[t])
+        terms.append(model.score(stack_steps([context]), stack_steps([step])))
+        previous_x = x[t]
+    return masked(_join(terms), lengths)
+
+
+def _hidden_states(
+    directed: DirectedLSTM, embedding: torch.nn.Linear, x: Tensor, lengths: Tensor
+) -> list[Tensor]:
+    hidden = x.new_zeros(1, x.shape[1], directed.lstm.hidden_size)
+    start = (hidden, hidden + directed.initial_cell)
+    state, states = start, [hidden[0]] * len(x)
+    order = range(len(x))
+    for t in reversed(order) if directed.backward_in_time else order:
+        _, after = directed.lstm(F.relu(embedding(x[t : t + 1])), state)
+        inside = (t < lengths).unsqueeze(-1)  # padding never reaches a real step
+        state = tuple(new.where(inside, old) for new, old in zip(after, state, strict=True))
+        states[t] = state[0][0]
+    return states
+
+
+def _join(terms: list[Terms]) -> Terms:
+    return Terms(*(torch.cat(field) for field in zip(*terms, strict=True)))

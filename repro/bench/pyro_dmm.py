@@ -1,0 +1,60 @@
+"""The same DMM under Pyro's SVI, for the comparison of speed; needs the extra `bench`."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import ClippedAdam
+from torch import Tensor, nn
+
+from repro.models.dmm import DMM
+
+
+class PyroDMM(nn.Module):
+    """Model and guide that read the weights of a DMM with structured inference.
+
+    As Pyro users write it: a loop over steps with a sample statement each, masked by length; the
+    recognition LSTM in one call.
+    """
+
+    def __init__(self, dmm: DMM) -> None:
+        super().__init__()
+        self.dmm = dmm
+
+    def model(self, x: Tensor, lengths: Tensor) -> None:
+        """p(x, z)."""
+        pyro.module("dmm", self)
+        with pyro.plate("sequences", x.shape[1]):
+            z = x.new_zeros(x.shape[1], self.dmm.latent)
+            for t in range(len(x)):
+                with pyro.poutine.mask(mask=t < lengths):
+                    if t == 0:
+                        mean, std = torch.zeros_like(z), torch.ones_like(z)
+                    else:
+                        mean, std = self.dmm.transition(z, z)
+                    z = pyro.sample(f"z_{t}", dist.Normal(mean, std).to_event(1))
+                    logits = self.dmm.head(self.dmm.emission(z))
+                    emission = dist.Bernoulli(logits=logits).to_event(1)
+                    pyro.sample(f"x_{t}", emission, obs=x[t])
+
+    def guide(self, x: Tensor, lengths: Tensor) -> None:
+        """q(z | x), step by step from z_0 = 0."""
+        pyro.module("dmm", self)
+        network = self.dmm.inference
+        (hidden,) = network.directions(x, lengths)
+        with pyro.plate("sequences", x.shape[1]):
+            z = x.new_zeros(x.shape[1], self.dmm.latent)
+            for t in range(len(x)):
+                with pyro.poutine.mask(mask=t < lengths):
+                    combined = network.share * (torch.tanh(network.from_latent(z)) + hidden[t])
+                    mean, std = network.posterior(combined)
+                    z = pyro.sample(f"z_{t}", dist.Normal(mean, std).to_event(1))
+
+
+def svi_step(dmm: DMM, x: Tensor, lengths: Tensor):
+    """Return a function that makes one SVI step on a batch and returns its loss."""
+    pyro.clear_param_store()
+    wrapped = PyroDMM(dmm)
+    optimizer = ClippedAdam({"lr": 8e-4, "clip_norm": 1.0})
+    svi = SVI(wrapped.model, wrapped.guide, optimizer, Trace_ELBO())
+    return lambda: svi.step(x, lengths)

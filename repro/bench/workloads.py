@@ -1,0 +1,110 @@
+"""What is timed: models and batches in the shapes of real data, with synthetic values."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from repro.data.batches import Batch
+from repro.models import build
+from repro.models.base import ModelSpec, SequenceModel
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and one batch of it.
+
+    Attributes:
+        name: for the table.
+        family, head, sizes: of the model.
+        lengths: shortest and longest sequence, drawn uniformly; batch: how many; dim: D.
+        similar: whether the batch holds neighbours in length out of twelve batches.
+    """
+
+    name: str
+    family: str
+    head: str
+    sizes: dict
+    lengths: tuple[int, int]
+    batch: int
+    dim: int
+    similar: bool = False
+
+
+def _vrnn(hidden: int, latent: int, layers: int = 1, components: int = 20) -> dict:
+    widths = [hidden] * layers
+    names = ("features_x", "features_z", "encoder", "prior", "decoder")
+    return {
+        "latent": latent,
+        "hidden": hidden,
+        "components": components,
+        "initial_weights": 0.08,
+        **dict.fromkeys(names, widths),
+    }
+
+
+DMM = {
+    "latent": 100,
+    "transition": 200,
+    "emission": 100,
+    "embedding": 400,
+    "inference_network": "st-r",
+    "inference_hidden": 400,
+    "forget_bias": -5.0,
+    "initial_cell": 1.0,
+    "dropout": 0.0,
+    "initial_weights": 0.1,
+}
+RNN = {
+    "features": [500],
+    "hidden": 500,
+    "decoder": [500],
+    "components": 20,
+    "initial_weights": 0.08,
+}
+
+# JSB Chorales: 25 to 129 steps, 60 on average; Nottingham: 254; handwriting: about 600; speech:
+# half a second in frames of 200 samples.
+WORKLOADS = [
+    Workload("DMM, JSB, random batches", "dmm", "bernoulli", DMM, (25, 95), 20, 88),
+    Workload("DMM, JSB, similar lengths", "dmm", "bernoulli", DMM, (25, 95), 20, 88, similar=True),
+    Workload("DMM, Nottingham", "dmm", "bernoulli", DMM, (180, 320), 20, 88),
+    Workload("VRNN 100, music", "vrnn", "bernoulli", _vrnn(100, 16), (60, 60), 20, 88),
+    Workload("VRNN 500, music", "vrnn", "bernoulli", _vrnn(500, 100), (60, 60), 20, 88),
+    Workload(
+        "VRNN 500, handwriting", "vrnn", "bivariate_mixture", _vrnn(500, 50), (600, 600), 20, 3
+    ),
+    Workload("VRNN 500, speech", "vrnn", "gaussian", _vrnn(500, 200), (40, 40), 128, 200),
+    Workload("RNN-GMM 500, handwriting", "rnn", "bivariate_mixture", RNN, (600, 600), 20, 3),
+]
+
+
+def make(workload: Workload, seed: int = 0) -> tuple[SequenceModel, Batch, Tensor]:
+    """Return a model, a batch and the noise of one sample, (T, 1, B, Z)."""
+    torch.manual_seed(seed)
+    dim = workload.dim
+    spec = ModelSpec(
+        workload.name,
+        workload.family,
+        workload.head,
+        workload.sizes,
+        dim,
+        [0.0] * dim,
+        [1.0] * dim,
+        {},
+    )
+    model = build(spec)
+    low, high = workload.lengths
+    lengths = torch.randint(low, high + 1, (12 * workload.batch,))
+    lengths = lengths.sort().values if workload.similar else lengths
+    first = 6 * workload.batch if workload.similar else 0  # the batch in the middle
+    lengths = lengths[first : first + workload.batch]
+    x = torch.randn(int(lengths.max()), workload.batch, dim)
+    if workload.head == "bernoulli":
+        x = (x > 1.7).float()  # about four keys of 88
+    if workload.head.startswith("bivariate"):
+        x[..., 0] = (x[..., 0] > 1.5).float()
+    inside = torch.arange(len(x)).unsqueeze(1) < lengths
+    x = x.where(inside.unsqueeze(-1), 0.0)
+    noise = torch.randn(len(x), 1, workload.batch, model.latent)
+    return model, Batch(x, lengths, list(range(workload.batch))), noise

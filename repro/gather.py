@@ -1,0 +1,31 @@
+"""What the arguments of a command stand for: an entry of the configuration, some Results."""
+
+from pathlib import Path
+
+from repro import config as configuration
+from repro.errors import ConfigError
+from repro.results import Result, read
+
+
+def dataset_entry(name: str, config: Path | None) -> dict:
+    """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
+    if config is not None:
+        return configuration.read_yaml(config)
+    entries = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")["datasets"]
+    if name not in entries:
+        raise ConfigError(configuration.unknown("data set", name, entries, "datasets.yaml"))
+    return entries[name]
+
+
+def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
+    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml."""
+    paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
+    if not paths:
+        raise ConfigError(
+            f"no results under {root / preset}: run `snakemake --cores 8 all` "
+            f"(or `repro evaluate --preset {preset} …`) first."
+        )
+    order = list(configuration.read_yaml(configuration.CONFIG / "models.yaml")["models"])
+    results = [read(path) for path in paths]
+    rank = {name: i for i, name in enumerate(order)}
+    return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))

@@ -1,0 +1,78 @@
+"""The benchmark times what is equal, and counts what is there."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from repro.bench.plain import plain_terms
+from repro.bench.run import _operations, interleaved, train_timings
+from repro.bench.workloads import WORKLOADS, make
+
+SMALL = [
+    dataclasses.replace(w, lengths=(3, 7), batch=4) for w in WORKLOADS if "speech" not in w.name
+]
+
+
+@pytest.mark.parametrize("workload", SMALL, ids=lambda w: w.name)
+def test_plain_implementation_equals_the_fast_one_in_values_and_gradients(workload):
+    model, batch, noise = make(workload)
+    results = []
+    for terms in (model(batch.x, batch.lengths, noise),
+                  plain_terms(model, batch.x, batch.lengths, noise)):  # fmt: skip
+        model.zero_grad()
+        elbo = (terms.log_likelihood - terms.kl).sum(0)
+        elbo.sum().backward()
+        results.append((elbo.detach(), [p.grad.clone() for p in model.parameters()]))
+    (ours, our_gradients), (plain, plain_gradients) = results
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-3)
+    for a, b in zip(our_gradients, plain_gradients, strict=True):
+        assert (a - b).norm() <= 1e-4 * (b.norm() + 1.0)
+
+
+def test_pyros_loss_is_the_elbo_of_the_same_draw():
+    """Pyro draws its own noise: its mean loss over many is ours, by the standard error."""
+    pytest.importorskip("pyro")
+    import pyro
+    from pyro.infer import Trace_ELBO
+
+    from repro.bench.pyro_dmm import PyroDMM
+
+    workload = dataclasses.replace(WORKLOADS[0], lengths=(3, 6), batch=3)
+    model, batch, _ = make(workload)
+    wrapped, draws = PyroDMM(model), 200
+    pyro.set_rng_seed(0)
+    losses = torch.tensor(
+        [
+            Trace_ELBO().loss(wrapped.model, wrapped.guide, batch.x, batch.lengths)
+            for _ in range(draws)
+        ]
+    )
+    noise = torch.randn(len(batch.x), draws, 3, model.latent)
+    with torch.no_grad():
+        elbos = model(batch.x, batch.lengths, noise).log_weight.sum(0).sum(-1)
+    error = (losses.var() / draws + elbos.var() / draws).sqrt()
+    assert (losses.mean() + elbos.mean()).abs() < 6 * error
+
+
+def test_operations_of_an_lstm_are_those_on_paper():
+    """RNN-GMM: forward and two products backward of every matrix, for valid steps only."""
+    workload = dataclasses.replace(WORKLOADS[-1], lengths=(8, 12), batch=3)
+    model, batch, _ = make(workload)
+    matrices = sum(p.numel() for name, p in model.named_parameters() if "weight" in name)
+    expected = 6 * matrices * int(batch.lengths.sum())
+    # The first layer needs no gradient of x, and h_0 = 0 enters as a product too.
+    assert _operations(workload) == pytest.approx(expected, rel=0.05)
+
+
+def test_implementations_take_turns():
+    order = []
+    times = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == list("ababab") and {k: len(v) for k, v in times.items()} == {"a": 2, "b": 2}
+
+
+def test_a_workload_has_ours_and_its_peers():
+    workload = dataclasses.replace(SMALL[3], batch=2)
+    found = train_timings(workload, rate=1e10, repeats=2)
+    assert [t.what for t in found] == ["ours", "plain, step by step"]
+    assert found[0].ratio == 1.0 and all(t.milliseconds > 0 for t in found)
