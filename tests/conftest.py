@@ -91,6 +91,13 @@ def families() -> list[str]:
     return [file.stem for file in files if file.stem not in others]
 
 
+CASES_OF_LOOPS = [
+    (family, "gaussian", sizes)
+    for family in families()
+    for sizes in VARIANTS.get(family, {"": {}}).values()
+]
+
+
 @pytest.fixture
 def small_model():
     """Build a small float64 model: small_model(family, head, dim=…, **sizes)."""

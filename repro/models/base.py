@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.nn.gaussian import Gaussian, kl
+from repro.nn.linear import one_loop
 
 
 class ModelSpec(NamedTuple):
@@ -151,9 +152,10 @@ class SequenceModel(nn.Module):
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
             steps = []
-            for context_t, noise_t in zip(unbind_steps(part), part_noise.unbind(), strict=True):
-                state, step = self.propose(context_t, state, noise_t)
-                steps.append(step)
+            with one_loop(self):
+                for context_t, noise_t in zip(unbind_steps(part), part_noise.unbind(), strict=True):
+                    state, step = self.propose(context_t, state, noise_t)
+                    steps.append(step)
             yield part, stack_steps(steps), state
 
 

@@ -12,6 +12,7 @@ from repro.nn.gaussian import Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
 from repro.nn.init import initialise
+from repro.nn.linear import Linear
 from repro.nn.mlp import MLP
 
 
@@ -25,12 +26,12 @@ class GatedTransition(nn.Module):
 
     def __init__(self, latent: int, extra: int, hidden: int) -> None:
         super().__init__()
-        self.gate_hidden = nn.Linear(latent + extra, hidden)
-        self.gate = nn.Linear(hidden, latent)
-        self.proposed_hidden = nn.Linear(latent + extra, hidden)
-        self.proposed = nn.Linear(hidden, latent)
-        self.linear_mean = nn.Linear(latent, latent)
-        self.variance = nn.Linear(latent, latent)
+        self.gate_hidden = Linear(latent + extra, hidden)
+        self.gate = Linear(hidden, latent)
+        self.proposed_hidden = Linear(latent + extra, hidden)
+        self.proposed = Linear(hidden, latent)
+        self.linear_mean = Linear(latent, latent)
+        self.variance = Linear(latent, latent)
 
     def initialise(self) -> None:
         """Start the linear mean as the identity."""

@@ -10,6 +10,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
+from repro.nn.linear import Linear
 from repro.nn.mlp import MLP
 from repro.nn.recurrent import RecurrentLinear, lstm_step
 
@@ -57,12 +58,12 @@ class VRNN(SequenceModel):
         self.latent, hidden, encoder = sizes["latent"], sizes["hidden"], sizes["encoder"]
         self.features_x = MLP(spec.dim, sizes["features_x"])
         self.features_z = MLP(self.latent, sizes["features_z"])
-        self.encoder_x = nn.Linear(self.features_x.width, encoder[0])
-        self.encoder_h = nn.Linear(hidden, encoder[0], bias=False)
+        self.encoder_x = Linear(self.features_x.width, encoder[0])
+        self.encoder_h = Linear(hidden, encoder[0], bias=False)
         self.encoder = MLP(encoder[0], encoder[1:])
         self.posterior = GaussianLayer(encoder[-1], self.latent)
-        self.cell_x = nn.Linear(self.features_x.width, 4 * hidden)
-        self.cell_z = nn.Linear(self.features_z.width, 4 * hidden, bias=False)
+        self.cell_x = Linear(self.features_x.width, 4 * hidden)
+        self.cell_z = Linear(self.features_z.width, 4 * hidden, bias=False)
         self.cell_h = RecurrentLinear(hidden, gates=4)
         self.prior = (
             nn.Sequential(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.linear import Linear
 
 ROWS = 4096  # frames in one pass; bounds memory
 
@@ -20,9 +21,9 @@ class AutoregressiveHead(nn.Module):
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
         super().__init__()
         self.dim = dim
-        self.start = nn.Linear(in_features, 2 * hidden)
+        self.start = Linear(in_features, 2 * hidden)
         self.lstm = nn.LSTM(1, hidden)
-        self.direct = nn.Linear(in_features, 2, bias=False)
+        self.direct = Linear(in_features, 2, bias=False)
         self.layer = GaussianLayer(hidden, 1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn.linear import Linear
+
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -62,7 +64,7 @@ class GaussianLayer(nn.Module):
 
     def __init__(self, in_features: int, size: int, variance: bool = False) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, 2 * size)
+        self.linear = Linear(in_features, 2 * size)
         self.size = size
         self.variance = variance
 

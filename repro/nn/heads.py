@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from repro.nn.autoregressive import AutoregressiveHead
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.linear import Linear
 from repro.nn.strokes import StrokeHead
 
 
@@ -14,7 +15,7 @@ class BernoulliHead(nn.Module):
 
     def __init__(self, in_features: int, dim: int) -> None:
         super().__init__()
-        self.logits = nn.Linear(in_features, dim)
+        self.logits = Linear(in_features, dim)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (..., H) to logits (..., D)."""
@@ -54,7 +55,7 @@ class GaussianMixtureHead(nn.Module):
 
     def __init__(self, in_features: int, dim: int, components: int) -> None:
         super().__init__()
-        self.weights = nn.Linear(in_features, components)
+        self.weights = Linear(in_features, components)
         self.layer = GaussianLayer(in_features, components * dim)
         self.shape = (components, dim)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
+from repro.nn.linear import Linear
 from repro.nn.recurrent import DirectedLSTM
 
 FORWARD, BACKWARD = False, True
@@ -26,7 +27,7 @@ class RecognitionNetwork(nn.Module):
 
     def __init__(self, dim: int, sizes: dict) -> None:
         super().__init__()
-        self.embedding = nn.Linear(dim, sizes["embedding"])
+        self.embedding = Linear(dim, sizes["embedding"])
         self.lstms = nn.ModuleList(
             DirectedLSTM(
                 sizes["embedding"], sizes["inference_hidden"], backward, sizes["initial_cell"]
@@ -61,7 +62,7 @@ class StructuredInference(RecognitionNetwork):
 
     def __init__(self, dim: int, latent: int, sizes: dict) -> None:
         super().__init__(dim, sizes)
-        self.from_latent = nn.Linear(latent, sizes["inference_hidden"])
+        self.from_latent = Linear(latent, sizes["inference_hidden"])
         self.posterior = GaussianLayer(sizes["inference_hidden"], latent, variance=True)
         self.share = 1.0 / (1 + len(self.lstms))
 

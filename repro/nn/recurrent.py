@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from repro.nn.linear import Linear
 
-class RecurrentLinear(nn.Linear):
+
+class RecurrentLinear(Linear):
     """The map from a hidden state to `gates` blocks of H; each block starts orthogonal."""
 
     def __init__(self, hidden: int, gates: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.linear import Linear
 
 LARGEST_CORRELATION = 0.999
 
@@ -31,9 +32,9 @@ class StrokeHead(nn.Module):
 
     def __init__(self, in_features: int, components: int) -> None:
         super().__init__()
-        self.lift = nn.Linear(in_features, 1)
-        self.weights = nn.Linear(in_features, components)
-        self.correlation = nn.Linear(in_features, components)
+        self.lift = Linear(in_features, 1)
+        self.weights = Linear(in_features, components)
+        self.correlation = Linear(in_features, components)
         self.layer = GaussianLayer(in_features, 2 * components)
         self.components = components
 
