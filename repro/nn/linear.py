@@ -3,6 +3,7 @@ gradient a loop."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,8 +35,13 @@ class _Loop:
     """What the steps of a loop owe to one weight: pairs of output gradient and input."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.transposed = weight.detach().T.contiguous()
+        self.weight = weight.detach()
         self.owed: list[tuple[Tensor, Tensor]] = []
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        """Wᵀ side by side in memory; made when the first step is differentiated."""
+        return self.weight.T.contiguous()
 
 
 class _Weight(torch.autograd.Function):
@@ -107,7 +113,7 @@ class Linear(nn.Linear):
         if self._is_open:
             self._open = token, loop
         bias = None if self.bias is None else self.bias.detach()
-        return _Step.apply(x, token, self.weight.detach(), bias, loop)
+        return _Step.apply(x, token, loop.weight, bias, loop)
 
     def _start(self) -> tuple[Tensor, _Loop]:
         loop = _Loop(self.weight)
