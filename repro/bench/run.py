@@ -19,7 +19,7 @@ from repro.errors import NumericalError
 from repro.evaluate import bound_sequences
 from repro.files import write_text
 from repro.models.base import SequenceModel
-from repro.nn.linear import product
+from repro.nn.linear import product, torchs_own_way
 from repro.objectives import annealed_elbo
 from repro.provenance import environment
 
@@ -86,11 +86,14 @@ def train_timings(workload: Workload, rate: float, repeats: int) -> list[Timing]
     _require_equal(model, batch, noise)
     calls = {"ours": _training_step(model, batch, lambda: model(batch.x, batch.lengths, noise))}
     twin, batch, noise = make(workload)
-    calls["plain, step by step"] = _training_step(
-        twin, batch, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
-    )
+    peers = {
+        "plain, step by step": _training_step(
+            twin, batch, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
+        )
+    }
     if workload.family == "dmm":
-        calls |= _pyro(workload)
+        peers |= _pyro(workload)
+    calls |= {name: torchs_own_way()(peer) for name, peer in peers.items()}
     times = interleaved(calls, repeats)
     operations = _operations(workload) / rate
     return _timings(workload.name, times, operations)
@@ -109,7 +112,7 @@ def evaluation_timings(workload: Workload, repeats: int) -> list[Timing]:
 
     calls = {
         "ours": lambda: bound_sequences(model, batch, SAMPLES, [], 0),
-        "plain, one sample at a time": one_by_one,
+        "plain, one sample at a time": torchs_own_way()(one_by_one),
     }
     times = interleaved(calls, repeats)
     samples = {"ours": SAMPLES, "plain, one sample at a time": 5}
