@@ -112,7 +112,7 @@ def _parse_iam(path: Path) -> list[np.ndarray]:
             [[float(point.attrib["x"]), float(point.attrib["y"])] for point in stroke.iter("Point")]
             for stroke in root.iter("Stroke")
         ]
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise DataError(f"iam_ondb: {path} is damaged ({error}).") from None
     if sum(map(len, strokes)) < 2 or not np.isfinite(np.concatenate(strokes or [[]])).all():
         raise DataError(f"iam_ondb: {path} holds no strokes, or points that are no numbers.")
