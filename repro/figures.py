@@ -110,8 +110,9 @@ def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figu
             value = values.min()
         shown.append(value)
     # Room for the curves: a line far below them (the marginal's) may leave the picture.
-    top = axes.get_ylim()[1]
-    axes.set_ylim(min(shown) - 0.3 * (top - min(shown)) - 1e-3, top)
+    if shown:
+        top = axes.get_ylim()[1]
+        axes.set_ylim(min(shown) - 0.3 * (top - min(shown)) - 1e-3, top)
     axes.set(
         xscale="log",
         xlabel="importance samples K",
