@@ -12,8 +12,8 @@ import yaml
 
 from repro.errors import ConfigError
 from repro.files import write_text
-from repro.results import Result, read_cell
-from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, standard_error, with_error
+from repro.results import Result, read_cell, standard_error
+from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, with_error
 
 
 class Metric(NamedTuple):

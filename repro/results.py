@@ -5,6 +5,7 @@ No torch here: tables, figures and the check read these files on any machine.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
     return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean over seeds; NaN for one seed."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its errors: over seeds, over test sequences, and of Monte Carlo."""
@@ -109,7 +115,7 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
     monte_carlo = math.sqrt(sum(r.monte_carlo_error(metric) ** 2 for r in results)) / count
     return Estimate(
         value=float(values.mean()),
-        over_seeds=float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan,
+        over_seeds=standard_error(values),
         over_sequences=error_over_sequences(averaged, results[0].values("length")),
         monte_carlo=monte_carlo,
         seeds=count,

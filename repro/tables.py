@@ -1,7 +1,6 @@
 """Results in, one table a data set out: Markdown, LaTeX, CSV, and HTML for the report."""
 
 import math
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from repro.files import write_text
-from repro.results import Result, aggregate, error_over_sequences
+from repro.results import Result, aggregate, error_over_sequences, standard_error
 
 UNRELIABLE_SIZE = 2.0  # median effective sample size below which an estimate rests on one sample
 
@@ -79,11 +78,6 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
         "training_cpu_seconds": float(np.mean([r.training["cpu_seconds"] for r in cell])),
     }
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Return the standard error of a mean over seeds; NaN for one seed."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 def with_error(value: float, error: float) -> str:

@@ -125,7 +125,8 @@ class Linear(nn.Linear):
 @contextmanager
 def one_loop(model: nn.Module) -> Iterator[None]:
     """Make every `Linear` of a model share one weight gradient over the calls inside."""
-    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    wanted = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
+    layers = [m for m in model.modules() if isinstance(m, Linear)] if wanted else []
     for layer in layers:
         layer.begin()
     try:
