@@ -115,7 +115,8 @@ def render_published(folder: Path, results: Path) -> list[Path]:
 
 def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
     """Return a data set's numbers in the units of a table of sequences, and what they mean."""
-    rows = []
+    rows, samples = [], max(cell[0].evaluation["num_samples"] for cell in cells)
+    estimated = f"≈ {samples} or " if samples > 1 else ""
     for cell in cells:
         first = cell[0]
         exact = first.evaluation["num_samples"] == 1
@@ -128,7 +129,7 @@ def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
                 "Model": first.title,
                 "≥, nats/sequence": "" if exact else bound,
                 "≈ 40, nats/sequence": "" if exact else paper,
-                f"≈ {_most(cells)} or =, nats/sequence": most
+                f"{estimated}=, nats/sequence": most
                 + (" †" if not exact and size < UNRELIABLE_SIZE else ""),
                 "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
                 "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
@@ -178,10 +179,6 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
 
 def _with_seed_error(values: Sequence[float]) -> str:
     return with_error(float(np.mean(values)), standard_error(values))
-
-
-def _most(cells: list[list[Result]]) -> int:
-    return max(cell[0].evaluation["num_samples"] for cell in cells)
 
 
 def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> list[Path]:
