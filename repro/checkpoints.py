@@ -1,5 +1,7 @@
 """Checkpoints: the chosen weights with all that is needed to use them, and the state to resume."""
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +51,13 @@ def model_spec(recipe: dict, data: DataSpec) -> ModelSpec:
 
 
 def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], info: CheckpointInfo) -> None:
-    """Write weights and info to a safetensors file, whole or not at all."""
+    """Write weights and info, with a digest of both, to a safetensors file, or nothing at all."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    text = json.dumps(vars(info))
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"info": json.dumps(vars(info))})
+        save_file(tensors, partial, metadata={"info": text, "sha256": _digest(tensors, text)})
 
 
 def load_checkpoint(
@@ -74,8 +77,11 @@ def load_checkpoint(
         raise CheckpointError(f"{path} is missing: train it first (`repro train --help`).")
     try:
         with safe_open(path, framework="pt") as file:
-            info = CheckpointInfo(**json.loads(file.metadata()["info"]))
+            text, digest = file.metadata()["info"], file.metadata()["sha256"]
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if digest != _digest(weights, text):
+            raise ValueError("its sha256 differs")
+        info = CheckpointInfo(**json.loads(text))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): remove it and train again.") from None
     found = {
@@ -101,19 +107,33 @@ def load_checkpoint(
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Write all that a run needs to go on as if it had never stopped."""
+    """Write all that a run needs to go on as if it had never stopped, behind its SHA-256."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
     with replacing(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(hashlib.sha256(payload).digest() + payload)
 
 
 def load_state(path: Path, fingerprint: str) -> dict | None:
     """Return the state to resume from; None if there is none, or it is of another configuration."""
     if not path.exists():
         return None
+    content = path.read_bytes()
+    digest, payload = content[:32], content[32:]
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if hashlib.sha256(payload).digest() != digest:
+            raise ValueError("its sha256 differs")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}): remove it to train from the start."
         ) from None
     return state if state["fingerprint"] == fingerprint else None
+
+
+def _digest(weights: dict[str, torch.Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 No torch here: tables, figures and the check read these files on any machine.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from repro.errors import DataError
 from repro.files import write_text
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write a Result as JSON, a line a statistic."""
+    """Write a Result as JSON, a line a statistic, with a digest of all of it."""
     record = asdict(result)
+    record["sha256"] = _digest(record)
     per_sequence = record.pop("per_sequence")
     head = json.dumps(record, indent=1, sort_keys=True)[:-2]
     rows = [f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in sorted(per_sequence.items())]
@@ -135,23 +137,34 @@ def read(path: Path) -> Result:
     """Return the Result in a file.
 
     Raises:
-        DataError: the file is missing, is no Result, or is of another schema version.
+        DataError: the file is missing, is no Result, is of another schema version, or was changed
+            after it was written.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        digest = record.pop("sha256", None)
         result = Result(**record)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: run `repro evaluate` for this cell.") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
     if result.schema != SCHEMA:
         raise DataError(
             f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again."
         )
+    if digest != _digest(record):
+        raise DataError(
+            f"{path} was changed after it was written (its sha256 differs): restore it from git, "
+            "or evaluate again."
+        )
     lengths = {key: len(row) for key, row in result.per_sequence.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")
     return result
+
+
+def _digest(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) -> Path:
@@ -160,7 +173,16 @@ def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) ->
 
 
 def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]:
-    """Return all Results of a cell under `root`, by seed; empty if there are none."""
-    folder = root / preset / dataset / model
-    results = [read(path) for path in folder.glob("seed*.json")]
+    """Return all Results of a cell under `root`, by seed; empty if there are none.
+
+    Raises:
+        DataError: a file is damaged, or of another cell than its path says.
+    """
+    results = []
+    for path in (root / preset / dataset / model).glob("seed*.json"):
+        result = read(path)
+        own = result_path(root, result.preset, result.dataset, result.model, result.seed)
+        if own != path:
+            raise DataError(f"{path} is the Result of {own}: it stands in the wrong place.")
+        results.append(result)
     return sorted(results, key=lambda result: result.seed)

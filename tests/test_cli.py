@@ -1,12 +1,13 @@
 """The command line: what a user meets when something is wrong, and wandb offline."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 import yaml
 from conftest import ROOT
+
+from repro.results import read, write
 
 COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "listen", "tables",
             "paper-tables", "figures", "check", "report", "bench", "accept"]  # fmt: skip
@@ -74,9 +75,9 @@ def test_accepted_results_pass_the_check_and_better_stored_ones_fail_it(home):
     done = run(home, "check", "--preset", "smoke")
     assert done.returncode == 0 and "2 ok" in done.stderr
     (path,) = (home / "results").rglob("seed0.json")
-    record = json.loads(path.read_text())
-    record["per_sequence"]["is"] = [value + 50.0 for value in record["per_sequence"]["is"]]
-    path.write_text(json.dumps(record))
+    stored = read(path)
+    stored.per_sequence["is"] = [value + 50.0 for value in stored.per_sequence["is"]]
+    write(stored, path)
     done = run(home, "check", "--preset", "smoke")
     assert done.returncode == 1 and "WORSE: linear_gaussian/dmm (is " in done.stderr
     assert run(home, "check", "--preset", "smoke", "--always-succeed").returncode == 0

@@ -35,7 +35,7 @@ def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
         "kl": np.full(5, 0.5),
     }
     fields = {
-        "schema": 1,
+        "schema": results_module.SCHEMA,
         "preset": "test",
         "dataset": "walk",
         "model": model,
@@ -107,15 +107,16 @@ def test_broken_results_are_named(tmp_path):
     whole = path.read_text()
     for text, words in (
         (whole[:-20], "is no Result"),
-        (whole.replace('"schema": 1', '"schema": 99'), "has schema 99"),
+        (whole.replace('"schema": 2', '"schema": 99'), "has schema 99"),
         (json.dumps({**json.loads(whole), "extra": 1}), "is no Result"),
+        (whole.replace('"seed": 0', '"seed": 1'), "was changed after it was written"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=words):
             read(path)
-    record = json.loads(whole)
-    record["per_sequence"]["is"].pop()
-    path.write_text(json.dumps(record))
+    short = result()
+    short.per_sequence["is"].pop()
+    write(short, path)
     with pytest.raises(DataError, match="differ in length"):
         read(path)
 

@@ -3,13 +3,15 @@
 `{part}.values` (sum of lengths, D) holds the sequences of train, valid or test end to end, uint8
 for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
 Synthetic data also have `{part}.latents` (sum of lengths, Z) float32, the z they were drawn with.
-The header's metadata holds the specification below as JSON. Nothing in it can run code.
+The header's metadata holds the specification below and a SHA-256 of each array as JSON. Nothing in
+it can run code.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -92,8 +94,12 @@ def save(parts: dict[str, list[np.ndarray]], name: str, entry: dict, path: Path)
         steps={part: int(arrays[f"{part}.lengths"].sum()) for part in PARTS},
         sha256=digest.hexdigest(),
     )
+    text = json.dumps(asdict(spec))
+    digests = {"spec": _digest(text.encode())}
+    digests |= {name: _digest(array.tobytes()) for name, array in arrays.items()}
+    metadata = {"spec": text, "digests": json.dumps(digests)}
     with replacing(path) as partial:
-        save_file(arrays, partial, metadata={"spec": json.dumps(asdict(spec))})
+        save_file(arrays, partial, metadata=metadata)
     return spec
 
 
@@ -114,17 +120,33 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[n
         raise DataError(f"{path} is missing: {remedy}.")
     try:
         with safe_open(path, framework="numpy") as file:
-            spec = DataSpec(**json.loads(file.metadata()["spec"]))
+            text, digests = file.metadata()["spec"], json.loads(file.metadata()["digests"])
+            if _digest(text.encode()) != digests["spec"]:
+                raise ValueError("the sha256 of its specification differs")
+            spec = DataSpec(**json.loads(text))
             sequences = {}
             for part in parts:
                 name, _, latents = part.partition(".")
                 key = f"{name}.latents" if latents else f"{name}.values"
-                ends = np.cumsum(file.get_tensor(f"{name}.lengths"))
-                unknown = latents and key not in file.keys()  # noqa: SIM118
-                sequences[part] = [] if unknown else np.split(file.get_tensor(key), ends[:-1])
+                ends = np.cumsum(_verified(file, f"{name}.lengths", digests))
+                known = key in digests
+                sequences[part] = (
+                    np.split(_verified(file, key, digests), ends[:-1]) if known else []
+                )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
     return spec, sequences
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _verified(file: Any, key: str, digests: dict[str, str]) -> np.ndarray:
+    array = file.get_tensor(key)
+    if _digest(array.tobytes()) != digests[key]:
+        raise ValueError(f"the sha256 of {key} differs")
+    return array
 
 
 def _check(parts: dict[str, list[np.ndarray]], name: str, entry: dict) -> None:
