@@ -11,6 +11,7 @@ from repro.bounds import effective_sample_size, elbo, importance_weighted
 from repro.checkpoints import load_checkpoint
 from repro.data import batches, sequences
 from repro.data.batches import Batch
+from repro.diagnostics import pareto_k
 from repro.errors import CheckpointError, NumericalError
 from repro.models.base import SequenceModel, Terms
 from repro.particles import fivo
@@ -136,9 +137,18 @@ def bound_sequences(
         "kl": log_likelihood - bound,
     }
     for n in curve:
-        groups = log_weight[: num_samples // n * n].split(n)  # disjoint, so less noise
-        statistics[f"is_{n}"] = torch.stack([importance_weighted(g) for g in groups]).mean(0)
+        statistics[f"is_{n}"] = _with_fewer(log_weight, n)
+    if num_samples >= 10:
+        statistics["is_tenth"] = _with_fewer(log_weight, num_samples // 10)
+        shape = pareto_k(log_weight.cpu().numpy())
+        statistics |= {} if shape is None else {"pareto_k": torch.from_numpy(shape)}
     return statistics
+
+
+def _with_fewer(log_weight: Tensor, count: int) -> Tensor:
+    # The mean over disjoint groups of `count` samples has less noise than one group.
+    groups = log_weight[: len(log_weight) // count * count].split(count)
+    return torch.stack([importance_weighted(group) for group in groups]).mean(0)
 
 
 @torch.no_grad()

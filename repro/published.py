@@ -12,8 +12,10 @@ import yaml
 
 from repro.errors import ConfigError
 from repro.files import write_text
+from repro.reliability import RULE as DOUBTFUL
+from repro.reliability import reliability
 from repro.results import Result, read_cell, standard_error
-from repro.tables import UNRELIABLE_SIZE, as_latex, as_markdown, with_error
+from repro.tables import as_latex, as_markdown, with_error
 
 
 class Metric(NamedTuple):
@@ -60,8 +62,7 @@ TOLERANCES = {  # as `_tolerance` computes them
 RULE = (
     "± is the standard error over seeds. **reproduced**: the difference is at most {tolerance} or "
     "two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**: "
-    "nothing is stored. †: the median effective sample size is below {size:g}, so that the "
-    "estimate rests on one sample."
+    "nothing is stored. †: {doubtful}: more samples would still raise the estimate."
 )
 
 
@@ -102,7 +103,7 @@ def render_published(folder: Path, results: Path) -> list[Path]:
                 **_ours(cell, row, absent),
             }
         )
-    rule = RULE.format(tolerance=TOLERANCES[unit], size=UNRELIABLE_SIZE)
+    rule = RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL)
     text = textwrap.fill(f"{MEANINGS[unit]} {rule}", width=100) + "\n\n"
     text += "".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
     parts = [(pd.DataFrame(rows), text)]
@@ -120,7 +121,7 @@ def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
     for cell in cells:
         first = cell[0]
         exact = first.evaluation["num_samples"] == 1
-        size = np.median([r.values("ess") for r in cell])
+        trust = reliability(cell)
         measures = [METRICS["bound_ll"].measure, METRICS["is_ll"].measure, METRICS["ll"].measure]
         bound, paper, most = (_with_seed_error([m(r) for r in cell]) for m in measures)
         dims = first.data["dim"] * math.log(2.0)
@@ -129,11 +130,10 @@ def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
                 "Model": first.title,
                 "≥, nats/sequence": "" if exact else bound,
                 "≈ 40, nats/sequence": "" if exact else paper,
-                f"{estimated}=, nats/sequence": most
-                + (" †" if not exact and size < UNRELIABLE_SIZE else ""),
+                f"{estimated}=, nats/sequence": most + " †" * trust.doubtful,
                 "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
                 "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
-                "ESS": "exact" if exact else f"{size:.3g}",
+                "ESS": "exact" if exact else f"{trust.size:.3g}",
                 "Seeds": str(len(cell)),
             }
         )
@@ -167,8 +167,7 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
     difference = values.mean() - printed
     limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(values)])
     outcome = verdict(difference, limit, metric.lower_is_better)
-    size = np.median([result.values("ess") for result in cell])
-    doubt = " †" if row["metric"] in ESTIMATES and size < UNRELIABLE_SIZE else ""
+    doubt = " †" * (row["metric"] in ESTIMATES and reliability(cell).doubtful)
     return {
         "Ours": _with_seed_error(values) + doubt,
         "Difference": f"{difference:+.3f}",

@@ -16,6 +16,7 @@ from repro.errors import DataError
 from repro.files import write_text
 
 SCHEMA = 2
+DRAWS = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,25 @@ def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
 def standard_error(values: Sequence[float]) -> float:
     """Return the standard error of a mean over seeds; NaN for one seed."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def interval(results: list[Result], metric: str) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a cell's metric, in nats per step.
+
+    Seeds are drawn, and sequences within them: the same ones for every seed, because all seeds
+    are judged on one test part. Few seeds make it narrow, as every bootstrap of few values is: in
+    simulations it held the truth in 77 to 94 % of the cases with three seeds, 92 to 95 % with ten.
+    """
+    generator = np.random.default_rng(0)
+    lengths = results[0].values("length")
+    values = np.array([result.values(metric) for result in results])  # (S, N)
+    seeds, count = values.shape
+    times = generator.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)  # (DRAWS, N)
+    chosen = generator.integers(seeds, size=(DRAWS, seeds))
+    per_seed = times @ values.T / (times @ lengths)[:, None]  # (DRAWS, S)
+    means = np.take_along_axis(per_seed, chosen, axis=1).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

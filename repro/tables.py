@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from repro.files import write_text
-from repro.results import Result, aggregate, error_over_sequences, standard_error
-
-UNRELIABLE_SIZE = 2.0  # median effective sample size below which an estimate rests on one sample
+from repro.reliability import RULE as DOUBTFUL
+from repro.reliability import reliability
+from repro.results import Result, aggregate, error_over_sequences, interval, standard_error
 
 
 def cells(results: list[Result]) -> list[list[Result]]:
@@ -46,6 +46,7 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
             ),
             f"{metric}_per_sequence": float(np.mean([r.per_sequence_mean(metric) for r in cell])),
         }
+        row[f"{metric}_low"], row[f"{metric}_high"] = interval(cell, metric)
     if exact is not None:
         gap = np.mean([r.values("is") for r in cell], axis=0) - exact[0].values("is")
         lengths = first.values("length")
@@ -66,12 +67,17 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         values = [r.training["learned"][name] for r in cell]
         row[f"learned_{name}"] = float(np.mean(values))
         row[f"learned_{name}_error"] = standard_error(values)
+    trust = reliability(cell)
+    if all("is_tenth" in r.per_sequence for r in cell):
+        row["is_tenth_per_step"] = float(np.mean([r.per_step("is_tenth") for r in cell]))
     bits = -row["is_per_step"] / (first.data["dim"] * math.log(2.0))
     return row | {
         "is_bits_per_dimension": bits,
         "seeds": len(cell),
         "num_samples": first.evaluation["num_samples"],
-        "effective_sample_size": float(np.median([r.values("ess") for r in cell])),
+        "effective_sample_size": trust.size,
+        "pareto_k": trust.pareto_k,
+        "doubtful": trust.doubtful,
         "has_latent": first.evaluation["num_samples"] > 1,
         "parameters": first.training["parameters"],
         "epochs": float(np.mean([r.training["epochs"] for r in cell])),
@@ -91,30 +97,36 @@ def with_error(value: float, error: float) -> str:
 def display(table: pd.DataFrame) -> pd.DataFrame:
     """Return the columns a reader wants, as text."""
     rows, has_rmse = [], "rmse" in table and table["rmse"].notna().all()
+    has_tenth, has_k = "is_tenth_per_step" in table, table["pareto_k"].notna().any()
     uneven = table["seeds"].nunique() > 1
     for row in table.to_dict("records"):
         exact = not row["has_latent"]
-        doubtful = not exact and row["effective_sample_size"] < UNRELIABLE_SIZE
         rows.append(
             {
                 "Model": row["title"] + (" ‡" if row.get("diverged", 0) > 0 else ""),
                 "Bound": with_error(row["bound_per_step"], row["bound_error_over_seeds"]),
                 "IS": with_error(row["is_per_step"], row["is_error_over_seeds"])
-                + (" †" if doubtful else ""),
+                + " †" * row["doubtful"],
+                "95 %": f"{row['is_low']:.3f} to {row['is_high']:.3f}",
+                **({"IS, K/10": _or_empty(row["is_tenth_per_step"], ".3f")} if has_tenth else {}),
                 **_particles(row, "fivo_per_step" in table),
-                "± sequences": f"{row['is_error_over_sequences']:.3f}",
                 **_gap(row),
                 **({"RMSE of E z": f"{row['rmse']:.4f}"} if has_rmse else {}),
                 **_learned(row),
                 "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
                 "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
                 "ESS": "exact" if exact else f"{row['effective_sample_size']:.3g}",
+                **({"Pareto k": _or_empty(row["pareto_k"], ".2f")} if has_k else {}),
                 **({"Seeds": str(row["seeds"])} if uneven else {}),
                 "Parameters": f"{row['parameters']:,}",
                 "Training": f"{row['training_cpu_seconds']:.0f} s",
             }
         )
     return pd.DataFrame(rows)
+
+
+def _or_empty(value: float, digits: str) -> str:
+    return "" if math.isnan(value) else f"{value:{digits}}"
 
 
 def _gap(row: dict) -> dict:
@@ -157,9 +169,9 @@ def caption(results: list[Result]) -> str:
         f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
         f"the bound (ELBO) and its importance-sampled estimate (IS) with {samples} samples; for "
         "models without latent variables both are the exact value. "
-        f"± is the standard error over {seeds}; “± sequences” that of IS over the {shared}, which "
-        f"all models share. {_remarks(results)}ESS is the median effective sample size; "
-        f"† marks estimates where it is below {UNRELIABLE_SIZE:.0f}. "
+        f"± is the standard error over {seeds}; “95 %” is the bootstrap interval of IS over seeds "
+        f"and the {shared}, which all models share. {_remarks(results)}{_diagnostics(results)}"
+        f"† marks estimates that more samples would still raise: {DOUBTFUL}. "
         f"Training is the mean CPU time of a seed on {_hardware(results)}."
     )
 
@@ -193,6 +205,15 @@ def _remarks(results: list[Result]) -> str:
         values = ", ".join(f"{name} = {value:g}" for name, value in truth.items())
         remarks += f"The data were drawn with {values}. "
     return remarks
+
+
+def _diagnostics(results: list[Result]) -> str:
+    text = "ESS is the median effective sample size"
+    if any("pareto_k" in r.per_sequence for r in results):
+        text += ", Pareto k the median shape of the weights' tail"
+    if any("is_tenth" in r.per_sequence for r in results):
+        text += ", “IS, K/10” the estimate with a tenth of the samples"
+    return f"{text}. "
 
 
 def _hardware(results: list[Result]) -> str:

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import genpareto
 
 from repro.bounds import effective_sample_size, elbo, importance_weighted
+from repro.diagnostics import pareto_k
 from repro.models.base import Terms
 from repro.objectives import annealed_elbo, kl_weight
 
@@ -61,6 +63,19 @@ def test_effective_sample_size_at_its_extremes():
     single[3] = 0.0
     assert effective_sample_size(equal).item() == pytest.approx(10.0)
     assert effective_sample_size(single).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shape", [0.3, 1.0, 2.0])
+def test_pareto_k_is_the_shape_that_the_weights_were_drawn_with(shape):
+    weights = genpareto(shape).rvs((20_000, 20), random_state=0)
+    found = pareto_k(np.log(weights))
+    error = found.std(ddof=1) / math.sqrt(20)
+    assert error < 0.05 and abs(found.mean() - shape) < 6 * error
+
+
+def test_pareto_k_without_a_tail():
+    assert pareto_k(np.zeros((20, 3))) is None
+    assert (pareto_k(np.full((200, 3), -1e4)) == 0).all()
 
 
 def test_annealing_weighs_only_the_kl():

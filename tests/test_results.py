@@ -12,7 +12,16 @@ from scipy.stats import bootstrap
 from repro import results as results_module
 from repro.check import compare, render, summary
 from repro.errors import DataError
-from repro.results import Result, aggregate, error_over_sequences, read, result_path, write
+from repro.reliability import reliability
+from repro.results import (
+    Result,
+    aggregate,
+    error_over_sequences,
+    interval,
+    read,
+    result_path,
+    write,
+)
 from repro.tables import display, numbers, with_error, write_tables
 
 LENGTHS = np.array([4.0, 9.0, 6.0, 2.0, 7.0])
@@ -81,6 +90,45 @@ def test_error_over_sequences_agrees_with_the_bootstrap():
         rng=rng,
     ).standard_error
     assert error_over_sequences(values, lengths) == pytest.approx(resampled, rel=0.1)
+
+
+def test_interval_of_one_seed_is_scipys_bootstrap():
+    one = result(spread=0.5)
+    values, lengths = one.values("is"), one.values("length")
+    expected = bootstrap(
+        (values, lengths),
+        lambda v, n, axis: v.sum(axis) / n.sum(axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert interval([one], "is") == pytest.approx(tuple(expected), rel=0.01)
+
+
+def test_interval_holds_the_truth_as_often_as_said():
+    """Ten seeds and sixty sequences, each with an effect of its own on every step."""
+    rng, hits, repeats = np.random.default_rng(0), 0, 200
+    for _ in range(repeats):
+        lengths = rng.integers(20, 80, 60).astype(float)
+        difficulty = 0.3 * rng.standard_normal(60)
+        cell = [
+            result(per_sequence={"length": lengths, "is": lengths * (-2 + difficulty + effect)})
+            for effect in 0.05 * rng.standard_normal(10)
+        ]
+        low, high = interval(cell, "is")
+        hits += low <= -2 <= high
+    error = math.sqrt(0.95 * 0.05 / repeats)
+    assert 0.92 - 6 * error < hits / repeats < 0.95 + 6 * error
+
+
+def test_doubt_follows_the_weights():
+    steady = {**result().per_sequence, "pareto_k": [0.1] * 5}
+    heavy = {**steady, "pareto_k": [0.1, 0.8, 0.9, 0.8, 0.9]}
+    few = {**steady, "ess": [1.5] * 5}
+    cells = [[result(per_sequence=values)] for values in (steady, heavy, few)]
+    assert [reliability(cell).doubtful for cell in cells] == [False, True, True]
+    assert reliability(cells[1]).pareto_k == 0.8
+    assert math.isnan(reliability([result()]).pareto_k)
 
 
 def test_aggregate_averages_over_seeds():
