@@ -1,0 +1,32 @@
+"""The tail of importance weights, by Pareto-smoothed importance sampling."""
+
+from importlib.util import find_spec
+
+import numpy as np
+
+FEWEST = 25  # samples; with less, a fifth of them is too short a tail to fit
+ALL_EQUAL = 1e-9  # spread of log weights that is rounding
+
+
+def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
+    """Return the shape of the generalised Pareto distribution fitted to each sequence's tail, (B,).
+
+    Above 0.5 the weights' variance is infinite; above 0.7 no practical number of samples suffices
+    (Vehtari et al. 2024, arXiv 1507.02646). Equal weights (an exact posterior) have no tail: 0.
+
+    Args:
+        log_weight: (K, B).
+    Returns:
+        None where the tail cannot be fitted: below 25 samples, or without arviz-stats (which a
+        machine that only trains and evaluates need not have).
+    """
+    if len(log_weight) < FEWEST or find_spec("arviz_stats") is None:
+        return None
+    from arviz_stats.base import array_stats
+
+    shapes = np.zeros(log_weight.shape[1])
+    uneven = np.ptp(log_weight, axis=0) > ALL_EQUAL
+    if uneven.any():
+        # It takes log-likelihoods of leave-one-out, whose negatives are the log weights.
+        shapes[uneven] = array_stats.psislw(-log_weight[:, uneven], axis=0)[1]
+    return shapes
