@@ -248,8 +248,20 @@ rule check:
         " > {log} 2>&1"
 
 
+rule trust:
+    output:
+        "runs/trust/trust.md",
+        "runs/trust/estimates.svg",
+        "runs/trust/check.svg",
+    log:
+        "runs/trust/trust.log",
+    shell:
+        "repro trust > {log} 2>&1"
+
+
 rule report:
     input:
+        rules.trust.output,
         rules.tables.output,
         rules.figures.output,
         rules.check.output,

@@ -15,6 +15,7 @@ def write_report(folder: Path, path: Path) -> Path:
         DataError: there are no tables yet.
     """
     import pandas as pd
+    from markdown_it import MarkdownIt
 
     from repro.tables import display
 
@@ -23,25 +24,34 @@ def write_report(folder: Path, path: Path) -> Path:
         raise DataError(f"no tables under {folder / 'tables'}: run `repro tables` first.")
     sections = []
     for table in tables:
-        markdown = table.with_suffix(".md").read_text(encoding="utf-8")
+        text = table.with_suffix(".md").read_text(encoding="utf-8")
         figures = sorted((folder / "figures").glob(f"{table.stem}-*.svg"))
         sections.append(
             {
                 "name": table.stem,
                 "table": display(pd.read_csv(table)).to_html(index=False, border=0),
-                "caption": markdown.strip().splitlines()[-1],
+                "caption": text.strip().splitlines()[-1],
                 "figures": [_svg(figure) for figure in figures],
             }
         )
-    check = folder / "check.md"
+    markdown = MarkdownIt("commonmark").enable("table")
+    check, trust = folder / "check.md", folder.parent / "trust"
     environment = Environment(loader=PackageLoader("repro"), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.j2").render(
         preset=folder.name,
         sections=sections,
-        check=check.read_text(encoding="utf-8") if check.exists() else "not run",
+        check=markdown.render(_text(check)),
+        trust=markdown.render(_text(trust / "trust.md")),
+        trust_figures=[_svg(figure) for figure in sorted(trust.glob("*.svg"))],
     )
     write_text(path, page + "\n")
     return path
+
+
+def _text(path: Path) -> str:
+    # Without the heading, which the page has itself.
+    text = path.read_text(encoding="utf-8") if path.exists() else "# \nnot run\n"
+    return text.partition("\n")[2]
 
 
 def _svg(path: Path) -> str:

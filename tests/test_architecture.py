@@ -41,9 +41,10 @@ ALLOWED = {
     "figures": {"results", "tables", "files", "pictures"},
     "comparison": {"results"},
     "check": {"results", "tables", "comparison"},
+    "oracles": {"models", "bounds", "particles", "seeding"},
+    "calibration": {"comparison"},
+    "trust": {"oracles", "calibration", "comparison", "files"},
     "report": {"errors", "files", "tables"},
-    "options": set(),
-    "gather": {"config", "errors", "results"},
     "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
               "provenance"},
 }  # fmt: skip

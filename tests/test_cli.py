@@ -10,7 +10,7 @@ from conftest import ROOT
 from repro.results import read, write
 
 COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "listen", "tables",
-            "paper-tables", "figures", "check", "report", "bench", "accept"]  # fmt: skip
+            "paper-tables", "figures", "check", "report", "trust", "bench", "accept"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

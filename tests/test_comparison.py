@@ -4,43 +4,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from repro.calibration import CELLS, alarm_rates
 from repro.comparison import LEVEL, POWER, Comparison, compare_samples, holm
 
-CELLS, TABLES = 40, 1500
-
-
-def alarms(seeds, spread, loss=0.0, related=0.0, paired=True):
-    """How often a table of CELLS raises any alarm, and how often its first cell, which lost, does.
-
-    `spread` is the standard deviation over trainings, `related` the correlation of a seed's two
-    trainings (0: another machine, near 1: almost the same bits).
-    """
-    rng = np.random.default_rng(0)
-    any_alarm = first = 0
-    for _ in range(TABLES):
-        shared = np.sqrt(related) * rng.standard_normal((CELLS, seeds))
-        new, old = (
-            -2 + spread * (shared + np.sqrt(1 - related) * rng.standard_normal((CELLS, seeds)))
-            for _ in range(2)
-        )
-        new[0] -= loss
-        p = [compare_samples(a, b, paired).p_worse for a, b in zip(new, old, strict=True)]
-        rejected = holm(p)
-        any_alarm += any(rejected)
-        first += rejected[0]
-    return any_alarm / TABLES, first / TABLES
+TABLES = 1500
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("related", [0.0, 0.9])
 def test_false_alarms_of_a_whole_table_stay_below_the_level(seeds, related):
-    rate, _ = alarms(seeds, spread=0.02, related=related)
+    rate, _ = alarm_rates(seeds, 0.02, TABLES, related=related)
     assert rate < LEVEL + 6 * np.sqrt(LEVEL * (1 - LEVEL) / TABLES)
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.005), (5, 0.01)])
 def test_a_loss_of_a_twentieth_nat_is_found_where_seeds_agree(seeds, spread):
-    _, power = alarms(seeds, spread, loss=0.05)
+    _, power = alarm_rates(seeds, spread, TABLES, loss=0.05)
     assert power > POWER
 
 
@@ -49,7 +28,7 @@ def test_the_loss_called_detectable_is_detected_as_often_as_said(seeds):
     spread = 0.02
     error = spread * np.sqrt(2 / seeds)
     loss = Comparison(0, 0, error, 2 * seeds - 2, 1, 1).detectable(CELLS)
-    _, power = alarms(seeds, spread, loss=loss, paired=True)
+    _, power = alarm_rates(seeds, spread, TABLES, loss=loss)
     assert power > POWER - 0.15  # the estimate uses t's quantiles twice
 
 

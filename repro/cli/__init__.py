@@ -1,0 +1,45 @@
+"""The `repro` command: one subcommand for each rule of the Snakefile, and a few to look around."""
+
+import sys
+
+import typer
+
+from repro.cli import data, outputs, runs, tools
+from repro.errors import ReproError
+
+EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
+COMMANDS = (
+    data.fetch,
+    data.prepare,
+    data.configure,
+    runs.train,
+    runs.evaluate,
+    runs.sample,
+    runs.listen,
+    outputs.tables,
+    outputs.paper_tables,
+    outputs.figures,
+    outputs.check,
+    outputs.accept,
+    outputs.report,
+    tools.trust,
+    tools.bench,
+)
+
+app = typer.Typer(
+    help="Reproduce and compare sequential generative models.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; print expected errors without a traceback."""
+    try:
+        app()
+    except ReproError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,102 @@
+"""What is made of Results: tables, figures, the check, the page.
+
+Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro.cli.gather import read_results
+from repro.cli.options import Files, Out, Preset, Source
+from repro.paths import PAPER_TABLES, RESULTS, RUNS
+
+
+def tables(
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+) -> None:
+    """Render one table a data set, as Markdown, LaTeX and CSV.
+
+    Example: repro tables --source results --out paper_tables/starter
+    """
+    from repro.tables import write_tables
+
+    found = read_results(results, source, preset)
+    for path in write_tables(found, out or source / preset / "tables"):
+        print(path)
+
+
+def paper_tables() -> None:
+    """Render the published tables beside our stored results, in paper_tables/.
+
+    Example: repro paper-tables
+    """
+    from repro.published import render_published
+
+    for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
+        for written in render_published(path.parent, RESULTS):
+            print(written)
+
+
+def figures(
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+) -> None:
+    """Draw learning curves, the estimate against K, samples beside data, and the KL of steps.
+
+    Example: repro figures --preset starter
+    """
+    from repro.figures import write_figures
+
+    found = read_results(results, source, preset)
+    for path in write_figures(found, RUNS / preset, out or source / preset / "figures"):
+        print(path)
+
+
+def check(
+    results: Files = None,
+    preset: Preset = "starter",
+    report: Annotated[Path | None, typer.Option(help="Write the verdicts as Markdown.")] = None,
+    always_succeed: Annotated[bool, typer.Option(help="Exit 0 even if a cell got worse.")] = False,
+) -> None:
+    """Compare new Results with the stored ones; exit 1 and name the cells that got worse.
+
+    Example: repro check --preset starter
+    """
+    from repro.check import compare, render, summary
+    from repro.files import write_text
+
+    whole = not results
+    verdicts = compare(read_results(results, RUNS, preset), RESULTS, preset, whole)
+    if report:
+        write_text(report, render(verdicts))
+    print(render(verdicts))
+    line, failed = summary(verdicts)
+    print(line, file=sys.stderr)
+    if failed and not always_succeed:
+        raise typer.Exit(1)
+
+
+def accept(preset: Preset = "starter") -> None:
+    """Store the new Results of a preset as the ones to compare with; nothing else writes results/.
+
+    Example: repro accept --preset starter
+    """
+    from repro.results import result_path, write
+
+    found = read_results(None, RUNS, preset)
+    for result in found:
+        path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
+        write(result, path)
+    print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
+
+
+def report(preset: Preset = "starter", out: Out = None) -> None:
+    """Put tables, figures and verdicts on one self-contained HTML page.
+
+    Example: repro report --preset starter
+    """
+    from repro.report import write_report
+
+    print(write_report(RUNS / preset, out or RUNS / preset / "report.html"))

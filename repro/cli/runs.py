@@ -1,0 +1,126 @@
+"""What is done with one model, one data set and one seed.
+
+Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro import config as configuration
+from repro.cli.options import Dataset, Device, Model, Preset, Recipe, Seed, Threads
+from repro.paths import RUNS, data_file, run_folder
+
+
+def train(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    config: Recipe = None,
+    device: Device = None,
+    threads: Threads = None,
+    wandb: Annotated[str | None, typer.Option(help="disabled, offline or online.")] = None,
+) -> None:
+    """Train one model from one seed; resumes where an interrupted run stopped.
+
+    Example: repro train --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.devices import prepare_device
+    from repro.train import train as train_model
+
+    settings = {"device": device, "threads": threads, "wandb": wandb}
+    if config is None or None in settings.values():
+        loaded = configuration.load(preset)
+        settings = {key: loaded[key] if v is None else v for key, v in settings.items()}
+    if config is None:
+        recipe = configuration.resolve(loaded, dataset, model)
+    else:
+        recipe = configuration.thaw(config, dataset, model)
+    path = train_model(
+        recipe,
+        data_file(dataset),
+        seed,
+        run_folder(preset, dataset, model, seed),
+        prepare_device(settings["device"], settings["threads"]),
+        settings["wandb"],
+    )
+    print(path)
+
+
+def evaluate(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
+    curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
+    particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
+) -> None:
+    """Compute the bounds of a checkpoint on the test part.
+
+    Example: repro evaluate --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.devices import prepare_device
+    from repro.evaluate import evaluate as evaluate_checkpoint
+    from repro.results import result_path, write
+
+    if None in (num_samples, curve, particles, device, threads):
+        loaded = configuration.load(preset)
+        settings = loaded["evaluation"]
+        num_samples = num_samples or settings["num_samples"]
+        curve = settings["curve"] if curve is None else curve
+        particles = settings.get("particles", 0) if particles is None else particles
+        device, threads = device or loaded["device"], threads or loaded["threads"]
+    if checkpoint is None:
+        checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
+    result = evaluate_checkpoint(
+        checkpoint,
+        data_file(dataset),
+        num_samples,
+        curve,
+        prepare_device(device, threads),
+        particles,
+        expected={"model": model, "dataset": dataset, "seed": seed},
+    )
+    path = result_path(RUNS, preset, dataset, model, seed)
+    write(result, path)
+    bound, importance = result.per_step("bound"), result.per_step("is")
+    samples = result.evaluation["num_samples"]
+    print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
+
+
+def sample(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num: Annotated[int, typer.Option(min=1, help="Sequences to draw.")] = 8,
+) -> None:
+    """Draw sequences from a checkpoint, beside real ones.
+
+    Example: repro sample --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.sampling import write_samples
+
+    folder = run_folder(preset, dataset, model, seed)
+    expected = {"model": model, "dataset": dataset, "seed": seed}
+    path = folder / "samples.npz"
+    write_samples(folder / "checkpoint.safetensors", data_file(dataset), num, path, expected)
+    print(path)
+
+
+def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
+    """Write what `repro sample` drew as files to play: rolls as MIDI, waveforms as WAV.
+
+    Example: repro listen --model vrnn --dataset bach_chorales --seed 0
+    """
+    from repro.listen import write_all
+
+    folder = run_folder(preset, dataset, model, seed)
+    for path in write_all(folder / "samples.npz", folder / "listen"):
+        print(path)
