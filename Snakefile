@@ -1,12 +1,15 @@
 """The whole workflow: fetch → prepare → configure → train → evaluate → tables, figures, check."""
 
 import sys
+from pathlib import Path
+from shlex import quote
 from shutil import which
 
 from snakemake.utils import min_version
 
 from repro.config import as_text, cells, check, not_supplied, preset_file, resolve
 from repro.errors import ConfigError
+from repro.locks import clear_stale_locks
 
 min_version("9.18")
 
@@ -27,6 +30,7 @@ configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 
 config.update(or_exit(check, config))
+STARTED = clear_stale_locks(Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)
 CELLS = [cell for cell in cells(config) if cell[0] not in NOT_SUPPLIED]
@@ -113,7 +117,7 @@ rule fetch:
     retries: 2
     params:
         folders=" ".join(
-            f"--{setting} '{config[setting]}'"
+            f"--{setting} {quote(str(config[setting]))}"
             for setting in ("mirror", "corpora")
             if config.get(setting)
         ),

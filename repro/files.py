@@ -1,9 +1,10 @@
 """Files that are either whole or absent."""
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from repro.errors import ReproError
@@ -13,7 +14,8 @@ from repro.errors import ReproError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed over `path`.
 
-    A crash, a kill or a full disk leaves the old file (or none), never half of a new one.
+    A crash, a kill, a power cut or a full disk leaves the old file (or none), never half of a new
+    one. What a killed process left beside it is removed by the next that writes `path`.
 
     Raises:
         ReproError: the disk is full or the folder cannot be written.
@@ -21,7 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(
+                file.fileno()
+            )  # the bytes before the name, or a power cut leaves an empty file
         os.replace(partial, path)
     except OSError as error:
         raise ReproError(
@@ -29,7 +36,18 @@ def replacing(path: Path) -> Iterator[Path]:
             "Free some space or choose another folder."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be read has nothing to remove either
+            partial.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        try:
+            os.kill(int(leftover.name.split(".")[-2]), 0)  # asks whether the writer lives
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue  # not ours to judge
 
 
 def write_text(path: Path, text: str) -> None:

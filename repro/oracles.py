@@ -15,7 +15,7 @@ from repro.particles import fivo
 from repro.seeding import generator
 
 WIDER = 1.4  # standard deviations of the wrong proposal; above 1, weights are bounded
-RUNS, RUNS_OF_LENGTHS = 1500, 300
+RUNS, RUNS_OF_LENGTHS = 4000, 300
 SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200)
 STEPS = 10
 LENGTHS = (5, 10, 20, 40, 80)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from repro.checkpoints import (
     CheckpointInfo,
+    load_checkpoint,
     load_state,
     model_spec,
     save_checkpoint,
     save_state,
 )
 from repro.data import batches, sequences
-from repro.errors import NumericalError, ReproError
+from repro.errors import NumericalError
 from repro.files import write_text
 from repro.models import build
 from repro.models.base import SequenceModel
@@ -41,7 +43,8 @@ def train(
     Initial weights, batch order, noise and dropout have streams of their own, all derived from
     `seed`. State is saved at every validation under `folder`/state, and a run that was stopped
     goes on from there to the same bits. A loss or gradient that is not finite ends the training at
-    once: it is an outcome, not a failure, that the checkpoint says under "diverged".
+    once: it is an outcome, not a failure, that the checkpoint says under "diverged". Where another
+    process is at this run (it may have outlived a killed snakemake), its checkpoint is waited for.
 
     Args:
         recipe: the frozen configuration (`config.resolve`).
@@ -49,17 +52,19 @@ def train(
         folder: gets checkpoint.safetensors and history.jsonl.
     Raises:
         DataError: the data are missing or damaged.
-        ReproError: another process is training this run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "state.lock")
+    lock, checkpoint = FileLock(folder / "state.lock"), folder / "checkpoint.safetensors"
     try:
-        with lock.acquire(timeout=0):
-            return _Run(recipe, data_file, seed, folder, device).to_the_end(wandb)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise ReproError(
-            f"{folder} is being trained by another process; wait for it or end it."
-        ) from None
+        print(f"{folder} is being trained by another process; waiting for it", file=sys.stderr)
+        lock.acquire()
+        if checkpoint.exists() and load_checkpoint(checkpoint)[1].recipe == recipe:
+            lock.release()
+            return checkpoint
+    with lock:
+        return _Run(recipe, data_file, seed, folder, device).to_the_end(wandb)
 
 
 class _Run:

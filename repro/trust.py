@@ -82,7 +82,7 @@ def draw_estimates(convergence: pd.DataFrame, lengths: pd.DataFrame) -> plt.Figu
             rows["steps"], rows["gap"], 2 * rows["error"], fmt=f"{marker}-", capsize=3, label=name
         )
     gap.axhline(0.0, color="black", lw=1.0)
-    gap.set(xscale="log", xlabel="steps T", ylabel="E log p̂(x) − log p(x), nats/step (± 2 s.e.)")
+    gap.set(xlabel="steps T", ylabel="E log p̂(x) − log p(x), nats/step (± 2 s.e.)")
     gap.legend(frameon=False)
     return figure
 

@@ -11,6 +11,7 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "loading": {"errors"},
+    "locks": set(),
     "paths": set(),
     "seeding": set(),
     "devices": {"errors"},

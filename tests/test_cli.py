@@ -16,7 +16,10 @@ COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "lis
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A copy of the configuration to run in, with linear_gaussian prepared and much smaller."""
-    folder = tmp_path_factory.mktemp("a folder with spaces")
+    return make_home(tmp_path_factory.mktemp("a folder with spaces"))
+
+
+def make_home(folder):
     (folder / "config").mkdir()
     for path in (ROOT / "config").glob("*.yaml"):
         (folder / "config" / path.name).write_text(path.read_text())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import repro.train as training
 from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
-from repro.errors import CheckpointError, NumericalError, ReproError
+from repro.errors import CheckpointError, NumericalError
 from repro.evaluate import bound_sequences, evaluate
 from repro.train import train
 
@@ -200,13 +200,6 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
     assert [json.loads(row)["epoch"] for row in rows] == [0, 1]
     result = evaluate(tmp_path / "checkpoint.safetensors", walk, 20, [], CPU)
     assert "diverged" in result.training and np.isfinite(result.values("is")).all()
-
-
-def test_two_processes_cannot_train_the_same_run(walk, tmp_path):
-    from filelock import FileLock
-
-    with FileLock(tmp_path / "state.lock"), pytest.raises(ReproError, match="another process"):
-        run(walk, tmp_path)
 
 
 def test_evaluation_does_not_depend_on_batches_or_chunks(walk, tmp_path, monkeypatch):

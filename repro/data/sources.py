@@ -11,6 +11,8 @@ from pathlib import Path
 from repro.errors import ConfigError, DataError
 from repro.files import replacing, sha256, write_text
 
+TIMEOUT = 30  # seconds without an answer
+
 
 def fetch(
     name: str, entry: dict, folder: Path, mirror: Path | None, corpora: Path | None = None
@@ -134,7 +136,7 @@ def _download(name: str, source: dict, target: Path) -> None:
                 known_hash=f"sha256:{source['sha256']}" if "sha256" in source else None,
                 fname=target.name,
                 path=target.parent,
-                downloader=pooch.HTTPDownloader(timeout=30),
+                downloader=pooch.HTTPDownloader(timeout=TIMEOUT),
             )
             if _digest(target, source) == _expected(source):
                 return

@@ -1,0 +1,23 @@
+"""Telling a snakemake that was killed from one that still runs."""
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def clear_stale_locks(folder: Path) -> FileLock | None:
+    """Remove the lock files of a snakemake that was killed; return a lock to hold until the end.
+
+    Snakemake marks what it writes by files under `folder`/locks, which a kill leaves behind. A lock
+    of the kernel ends with its process: whoever gets it knows that nobody else is at work. Returns
+    None where someone is; Snakemake's own lock files then say so to the user.
+    """
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / "running.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    for stale in (folder / "locks").glob("*.lock"):
+        stale.unlink(missing_ok=True)
+    return lock

@@ -1,0 +1,243 @@
+"""Faults, injected: every one ends in completion or a clear error, and a later run repairs it."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import load_file
+from test_cli import cell, make_home, run
+from test_results import result
+from test_training import CPU, recipe, walk  # noqa: F401
+
+from repro.checkpoints import load_checkpoint, load_state, save_state
+from repro.data import sequences
+from repro.errors import ReproError
+from repro.files import write_text
+from repro.results import read, read_cell, result_path, write
+from repro.train import train
+
+pytestmark = pytest.mark.fault
+
+# Runs `repro` in a process that a signal ends: at an update of the training, or between the bytes
+# of a file and its name, which is when a write is half done.
+AT_UPDATE = """
+import os, sys, repro.train as t
+update, original = int(sys.argv.pop(1)), t._Run._update
+number = int(sys.argv.pop(1))
+def patched(self, loss):
+    if self.updates == update:
+        os.kill(os.getpid(), number)
+    original(self, loss)
+t._Run._update = patched
+"""
+AT_WRITE = """
+import os, sys, signal, repro.files as f
+name, original = sys.argv.pop(1), os.replace
+def patched(source, target):
+    if os.path.basename(target) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(source, target)
+f.os.replace = patched
+"""
+MAIN = "from repro.cli import main\nmain()\n"
+
+
+def broken_off(script, folder, *arguments):
+    """Run a patched `repro` that a signal must end."""
+    command = [sys.executable, "-c", script + MAIN, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode < 0, done.stderr
+
+
+def weights_of(folder, seed):
+    return load_file(cell_folder(folder, seed) / "checkpoint.safetensors")
+
+
+def cell_folder(folder, seed):
+    return folder / "runs" / "smoke" / "linear_gaussian" / "dmm" / f"seed{seed}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a small data set, and a preset of 4 epochs of 5 updates on it."""
+    folder = make_home(tmp_path_factory.mktemp("faults"))
+    path = folder / "config" / "smoke.yaml"
+    preset = yaml.safe_load(path.read_text())
+    training = {"max_epochs": 4, "validate_every": 1, "batch_size": 8, "patience": None}
+    preset["experiments"] = [
+        {"datasets": ["linear_gaussian"], "models": ["dmm"], "training": training}
+    ]
+    path.write_text(yaml.safe_dump(preset))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(home):
+    """Weights of whole trainings of seed 0, by CPU threads."""
+    found = {}
+    for threads in (1, 2):
+        assert run(home, *cell("train"), "--threads", str(threads)).returncode == 0
+        found[threads] = weights_of(home, 0)
+        shutil.rmtree(cell_folder(home, 0))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_at_any_update_costs_no_bit(number, threads, unbroken, home):
+    update = random.Random(f"{number} {threads}").randrange(1, 20)
+    arguments = [*cell("train"), "--threads", threads]
+    broken_off(AT_UPDATE, home, update, int(number), *arguments)
+    assert not (cell_folder(home, 0) / "checkpoint.safetensors").exists()
+    assert run(home, *map(str, arguments)).returncode == 0
+    resumed = weights_of(home, 0)
+    assert all(resumed[name].equal(unbroken[threads][name]) for name in resumed)
+    shutil.rmtree(cell_folder(home, 0))
+
+
+@pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])
+def test_a_kill_while_a_training_writes(name, unbroken, home):
+    broken_off(AT_WRITE, home, name, *cell("train"))
+    assert not (cell_folder(home, 0) / name).exists()
+    assert run(home, *cell("train")).returncode == 0
+    resumed = weights_of(home, 0)
+    assert all(resumed[key].equal(unbroken[1][key]) for key in resumed)
+    assert not list(cell_folder(home, 0).rglob("*.partial"))
+    shutil.rmtree(cell_folder(home, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("sequences.safetensors", ["prepare", "--dataset", "linear_gaussian"]),
+        ("raw.json", ["fetch", "--dataset", "linear_gaussian"]),
+        ("seed3.json", cell("evaluate", seed="3")),
+        ("samples.npz", cell("sample", seed="3")),
+    ],
+)
+def test_a_kill_while_anything_else_is_written(name, command, home):
+    assert run(home, *cell("train", seed="3")).returncode == 0
+    before = {p: p.read_bytes() for p in (home / "runs").rglob(name)}
+    broken_off(AT_WRITE, home, name, *command)
+    assert {p: p.read_bytes() for p in (home / "runs").rglob(name)} == before
+    assert run(home, *command).returncode == 0
+    assert list((home / "runs").rglob(name)) and not list((home / "runs").rglob("*.partial"))
+
+
+def test_a_file_size_limit_ends_in_one_line_and_a_later_run_completes(unbroken, home):
+    limited = subprocess.run(
+        [sys.executable, "-m", "repro", *cell("train")],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert limited.returncode == 2 and "cannot write" in limited.stderr, limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert not list((home / "runs").rglob("*.partial"))
+    assert run(home, *cell("train")).returncode == 0
+    assert all(value.equal(unbroken[1][key]) for key, value in weights_of(home, 0).items())
+    shutil.rmtree(cell_folder(home, 0))
+
+
+def test_two_trainings_of_one_run_give_one_checkpoint(unbroken, home):
+    command = [sys.executable, "-m", "repro", *cell("train")]
+    both = [
+        subprocess.Popen(command, cwd=home, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=200)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert all(value.equal(unbroken[1][key]) for key, value in weights_of(home, 0).items())
+    shutil.rmtree(cell_folder(home, 0))
+
+
+@pytest.fixture(scope="module")
+def written(walk, tmp_path_factory):  # noqa: F811
+    """One file of every kind that holds numbers, and how each is read."""
+    folder = tmp_path_factory.mktemp("written")
+    train(recipe(max_epochs=1), walk, 0, folder, CPU, "disabled")
+    save_state(folder / "last.pt", {"fingerprint": "f", "model": {"w": np.pi}})
+    write(result(), folder / "seed0.json")
+    shutil.copytree(walk.parent, folder / "walk")
+    return {
+        folder / "checkpoint.safetensors": load_checkpoint,
+        folder / "last.pt": lambda path: load_state(path, "f"),
+        folder / "seed0.json": read,
+        folder / "walk" / "sequences.safetensors": lambda path: sequences.load(
+            path, sequences.PARTS
+        ),
+    }
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("fault", ["flip", "cut", "empty"])
+def test_damage_never_passes_for_a_number(place, fault, written, tmp_path):
+    original, reader = list(written.items())[place]
+    content, rng = original.read_bytes(), random.Random(place)
+    copy = tmp_path / original.parent.name / original.name
+    copy.parent.mkdir()
+    for _ in range({"flip": 60, "cut": 10, "empty": 1}[fault]):
+        damaged = bytearray(content)
+        if fault == "flip":
+            damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        else:
+            del damaged[rng.randrange(len(content)) if fault == "cut" else 0 :]
+        copy.write_bytes(damaged)
+        with pytest.raises(ReproError, match=r"damaged|no Result|changed|schema"):
+            reader(copy)
+
+
+def test_a_result_in_the_wrong_place_is_named(tmp_path):
+    write(result(seed=1), result_path(tmp_path, "test", "walk", "dmm", 0))
+    with pytest.raises(ReproError, match=r"seed0.json is the Result of .*seed1.json"):
+        read_cell(tmp_path, "test", "walk", "dmm")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir(mode=0o755)
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(ReproError, match="cannot write"):
+            write_text(folder / "seed0.json", "{}")
+    finally:
+        os.seteuid(0)
+    assert not list(folder.iterdir())
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(walk, tmp_path, monkeypatch):  # noqa: F811
+    expected = load_file(train(recipe(), walk, 0, tmp_path / "a", CPU, "disabled"))
+    now = iter(range(2_000_000_000, 0, -1000))
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    found = load_file(train(recipe(), walk, 0, tmp_path / "b", CPU, "disabled"))
+    assert all(found[name].equal(expected[name]) for name in expected)
+
+
+def test_leftovers_of_the_living_are_not_touched(tmp_path):
+    path = tmp_path / "seed0.json"
+    mine, dead = (path.with_name(f".seed0.json.{n}.partial") for n in (os.getppid(), 2**22 + 1))
+    for leftover in (mine, dead):
+        leftover.write_text("half")
+    write_text(path, "{}")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, path.name])
+
+
+def test_every_writer_goes_through_one_door():
+    """Nothing in the package opens a file for writing but `files.replacing`, or beside a lock."""
+    package = Path(__file__).parent.parent / "repro"
+    writers = ("write_text(", "write_bytes(", 'open("w', "savefig(", "save_file(", "np.savez")
+    for path in package.rglob("*.py"):
+        text = path.read_text()
+        if any(writer in text for writer in writers) and path.name != "files.py":
+            assert "replacing" in text or "import write_text" in text or "write_text," in text, path
