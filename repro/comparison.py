@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.special import stdtr
 
 from repro.results import Result, error_over_sequences
 
@@ -83,7 +84,7 @@ def _p_values(
     if error <= rounding:  # seeds repeat their bits, and all moved alike
         return (0.0, 1.0) if difference < 0 else (1.0, 0.0)
     t = difference / error
-    return float(stats.t.cdf(t, degrees)), float(stats.t.sf(t, degrees))
+    return float(stdtr(degrees, t)), float(stdtr(degrees, -t))  # Student's t below and above
 
 
 def _of_single_seeds(new: Result, old: Result, metric: str) -> Comparison:

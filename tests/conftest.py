@@ -74,6 +74,37 @@ def dim_of(head: str) -> int:
 
 torch.set_num_threads(1)  # several workers share the cores
 
+KINDS = {"oracle": "oracles checked", "fault": "faults injected", "fuzz": "tests of hostile input"}
+INPUTS = {"given": 0}  # to readers, by tests of hostile input in this process
+
+
+def count_input() -> None:
+    """Count one damaged or hostile input, for the summary of `pytest -m trust`."""
+    INPUTS["given"] += 1
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(item.get_closest_marker(kind) for kind in KINDS):
+            item.add_marker("trust")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item):
+    before = INPUTS["given"]
+    yield
+    item.user_properties.append(("inputs", INPUTS["given"] - before))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was checked, over all workers."""
+    passed = terminalreporter.stats.get("passed", [])
+    counts = {text: sum(kind in r.keywords for r in passed) for kind, text in KINDS.items()}
+    inputs = sum(count for r in passed for name, count in r.user_properties if name == "inputs")
+    if any(counts.values()):
+        summary = ", ".join(f"{count} {text}" for text, count in counts.items())
+        terminalreporter.write_line(f"trust: {summary} with {inputs} inputs; all passed")
+
 
 def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -> ModelSpec:
     """A small model's specification; large initial weights, so that every part matters."""

@@ -12,6 +12,8 @@ from repro.diagnostics import pareto_k
 from repro.models.base import Terms
 from repro.objectives import annealed_elbo, kl_weight
 
+pytestmark = pytest.mark.oracle
+
 
 def discrete_chain(draws, seed=0):
     """log weights of a 2-state hidden Markov chain under a wrong proposal, and exact log p(x)."""

@@ -7,6 +7,8 @@ from scipy import stats
 from repro.calibration import CELLS, alarm_rates
 from repro.comparison import LEVEL, POWER, Comparison, compare_samples, holm
 
+pytestmark = pytest.mark.oracle
+
 TABLES = 1500
 
 

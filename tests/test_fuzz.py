@@ -1,25 +1,38 @@
 """Hostile and damaged input: whatever the bytes, nothing but the project's own errors comes out."""
 
 import copy
+import io
 import json
+import tarfile
+import uuid
+import warnings
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
-from conftest import ROOT
+from conftest import ROOT, count_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 from test_handwriting import LISTS, SQUARE, corpus, line_of
 from test_results import result
+from test_training import CPU, recipe, walk  # noqa: F401
 
 from repro import config as configuration
+from repro.checkpoints import load_checkpoint, load_state, save_state
 from repro.data import sequences
 from repro.data.handwriting import read_iam_ondb
+from repro.data.pianoroll import read_mat
+from repro.data.sources import LARGEST_MEMBER, fetch
 from repro.data.speech import read_timit
-from repro.errors import DataError, ReproError
+from repro.errors import CheckpointError, DataError, ReproError
 from repro.results import read, write
+from repro.train import train
+
+pytestmark = pytest.mark.fuzz
 
 FUZZ = settings(
     max_examples=150,
@@ -50,6 +63,7 @@ def damaged(draw, content):
 
 
 def survives(function, *arguments):
+    count_input()
     with suppress(ReproError):
         return function(*arguments)
 
@@ -125,6 +139,68 @@ def test_results(data, tmp_path):
     write(result(), tmp_path / "r.json")
     (tmp_path / "r.json").write_bytes(data.draw(damaged((tmp_path / "r.json").read_bytes())))
     survives(read, tmp_path / "r.json")
+
+
+@pytest.fixture(scope="module")
+def rolls(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rolls") / "r.mat"
+    cell = np.empty((1, 2), dtype=object)
+    cell[0, :] = [np.eye(4, 88), np.eye(3, 88)]
+    savemat(path, {f"{part}data": cell for part in sequences.PARTS}, do_compression=False)
+    return path.read_bytes()
+
+
+@FUZZ
+@given(data=st.data())
+def test_piano_rolls(data, rolls, tmp_path):
+    (tmp_path / "r.mat").write_bytes(data.draw(damaged(rolls)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        survives(read_mat, {"r.mat": tmp_path / "r.mat"}, {})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(walk, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("trained")
+    return train(recipe(max_epochs=1), walk, 0, folder, CPU, "disabled").read_bytes()
+
+
+@FUZZ
+@given(data=st.data())
+def test_checkpoints(data, checkpoint, tmp_path):
+    (tmp_path / "c.safetensors").write_bytes(data.draw(damaged(checkpoint)))
+    survives(load_checkpoint, tmp_path / "c.safetensors")
+
+
+def test_a_state_that_would_run_code_is_refused(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "hacked",))
+
+    save_state(tmp_path / "last.pt", {"fingerprint": "f", "model": Hostile()})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_state(tmp_path / "last.pt", "f")
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/{}.wav", "../../{}.wav", "a/{}.wav"])
+def test_archives_are_read_and_never_unpacked(name, tmp_path):
+    path = tmp_path / "mirror" / "d.tar.gz"
+    path.parent.mkdir()
+    marker = f"repro-{uuid.uuid4().hex}"
+    with tarfile.open(path, "w:gz") as packed:
+        packed.addfile(tarfile.TarInfo(name.format(marker)))
+        link = tarfile.TarInfo("b.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        packed.addfile(link)
+        bomb = tarfile.TarInfo("c.wav")
+        bomb.size = LARGEST_MEMBER + 1
+        packed.addfile(bomb, io.BytesIO(bytes(bomb.size)))
+    source = {"file": "d.tar.gz", "url": [], "content": ".wav", "content_sha256": "0" * 64}
+    with pytest.raises(DataError, match="truncated or changed"):
+        fetch("d", {"sources": [source]}, tmp_path / "raw", path.parent)
+    assert not Path(f"/etc/{marker}.wav").exists()
+    assert not list(tmp_path.parent.parent.rglob(f"{marker}*"))
 
 
 ODD = st.recursive(

@@ -1,9 +1,12 @@
 """Diagonal Gaussians against torch.distributions."""
 
+import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, kl, standard_normal
+
+pytestmark = pytest.mark.oracle
 
 
 def random_gaussian(seed):

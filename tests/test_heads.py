@@ -9,6 +9,8 @@ from scipy import integrate, stats
 
 from repro.nn.heads import build_head
 
+pytestmark = pytest.mark.oracle
+
 
 def head_and_params(name, dim, seed=0):
     torch.manual_seed(seed)

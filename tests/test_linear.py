@@ -8,6 +8,8 @@ from torch import nn
 from repro.nn import linear
 from repro.nn.linear import Linear, one_loop, product
 
+pytestmark = pytest.mark.oracle
+
 
 @pytest.fixture(autouse=True)
 def always_large(monkeypatch):

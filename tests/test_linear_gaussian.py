@@ -10,6 +10,8 @@ from repro.evaluate import bound_sequences, squared_error
 from repro.models import build
 from repro.models.base import ModelSpec
 
+pytestmark = pytest.mark.oracle
+
 
 def problem(latent, dim, seed=0):
     rng = np.random.default_rng(seed)

@@ -10,6 +10,8 @@ from reference import models as plain
 from repro.models import build
 from repro.models.base import ModelSpec, Terms
 
+pytestmark = pytest.mark.oracle
+
 CASES = [
     (family, head, sizes)
     for family in families()

@@ -12,6 +12,8 @@ from repro.evaluate import filter_sequences
 from repro.models import build
 from repro.particles import fivo, multinomial, resample, systematic
 
+pytestmark = pytest.mark.oracle
+
 SCHEMES = [systematic, multinomial]
 
 

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from repro.data import sources
 from repro.data.sources import fetch, raw_files
 from repro.errors import ConfigError, DataError
 
@@ -24,10 +25,21 @@ def server(tmp_path):
     """A web server on this machine that serves tmp_path/web; its address."""
     folder = tmp_path / "web"
     folder.mkdir()
+    released = threading.Event()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments):
             super().__init__(*arguments, directory=str(folder))
+
+        def do_GET(self):
+            if self.path.startswith("/elsewhere"):
+                self.send_response(302)
+                self.send_header("Location", "/other.mat")
+                self.end_headers()
+            elif self.path.startswith("/hang"):
+                released.wait()
+            else:
+                super().do_GET()
 
         def log_message(self, *arguments):
             pass
@@ -35,6 +47,7 @@ def server(tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}/rolls.mat", folder / "rolls.mat"
+        released.set()
         running.shutdown()
 
 
@@ -66,6 +79,23 @@ def test_truncated_download_is_refused_and_leaves_nothing(server, tmp_path):
     with pytest.raises(DataError, match=r"d: cannot download sub/rolls.mat.*truncated or changed"):
         fetch("d", entry(url=[url]), tmp_path / "raw", None)
     assert not leftovers(tmp_path / "raw")
+
+
+@pytest.mark.fault
+def test_a_server_that_sends_other_bytes_redirects_or_hangs(server, tmp_path, monkeypatch):
+    url, served = server
+    served.write_bytes(CONTENT[::-1])
+    (served.parent / "other.mat").write_bytes(b"<html>Moved. Please log in.</html>")
+    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    base = url.rpartition("/")[0]
+    addresses = [url, f"{base}/elsewhere.mat", f"{base}/hang.mat"]
+    with pytest.raises(DataError) as caught:
+        fetch("d", entry(url=addresses), tmp_path / "raw", None)
+    reasons = str(caught.value)
+    assert reasons.count("truncated or changed") == 2 and "timed out" in reasons
+    assert not leftovers(tmp_path / "raw")
+    served.write_bytes(CONTENT)  # the server recovers, and so does the next call
+    fetch("d", entry(url=addresses), tmp_path / "raw", None)
 
 
 def test_no_network_names_the_address_and_the_mirror(tmp_path):

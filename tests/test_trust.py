@@ -6,6 +6,8 @@ from reference.kalman import log_likelihood
 
 from repro import oracles
 
+pytestmark = pytest.mark.oracle
+
 
 @pytest.mark.parametrize(("latent", "dim"), [(1, 1), (3, 2)])
 def test_the_pages_truth_is_the_kalman_filters(latent, dim):

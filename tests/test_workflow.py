@@ -134,6 +134,47 @@ def killed_and_resumed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.fault
+def test_a_second_snakemake_is_refused_and_a_killed_one_needs_no_unlocking(home):
+    """The training outlives its snakemake, and the next call waits for it."""
+    state = home / "runs/smoke/linear_gaussian/dmm/seed0/state/last.pt"
+    command = [tool("snakemake"), "--cores", "2", *WHOLE]
+    first = subprocess.Popen(
+        command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = snakemake(home, *WHOLE)
+    assert second.returncode != 0 and "cannot be locked" in second.stderr + second.stdout
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert list((home / ".snakemake/locks").glob("*.lock"))
+    again = snakemake(home, *WHOLE)
+    assert again.returncode == 0, again.stderr
+    assert (home / "runs/smoke/report.html").exists()
+
+
+@pytest.mark.fault
+def test_file_times_that_jump_train_nothing_again(killed_and_resumed):
+    data = killed_and_resumed / "runs/data/linear_gaussian"
+    for path, hours in ((data / "sequences.safetensors", 5), (data / "raw.json", -5)):
+        os.utime(path, (time.time() + 3600 * hours,) * 2)
+    again = snakemake(killed_and_resumed, *WHOLE)
+    assert again.returncode == 0 and "rule train" not in again.stderr + again.stdout
+
+
+@pytest.mark.fuzz
+def test_a_mirror_of_any_name_stays_a_word(home):
+    mirror = home / "a '$(touch hacked)' \"mirror\"; touch hacked"
+    mirror.mkdir()
+    target = "runs/data/linear_gaussian/raw.json"
+    done = snakemake(home, target, "--configfile", "tiny.yaml", "--config", f"mirror={mirror}")
+    assert done.returncode == 0, done.stderr
+    assert not (home / "hacked").exists()
+
+
+@pytest.mark.fault
 def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_resumed, tmp_path):
     cell = killed_and_resumed / "runs/smoke/linear_gaussian/dmm"
     assert "resumes after epoch" in (cell / "seed0" / "train.log").read_text()

@@ -8,18 +8,30 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from repro.errors import DataError
+
 LOWEST, KEYS = 21, 88
 CHORALES = "music21/corpus/bach/bwv"
 
 
 def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
-    """Return the rolls (T, 88) of a .mat file with cells traindata, validdata and testdata."""
+    """Return the rolls (T, 88) of a .mat file with cells traindata, validdata and testdata.
+
+    Raises:
+        DataError: the file is damaged or holds something else.
+    """
     (path,) = files.values()
-    content = loadmat(path)
-    return {
-        part: [np.asarray(roll, dtype=np.uint8) for roll in content[f"{part}data"].ravel()]
-        for part in ("train", "valid", "test")
-    }
+    try:
+        content = loadmat(path)
+        parts = {
+            part: [np.asarray(roll, dtype=np.uint8) for roll in content[f"{part}data"].ravel()]
+            for part in ("train", "valid", "test")
+        }
+    except Exception as error:  # scipy raises many kinds for a damaged file
+        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+    if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
+        raise DataError(f"{path}: a roll has not {KEYS} columns.")
+    return parts
 
 
 def read_bach_chorales(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
