@@ -113,6 +113,7 @@ def test_wrong_device_and_missing_config_are_explained(home, tmp_path):
     assert "run in the repository's root folder" in fails(tmp_path, *cell("train"))
 
 
+@pytest.mark.fault
 def test_full_disk_leaves_nothing_half_written(home):
     """/dev/full refuses every byte: here as the file that a result is written beside."""
     script = (

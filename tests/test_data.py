@@ -62,6 +62,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         sequences.save(broken, "d", REAL, tmp_path / "d.safetensors")
 
 
+@pytest.mark.fault
 def test_missing_and_damaged_prepared_files_say_what_to_run(tmp_path):
     path = tmp_path / "vowels" / "sequences.safetensors"
     with pytest.raises(DataError, match="repro prepare --dataset vowels"):

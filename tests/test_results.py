@@ -147,6 +147,7 @@ def test_results_survive_writing_and_reading(tmp_path):
     assert read(path) == result()
 
 
+@pytest.mark.fault
 def test_broken_results_are_named(tmp_path):
     path = tmp_path / "r.json"
     with pytest.raises(DataError, match="is missing"):

@@ -65,6 +65,7 @@ def test_download_verifies_and_keeps_the_file(server, tmp_path):
     assert leftovers(tmp_path / "raw") == [files["sub/rolls.mat"]]
 
 
+@pytest.mark.fault
 def test_second_address_serves_when_the_first_fails(server, tmp_path):
     url, served = server
     served.write_bytes(CONTENT)
@@ -73,6 +74,7 @@ def test_second_address_serves_when_the_first_fails(server, tmp_path):
     assert files["sub/rolls.mat"].read_bytes() == CONTENT
 
 
+@pytest.mark.fault
 def test_truncated_download_is_refused_and_leaves_nothing(server, tmp_path):
     url, served = server
     served.write_bytes(CONTENT[:-7])
@@ -98,6 +100,7 @@ def test_a_server_that_sends_other_bytes_redirects_or_hangs(server, tmp_path, mo
     fetch("d", entry(url=addresses), tmp_path / "raw", None)
 
 
+@pytest.mark.fault
 def test_no_network_names_the_address_and_the_mirror(tmp_path):
     with pytest.raises(DataError, match=r"127.0.0.1:9/.*set a mirror folder"):
         fetch("d", entry(url=["http://127.0.0.1:9/rolls.mat"]), tmp_path / "raw", None)
@@ -112,6 +115,7 @@ def test_mirror_is_tried_before_any_address(tmp_path):
     assert files["sub/rolls.mat"].read_bytes() == CONTENT
 
 
+@pytest.mark.fault
 def test_damaged_file_in_the_mirror_is_named(tmp_path):
     mirror = tmp_path / "mirror"
     (mirror / "sub").mkdir(parents=True)
@@ -134,6 +138,7 @@ def test_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
     assert not leftovers(tmp_path / "raw")
 
 
+@pytest.mark.fault
 def test_raw_file_damaged_after_the_fetch_is_noticed(tmp_path):
     path = tmp_path / "raw" / "sub" / "rolls.mat"
     with pytest.raises(DataError, match="repro fetch --dataset d"):

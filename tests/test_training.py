@@ -111,6 +111,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
     assert same_bits(whole, long) and not same_bits(whole, short)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "family_arguments",
     [{"family": "dmm", **DROPOUT}, {"family": "vrnn"}, {"family": "vrnn", **SEGMENTS}],
@@ -179,6 +180,7 @@ def test_training_improves_the_bound(walk, tmp_path):
     assert max(bounds) > bounds[0] + 0.1
 
 
+@pytest.mark.fault
 def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
     walk, tmp_path, monkeypatch
 ):
@@ -260,6 +262,7 @@ def test_checkpoint_of_other_data_is_refused(walk, tmp_path):
         evaluate(checkpoint, path, 10, [], CPU)
 
 
+@pytest.mark.fault
 def test_missing_and_damaged_checkpoints_say_what_to_do(walk, tmp_path):
     with pytest.raises(CheckpointError, match="is missing: train it first"):
         load_checkpoint(tmp_path / "checkpoint.safetensors")
@@ -272,6 +275,7 @@ def test_missing_and_damaged_checkpoints_say_what_to_do(walk, tmp_path):
         load_state(tmp_path / "last.pt", "")
 
 
+@pytest.mark.fault
 def test_log_weights_that_are_not_finite_name_the_sequence(walk, tmp_path):
     model, _ = load_checkpoint(run(walk, tmp_path))
     with torch.no_grad():
