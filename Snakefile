@@ -8,6 +8,7 @@ from shutil import which
 from snakemake.utils import min_version
 
 from repro.config import as_text, cells, check, not_supplied, preset_file, resolve
+from repro.config import describe as described
 from repro.errors import ConfigError
 from repro.locks import clear_stale_locks
 
@@ -102,7 +103,7 @@ rule describe:
     log:
         "runs/data/{dataset}/describe.log",
     params:
-        entry=lambda w: as_text(config["datasets"][w.dataset]),
+        entry=lambda w: as_text(described(config, w.dataset)),
     shell:
         "printf '%s' {params.entry:q} > {output} 2> {log}"
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from repro.errors import ConfigError
-from repro.files import write_text
+from repro.files import sha256, write_text
 
 CONFIG = Path("config")
 # Families that hold the true equations of their data, and the option that says a data set has them.
@@ -130,42 +130,71 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     Raises:
         ConfigError: the model or data set does not exist, or its heads do not fit the data.
     """
-    if dataset not in config["datasets"]:
-        raise ConfigError(unknown("data set", dataset, config["datasets"], "datasets.yaml"))
-    if model not in config["models"]:
-        raise ConfigError(unknown("model", model, config["models"], "models.yaml"))
-    data, entry = config["datasets"][dataset], config["models"][model]
+    data, chosen = entry(config, "data set", dataset), entry(config, "model", model)
     for experiment in config["experiments"]:
         if dataset in experiment["datasets"] and model in experiment["models"]:
             changes = {key: experiment[key] for key in ("sizes", "training") if key in experiment}
-            entry = merge(entry, changes)
-    if data["kind"] not in entry["heads"]:
+            chosen = merge(chosen, changes)
+    if data["kind"] not in chosen["heads"]:
         fitting = [name for name, m in config["models"].items() if data["kind"] in m["heads"]]
         raise ConfigError(
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if "segment" in entry["training"] and entry["family"] in LOOKS_AHEAD:
+    if "segment" in chosen["training"] and chosen["family"] in LOOKS_AHEAD:
         raise ConfigError(
             f"model '{model}' on {dataset}: its inference looks ahead, so that sequences cannot be "
             "cut; remove `segment` from its training."
         )
-    needed = NEEDED_OPTIONS.get(entry["family"])
+    needed = NEEDED_OPTIONS.get(chosen["family"])
     if needed and needed not in data["options"]:
         raise ConfigError(
             f"model '{model}' needs a data set with `{needed}` among its options; {dataset} has "
             "none in config/datasets.yaml."
         )
+    own = _own_source(chosen["family"], f"models.{model}.family")
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
         # What other data or readers need is no reason to train again.
         "model": {
             "name": model,
-            **{key: value for key, value in entry.items() if key != "citation"},
-            "heads": {data["kind"]: entry["heads"][data["kind"]]},
+            **{key: value for key, value in chosen.items() if key != "citation"},
+            "heads": {data["kind"]: chosen["heads"][data["kind"]]},
+            **({"source_sha256": own} if own else {}),
         },
     }
+
+
+def describe(config: dict, dataset: str) -> dict:
+    """Return a data set's entry; of a local one with what its files hash to, to see changes."""
+    found = config["datasets"][dataset]
+    if "local" not in found:
+        return found
+    files = sorted(path for path in Path(found["local"]).glob("*") if path.is_file())
+    return {**found, "content": {path.name: sha256(path) for path in files}}
+
+
+def _own_source(family: str, where: str) -> str:
+    # A model in a file of one's own: a change of the file is a change of the recipe.
+    path = Path(family.partition(":")[0])
+    if path.suffix != ".py":
+        return ""
+    if not path.is_file():
+        raise ConfigError(f"{where}: {path} is no file here.")
+    return sha256(path)
+
+
+def entry(config: dict, what: str, name: str) -> dict:
+    """Return the entry of a "data set" or "model".
+
+    Raises:
+        ConfigError: there is none of that name; names the nearest.
+    """
+    register = {"data set": "datasets", "model": "models"}[what]
+    if name not in config[register]:
+        raise ConfigError(unknown(what, name, config[register], f"{register}.yaml"))
+    return config[register][name]
 
 
 def as_text(recipe: dict) -> str:
@@ -222,8 +251,9 @@ def _validate(config: dict, schema: dict) -> None:
 def _validate_part(model: dict, schema: dict, where: str) -> None:
     part = {"$ref": "#/$defs/model", "$defs": schema["$defs"]}
     try:
-        entry = {key: value for key, value in model.items() if key != "name"}
-        _validate({**entry, "citation": ""}, part)
+        added = ("name", "source_sha256")
+        stated = {key: value for key, value in model.items() if key not in added}
+        _validate({**stated, "citation": ""}, part)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -46,6 +46,7 @@ ALLOWED = {
     "calibration": {"comparison"},
     "trust": {"oracles", "calibration", "comparison", "files"},
     "report": {"errors", "files", "tables"},
+    "api": {"config", "checkpoints", "data", "devices", "evaluate", "paths", "results", "train"},
     "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
               "provenance"},
 }  # fmt: skip

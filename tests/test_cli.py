@@ -10,7 +10,8 @@ from conftest import ROOT
 from repro.results import read, write
 
 COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "listen", "tables",
-            "paper-tables", "figures", "check", "report", "trust", "bench", "accept"]  # fmt: skip
+            "paper-tables", "figures", "check", "report", "list", "show", "trust", "bench",
+            "accept"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,17 @@ def test_accepted_results_pass_the_check_and_better_stored_ones_fail_it(home):
     done = run(home, "check", "--preset", "smoke")
     assert done.returncode == 1 and "WORSE: linear_gaussian/dmm (is " in done.stderr
     assert run(home, "check", "--preset", "smoke", "--always-succeed").returncode == 0
+
+
+def test_what_there_is_can_be_listed_and_shown(home):
+    everything = run(home, "list")
+    assert everything.returncode == 0
+    assert "dmm-aug" in everything.stdout and "jsb_chorales" in everything.stdout
+    assert "smoke" in run(home, "list", "presets").stdout
+    shown = run(home, "show", "dmm", "linear_gaussian", "--preset", "smoke").stdout
+    # Z = 4 and widths of 16 in this preset; the transition's mean is linear in z.
+    assert "latent: 4" in shown and "transition.linear_mean.weight" in shown and "4×4" in shown
+    assert "known once the data are prepared" in run(home, "show", "dmm", "jsb_chorales").stdout
 
 
 def test_unknown_names_are_met_with_the_nearest(home):

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from repro.cli import data, outputs, runs, tools
+from repro.cli import data, look, outputs, runs, tools
 from repro.errors import ReproError
 
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
@@ -22,6 +22,7 @@ COMMANDS = (
     outputs.check,
     outputs.accept,
     outputs.report,
+    look.show,
     tools.trust,
     tools.bench,
 )
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.command("list")(look.list_)
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     """
     reader = entry["reader"]
     module, _, function = reader.partition(":")
-    dotted = reader if "." in module else f"repro.data.{module}:{function}"
+    elsewhere = "." in module  # a package's module, or a file
+    dotted = reader if elsewhere else f"repro.data.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
     return sequences.save(parts, name, entry, path)

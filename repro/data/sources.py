@@ -20,7 +20,7 @@ def fetch(
 ) -> dict[str, Path]:
     """Return the verified raw files of a data set, fetching those that `folder` lacks.
 
-    A licensed corpus is not fetched: `folder` becomes a link to where the user keeps it.
+    A licensed corpus, or a folder of one's own, is not fetched: `folder` becomes a link to it.
 
     Args:
         name: the data set, for messages.
@@ -34,6 +34,8 @@ def fetch(
     """
     if "licensed" in entry:
         return _link_corpus(name, entry["licensed"], folder, corpora)
+    if "local" in entry:
+        return _link(name, _own_folder(name, entry), folder)
     if mirror is not None and not mirror.is_dir():
         raise ConfigError(f"mirror: {mirror} is no folder; correct the setting or leave it out.")
     for source in entry["sources"]:
@@ -49,7 +51,7 @@ def raw_files(name: str, entry: dict, folder: Path) -> dict[str, Path]:
     Raises:
         DataError: a file is missing or its checksum differs.
     """
-    if "licensed" in entry:
+    if "licensed" in entry or "local" in entry:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: run `repro fetch --dataset {name}` first.")
         return {name: folder}
@@ -89,10 +91,21 @@ def _link_corpus(name: str, licensed: dict, folder: Path, corpora: Path | None) 
             f"{name} needs a licence: {licensed['holder']}, {licensed['register']}. "
             f"{wanted}{setting}. Expected there: {licensed['layout']}."
         )
+    return _link(name, corpus, folder)
+
+
+def _own_folder(name: str, entry: dict) -> Path:
+    own = Path(entry["local"])
+    if not own.is_dir():
+        raise DataError(f"{name}: {own} is no folder; correct `local` in its entry.")
+    return own
+
+
+def _link(name: str, target: Path, folder: Path) -> dict[str, Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.is_symlink():
         folder.unlink()
-    folder.symlink_to(corpus.resolve(), target_is_directory=True)
+    folder.symlink_to(target.resolve(), target_is_directory=True)
     return {name: folder}
 
 

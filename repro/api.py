@@ -1,0 +1,83 @@
+"""The suite from Python: load a data set, train a model on it, bound its likelihood.
+
+Run in the repository's root, as the command line is; runs stand under runs/ and are found there by
+both. A training that is finished is not repeated.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repro import config as configuration
+from repro.checkpoints import load_checkpoint
+from repro.data import sequences
+from repro.data.batches import to_tensors
+from repro.data.prepare import prepare
+from repro.data.sources import fetch, write_manifest
+from repro.devices import prepare_device
+from repro.evaluate import evaluate as evaluate_checkpoint
+from repro.paths import data_file, raw_folder, run_folder
+from repro.results import Result
+from repro.train import train as train_run
+
+
+def load(
+    dataset: str, preset: str = "starter", mirror: Path | None = None
+) -> dict[str, list[Tensor]]:
+    """Return the sequences of a data set, (T, D) each, by part; fetch and prepare them if needed.
+
+    Raises:
+        ConfigError: there is no such data set.
+        DataError: its files cannot be had.
+    """
+    path = data_file(dataset)
+    if not path.exists():
+        config = configuration.load(preset)
+        entry = configuration.entry(config, "data set", dataset)
+        fetch(dataset, entry, raw_folder(dataset), mirror)
+        write_manifest(entry, raw_folder(dataset).parent / "raw.json")
+        prepare(dataset, entry, raw_folder(dataset), path)
+    _, parts = sequences.load(path, sequences.PARTS)
+    return {part: to_tensors(found, torch.device("cpu")) for part, found in parts.items()}
+
+
+def train(
+    model: str,
+    dataset: str,
+    seed: int = 0,
+    preset: str = "starter",
+    sizes: dict | None = None,
+    **training: object,
+) -> Path:
+    """Train a model as a preset says and return its checkpoint.
+
+    Args:
+        sizes, training: settings that differ from the preset's (config/schema.yaml names them);
+            such a run stands in a folder of its own, `<preset>-own`.
+    Raises:
+        ConfigError: a name or a setting is wrong.
+    """
+    config = configuration.load(preset)
+    if sizes or training:
+        changes = {"datasets": [dataset], "models": [model], "sizes": sizes or {}}
+        experiment = {**changes, "training": training}
+        experiments = [*config["experiments"], experiment]
+        config = configuration.check(
+            {**config, "preset": f"{preset}-own", "experiments": experiments}
+        )
+    recipe = configuration.resolve(config, dataset, model)
+    folder = run_folder(config["preset"], dataset, model, seed)
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists() and load_checkpoint(checkpoint)[1].recipe == recipe:
+        return checkpoint
+    device = prepare_device(config["device"], config["threads"])
+    return train_run(recipe, data_file(dataset), seed, folder, device, config["wandb"])
+
+
+def evaluate(checkpoint: Path, num_samples: int = 200, particles: int = 0) -> Result:
+    """Return the bounds of a checkpoint on the test part of its data set, by test sequence."""
+    _, info = load_checkpoint(checkpoint)
+    device = prepare_device("auto", torch.get_num_threads())
+    data = data_file(info.recipe["dataset"]["name"])
+    return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
