@@ -1,12 +1,15 @@
 """What `repro sample` drew, as files that one can play."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from repro.errors import DataError
 from repro.files import replacing
-from repro.midi import write_midi
+from repro.midi import LOWEST, write_midi
+
+KEYS, PLAYED_HZ, STEP_SECONDS = 88, 16000, 0.3
 
 
 def write_wav(samples: np.ndarray, path: Path, sample_rate_hz: int) -> None:
@@ -17,6 +20,38 @@ def write_wav(samples: np.ndarray, path: Path, sample_rate_hz: int) -> None:
     clipped = np.clip(np.rint(samples), limits.min, limits.max).astype(np.int16)
     with replacing(path) as partial:
         soundfile.write(partial, clipped, sample_rate_hz, subtype="PCM_16", format="WAV")
+
+
+def as_mp3(samples: Path, kind: str) -> bytes:
+    """Return the first sequence of a samples.npz as MP3, for a page; empty if it makes no sound.
+
+    Rolls are played by decaying sines, `STEP_SECONDS` a step.
+
+    Args:
+        samples: what `repro sample` wrote. kind: "data" or "samples".
+    """
+    import soundfile
+
+    with np.load(samples) as drawn:
+        sequence, rate = drawn[kind][0], int(drawn["sample_rate_hz"])
+    if rate:
+        wave = sequence.ravel() / max(1.0, np.abs(sequence).max())
+    elif sequence.shape[1] == KEYS:
+        rate, wave = PLAYED_HZ, play(sequence)
+    else:
+        return b""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, rate, format="MP3")
+    return buffer.getvalue()
+
+
+def play(roll: np.ndarray) -> np.ndarray:
+    """Return the waveform of a roll (T, 88) at PLAYED_HZ; a held note sounds again at each step."""
+    when = np.arange(int(STEP_SECONDS * PLAYED_HZ)) / PLAYED_HZ
+    pitches = 440.0 * 2.0 ** ((np.arange(KEYS) + LOWEST - 69) / 12.0)  # equal temperament
+    tones = np.sin(2 * np.pi * pitches[:, None] * when) * np.exp(-4.0 * when)  # (88, N)
+    wave = (roll @ tones).ravel()
+    return 0.8 * wave / max(1.0, np.abs(wave).max())
 
 
 def write_all(samples: Path, folder: Path) -> list[Path]:

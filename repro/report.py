@@ -1,37 +1,47 @@
-"""One HTML page with every table, figure and verdict of a preset; it opens without a network."""
+"""One HTML page with all that is known of a preset; it opens from disk, without a network."""
 
+import base64
+from itertools import groupby
 from pathlib import Path
 
+import pandas as pd
+import yaml
 from jinja2 import Environment, PackageLoader
+from markdown_it import MarkdownIt
 
 from repro.errors import DataError
 from repro.files import write_text
+from repro.listen import as_mp3
+from repro.results import Result
+from repro.tables import cells, display
 
 
-def write_report(folder: Path, path: Path) -> Path:
-    """Write the page from a preset's tables, figures and check.md; return its path.
+def write_report(results: list[Result], folder: Path, left_out: list[str], path: Path) -> Path:
+    """Write the page of a preset; return its path.
 
+    Args:
+        results: of the preset, sorted by cell.
+        folder: of its runs, with tables, figures, samples and check.md.
+        left_out: a line for each data set or cell that has no Result, and why.
     Raises:
         DataError: there are no tables yet.
     """
-    import pandas as pd
-    from markdown_it import MarkdownIt
-
-    from repro.tables import display
-
-    tables = sorted((folder / "tables").glob("*.csv"))
-    if not tables:
-        raise DataError(f"no tables under {folder / 'tables'}: run `repro tables` first.")
     sections = []
-    for table in tables:
+    for dataset, group in groupby(results, key=lambda r: r.dataset):
+        table = folder / "tables" / f"{dataset}.csv"
+        if not table.exists():
+            raise DataError(f"{table} is missing: run `repro tables` first.")
         text = table.with_suffix(".md").read_text(encoding="utf-8")
-        figures = sorted((folder / "figures").glob(f"{table.stem}-*.svg"))
+        figures = sorted((folder / "figures").glob(f"{dataset}-*.svg"))
+        found = cells(list(group))
         sections.append(
             {
-                "name": table.stem,
+                "name": dataset,
                 "table": display(pd.read_csv(table)).to_html(index=False, border=0),
                 "caption": text.strip().splitlines()[-1],
                 "figures": [_svg(figure) for figure in figures],
+                "sounds": _sounds(found, folder),
+                "origins": [_origin(cell) for cell in found],
             }
         )
     markdown = MarkdownIt("commonmark").enable("table")
@@ -40,12 +50,51 @@ def write_report(folder: Path, path: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         preset=folder.name,
         sections=sections,
+        left_out=left_out,
         check=markdown.render(_text(check)),
         trust=markdown.render(_text(trust / "trust.md")),
         trust_figures=[_svg(figure) for figure in sorted(trust.glob("*.svg"))],
     )
     write_text(path, page + "\n")
     return path
+
+
+def _origin(cell: list[Result]) -> dict:
+    # Where a cell's numbers come from: all that differs between machines and versions.
+    first = cell[0]
+    training = first.environment["training"]
+    return {
+        "title": first.title,
+        "seeds": ", ".join(str(r.seed) for r in cell),
+        "epochs": ", ".join(str(r.training["epochs"]) for r in cell),
+        "commit": _commit(training),
+        "evaluated": _commit(first.environment),
+        "torch": training["torch"],
+        "device": f"{training['device']}, {training['threads']} thread(s)",
+        "data": first.data["sha256"][:12],
+        "recipe": yaml.safe_dump(first.recipe, sort_keys=False, allow_unicode=True),
+    }
+
+
+def _commit(environment: dict) -> str:
+    changed = " (changed)" if environment.get("clean") is False else ""
+    return environment["commit"][:10] + changed
+
+
+def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:
+    # One real sequence, and one sample of each model, where the data make a sound.
+    sounds = []
+    for cell in found:
+        first = cell[0]
+        samples = folder / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"
+        if not samples.exists():
+            continue
+        for title, kind in ([] if sounds else [("data", "data")]) + [(first.title, "samples")]:
+            content = as_mp3(samples, kind)
+            if content:
+                code = base64.b64encode(content).decode()
+                sounds.append({"title": title, "source": f"data:audio/mpeg;base64,{code}"})
+    return sounds
 
 
 def _text(path: Path) -> str:

@@ -45,7 +45,7 @@ ALLOWED = {
     "oracles": {"models", "bounds", "particles", "seeding"},
     "calibration": {"comparison"},
     "trust": {"oracles", "calibration", "comparison", "files"},
-    "report": {"errors", "files", "tables"},
+    "report": {"errors", "files", "listen", "results", "tables"},
     "api": {"config", "checkpoints", "data", "devices", "evaluate", "paths", "results", "train"},
     "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
               "provenance"},

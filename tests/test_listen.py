@@ -1,12 +1,15 @@
 """MIDI files, read back by playing them, and WAV files, read back by another library."""
 
+import io
+
 import mido
 import numpy as np
 import pytest
+import soundfile
 from scipy.io import wavfile
 
 from repro.errors import DataError
-from repro.listen import write_all, write_wav
+from repro.listen import PLAYED_HZ, as_mp3, play, write_all, write_wav
 from repro.midi import write_midi
 
 
@@ -51,6 +54,29 @@ def test_all_samples_of_a_run_are_written(rate, suffix, tmp_path):
     assert names == [f"{name}.{suffix}" for name in ("data-0", "samples-0", "samples-1")]
     with pytest.raises(DataError, match="run `repro sample` first"):
         write_all(tmp_path / "nothing.npz", tmp_path)
+
+
+@pytest.mark.parametrize(("key", "frequency"), [(48, 440.0), (39, 261.63), (51, 523.25)])
+def test_a_played_roll_has_the_pitch_of_its_key(key, frequency):
+    """A4, C4 and C5 by the peak of the spectrum."""
+    roll = np.zeros((10, 88))
+    roll[:, key] = 1.0
+    wave = play(roll)
+    spectrum = np.abs(np.fft.rfft(wave))
+    peak = np.fft.rfftfreq(len(wave), 1 / PLAYED_HZ)[spectrum.argmax()]
+    assert peak == pytest.approx(frequency, rel=0.015) and len(wave) == 10 * 0.3 * PLAYED_HZ
+
+
+def test_a_page_gets_sound_where_there_is_any(tmp_path):
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).reshape(1, 40, 200) * 2**15
+    np.savez(tmp_path / "wave.npz", data=wave, samples=wave, sample_rate_hz=8000)
+    content = as_mp3(tmp_path / "wave.npz", "data")
+    decoded, rate = soundfile.read(io.BytesIO(content))
+    spectrum = np.abs(np.fft.rfft(decoded))
+    peak = np.fft.rfftfreq(len(decoded), 1 / rate)[spectrum.argmax()]
+    assert peak == pytest.approx(440, rel=0.01)
+    np.savez(tmp_path / "curve.npz", data=np.zeros((2, 9, 3)), sample_rate_hz=0)
+    assert as_mp3(tmp_path / "curve.npz", "data") == b""
 
 
 def test_other_arrays_are_refused(tmp_path):

@@ -29,3 +29,22 @@ def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Resu
     results = [read(path) for path in paths]
     rank = {name: i for i, name in enumerate(order)}
     return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
+
+
+def without_results(preset: str, found: list[Result]) -> list[str]:
+    """Return a line for each cell of a preset that has no Result, and why."""
+    config = configuration.load(preset)
+    have = {(result.dataset, result.model) for result in found}
+    missing: dict[str, list[str]] = {}
+    for dataset, model in configuration.cells(config):
+        if (dataset, model) not in have:
+            missing.setdefault(dataset, []).append(model)
+    return [
+        f"{dataset} ({', '.join(models)}): "
+        + (
+            f"licensed data not supplied, {config['datasets'][dataset]['licensed']['register']}"
+            if "licensed" in config["datasets"][dataset]
+            else "not run"
+        )
+        for dataset, models in missing.items()
+    ]

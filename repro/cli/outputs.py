@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from repro.cli.gather import read_results
+from repro.cli.gather import read_results, without_results
 from repro.cli.options import Files, Out, Preset, Source
 from repro.paths import PAPER_TABLES, RESULTS, RUNS
 
@@ -99,4 +99,7 @@ def report(preset: Preset = "starter", out: Out = None) -> None:
     """
     from repro.report import write_report
 
-    print(write_report(RUNS / preset, out or RUNS / preset / "report.html"))
+    folder = RUNS / preset
+    found = read_results(None, RUNS, preset)
+    left_out = without_results(preset, found)
+    print(write_report(found, folder, left_out, out or folder / "report.html"))
