@@ -1,5 +1,7 @@
 """What a person watching a run sees, and Weights & Biases if they ask for it."""
 
+import hashlib
+import json
 import sys
 from types import TracebackType
 from typing import Any
@@ -49,6 +51,11 @@ class Monitor:
         if self.wandb_run:
             self.wandb_run.log(row, step=int(row["epoch"]))
 
+    def summary(self, numbers: dict[str, Any]) -> None:
+        """Report what came out in the end."""
+        if self.wandb_run:
+            self.wandb_run.summary.update(numbers)
+
     def note(self, text: str) -> None:
         """Say something once."""
         print(f"{self.title}  {text}", file=sys.stderr, flush=True)
@@ -78,6 +85,20 @@ def _start_wandb(title: str, mode: str, config: dict) -> Any:
         ) from None
     recipe = config["recipe"]
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
-    return wandb.init(
-        project="repro", name=title, group=group, mode=mode, config=config, dir=config["folder"]
-    )
+    # One identity a run, so that a resumed training goes on in the run it began.
+    identity = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        return wandb.init(
+            project="repro",
+            name=title,
+            group=group,
+            mode=mode,
+            config=config,
+            dir=config["folder"],
+            id=identity,
+            resume="allow",
+        )
+    except wandb.errors.Error as error:
+        # Numbers do not depend on it: a training without account or network goes on without it.
+        print(f"{title}  wandb is left out: {error}", file=sys.stderr, flush=True)
+        return None

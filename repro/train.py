@@ -129,6 +129,7 @@ class _Run:
                 if validates:
                     save_state(self.state_file, self._state())
                 monitor.epoch(row)
+            monitor.summary({"best_valid_bound": self.best_bound, "best_epoch": self.best_epoch})
         return self._finish()
 
     def _one_epoch(self) -> dict:

@@ -1,5 +1,6 @@
 """The command line: what a user meets when something is wrong, and wandb offline."""
 
+import os
 import subprocess
 import sys
 
@@ -151,3 +152,18 @@ def test_wandb_works_offline_without_an_account(home):
     assert done.returncode == 0, done.stderr
     runs = list((home / "runs" / "smoke" / "linear_gaussian" / "dmm").rglob("*.wandb"))
     assert len(runs) == 1 and runs[0].stat().st_size > 0
+    # The same training again, as after a kill, goes on under the same identity.
+    run(home, *cell("train", seed="5"), "--wandb", "offline")
+    runs = (home / "runs" / "smoke" / "linear_gaussian" / "dmm").rglob("*.wandb")
+    assert len({path.stem for path in runs}) == 1
+
+
+def test_wandb_without_an_account_does_not_stop_a_training(home):
+    pytest.importorskip("wandb")
+    command = [sys.executable, "-m", "repro", *cell("train", seed="6"), "--wandb", "online"]
+    environment = {**os.environ, "WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    environment |= {"HOME": str(home), "WANDB_INIT_TIMEOUT": "5"}
+    done = subprocess.run(
+        command, cwd=home, capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0 and "wandb is left out" in done.stderr, done.stderr
