@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from repro.nn import nade
 from repro.nn.heads import build_head
 
 pytestmark = pytest.mark.oracle
@@ -14,17 +15,38 @@ pytestmark = pytest.mark.oracle
 
 def head_and_params(name, dim, seed=0):
     torch.manual_seed(seed)
-    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3}).double()
+    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3, "nade_hidden": 5}).double()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
         return head, head(torch.randn(4, dtype=torch.float64))
 
 
-def test_bernoulli_probabilities_sum_to_one():
-    head, logits = head_and_params("bernoulli", 4)
-    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.float64)
-    assert head.log_prob(logits, states).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+STATES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "nade"])
+def test_probabilities_of_all_vectors_sum_to_one(name):
+    head, params = head_and_params(name, 4)
+    assert head.log_prob(params, STATES).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_nade_draws_every_vector_as_often_as_it_says():
+    head, params = head_and_params("nade", 4)
+    count = 40_000
+    many = tuple(p.expand(count, -1) for p in params)
+    drawn = head.sample(many, torch.Generator().manual_seed(0))
+    code = (drawn @ torch.tensor([8.0, 4.0, 2.0, 1.0], dtype=torch.float64)).long()
+    observed = torch.bincount(code, minlength=16).numpy()
+    expected = head.log_prob(params, STATES).exp().numpy() * count
+    assert stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-6
+
+
+def test_nade_in_pieces_is_nade_at_once(monkeypatch):
+    head, params = head_and_params("nade", 4)
+    whole = head.log_prob(params, STATES)
+    monkeypatch.setattr(nade, "NUMBERS", 3 * head.read.numel())
+    torch.testing.assert_close(head.log_prob(params, STATES), whole, rtol=0, atol=1e-12)
 
 
 def test_gaussian_equals_scipy():
@@ -143,14 +165,15 @@ def test_sampled_strokes_have_the_moments_of_their_mixture():
 
 
 @pytest.mark.parametrize(
-    "name", ["bernoulli", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
+    "name",
+    ["bernoulli", "nade", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"],
 )
 def test_far_away_values_give_finite_log_densities_and_gradients(name):
     torch.manual_seed(0)
     dim = 3 if name == "bivariate_mixture" else 2
-    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3})
+    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3, "nade_hidden": 5})
     features = (torch.randn(6, 4) * 100).requires_grad_()
-    x = torch.full((6, dim), 1.0 if name == "bernoulli" else 1000.0)
+    x = torch.full((6, dim), 1.0 if name in ("bernoulli", "nade") else 1000.0)
     log_p = head.log_prob(head(features), x)
     log_p.sum().backward()
     assert log_p.isfinite().all() and features.grad.isfinite().all()

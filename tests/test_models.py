@@ -126,7 +126,7 @@ def test_generative_terms_do_not_look_at_the_future(family, head, sizes, small_m
 
 
 @pytest.mark.parametrize(
-    ("family", "head", "sizes"), [case for case in CASES if case[1] == "bernoulli"]
+    ("family", "head", "sizes"), [case for case in CASES if case[1] in ("bernoulli", "nade")]
 )
 def test_probabilities_of_the_next_step_sum_to_one(family, head, sizes, small_model, ragged):
     """Over all values of x_t at fixed z and x_<t; they would not if the decoder had seen x_t."""
@@ -181,7 +181,8 @@ def test_analytic_kl_is_the_mean_of_its_samples(family, head, sizes, small_model
         terms = model(x, lengths, noise)
     sampled = terms.log_proposal - terms.log_prior
     error = sampled.std(1) / draws**0.5
-    assert ((sampled.mean(1) - terms.kl.mean(1)).abs() < 6 * error).all()
+    # Where q and p are the same, both are 0 exactly.
+    assert ((sampled.mean(1) - terms.kl.mean(1)).abs() <= 6 * error).all()
 
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from repro.nn.autoregressive import AutoregressiveHead
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 from repro.nn.linear import Linear
+from repro.nn.nade import NadeHead
 from repro.nn.strokes import StrokeHead
 
 
@@ -82,7 +83,9 @@ class GaussianMixtureHead(nn.Module):
         return Gaussian(mean, std).sample(noise_like(mean, generator))
 
 
-Head = BernoulliHead | GaussianHead | GaussianMixtureHead | StrokeHead | AutoregressiveHead
+Head = (
+    BernoulliHead | GaussianHead | GaussianMixtureHead | StrokeHead | AutoregressiveHead | NadeHead
+)
 
 
 def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
@@ -91,6 +94,8 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
         return GaussianMixtureHead(in_features, dim, sizes["components"])
     if name == "autoregressive":
         return AutoregressiveHead(in_features, dim, sizes["frame_hidden"])
+    if name == "nade":
+        return NadeHead(in_features, dim, sizes["nade_hidden"])
     if name == "bivariate":
         return StrokeHead(in_features, components=1)
     if name == "bivariate_mixture":

@@ -49,6 +49,8 @@ def head_log_prob(p, features, x):
     if "head.logits.weight" in p:
         probability = torch.sigmoid(linear(p, "head.logits", features))
         return (x * probability.log() + (1 - x) * (1 - probability).log()).sum()
+    if "head.read" in p:
+        return nade_log_prob(p, features, x)
     if "head.lift.weight" in p:
         return stroke_log_prob(p, features, x)
     if "head.lstm.weight_hh_l0" in p:
@@ -104,3 +106,15 @@ def lstm(gates, c):
 def torch_lstm(p, name, v, h, c):
     gates = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
     return lstm(gates + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"], c)
+
+
+def nade_log_prob(p, features, x):
+    """One conditional after the other."""
+    activation, total = linear(p, "head.hidden_bias", features), 0.0
+    visible = linear(p, "head.visible_bias", features)
+    for i, value in enumerate(x):
+        hidden = 1 / (1 + torch.exp(-activation))
+        probability = 1 / (1 + torch.exp(-(p["head.write"][i] @ hidden + visible[i])))
+        total = total + value * probability.log() + (1 - value) * (1 - probability).log()
+        activation = activation + value * p["head.read"][i]
+    return total

@@ -1,0 +1,58 @@
+"""A binary vector drawn value by value: NADE, whose biases follow the features."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.nn.linear import Linear
+
+NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
+
+
+class NadeHead(nn.Module):
+    """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · σ(a + Σ_{j<i} W_j x_tj) + c_i)).
+
+    The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
+    sequence model (RNN-NADE: Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 4): the
+    features h give the hidden bias a and the visible bias c of every step, W and V are shared.
+    Krishnan et al. (2017) let the emission's last hidden layer be a itself; here a linear map
+    stands between.
+    """
+
+    def __init__(self, in_features: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden_bias = Linear(in_features, hidden)
+        self.visible_bias = Linear(in_features, dim)
+        self.read = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # W
+        self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
+        return self.hidden_bias(features), self.visible_bias(features)
+
+    def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
+        parts = (t.expand(*shape, -1).reshape(-1, t.shape[-1]) for t in (*params, x))
+        rows = max(1, NUMBERS // self.read.numel())
+        pieces = zip(*(part.split(rows) for part in parts), strict=True)
+        return torch.cat([self._log_prob(*piece) for piece in pieces]).view(shape)
+
+    def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        activation, visible = params
+        drawn = []
+        for i in range(len(self.read)):
+            logit = torch.sigmoid(activation) @ self.write[i] + visible[..., i]
+            value = torch.bernoulli(torch.sigmoid(logit), generator=generator).unsqueeze(-1)
+            activation = activation + value * self.read[i]
+            drawn.append(value)
+        return torch.cat(drawn, dim=-1)
+
+    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
+        # All D conditionals at once: the sum over the values before is an exclusive cumulative one.
+        pulls = x.unsqueeze(-1) * self.read  # (N, D, hidden)
+        before = pulls.cumsum(1) - pulls
+        hidden = torch.sigmoid(hidden_bias.unsqueeze(1) + before)
+        logits = (hidden * self.write).sum(-1) + visible_bias
+        return (x * logits - F.softplus(logits)).sum(-1)
