@@ -20,8 +20,8 @@ NEEDED_OPTIONS = {
     "fixed_linear": "parameters",
     "two_parameters": "nonlinear_parameters",
 }
-# Families whose inference looks ahead: cut into segments, they would see less than the paper's.
-LOOKS_AHEAD = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters")
+# Families whose recognition network reads the whole sequence: cut, it would see less.
+WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn")
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -141,9 +141,9 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if "segment" in chosen["training"] and chosen["family"] in LOOKS_AHEAD:
+    if "segment" in chosen["training"] and chosen["family"] in WHOLE_ONLY:
         raise ConfigError(
-            f"model '{model}' on {dataset}: its inference looks ahead, so that sequences cannot be "
+            f"model '{model}' on {dataset}: its inference reads whole sequences, which cannot be "
             "cut; remove `segment` from its training."
         )
     needed = NEEDED_OPTIONS.get(chosen["family"])

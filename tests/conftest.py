@@ -36,6 +36,15 @@ SIZES = {
         "emission": 4,
         **RECOGNITION,
     },
+    "storn": {"latent": 3, "hidden": 5, "recognition": 4, "decoder": [6]},
+    "srnn": {
+        "latent": 3,
+        "hidden": 5,
+        "smoother": 4,
+        "prior": [6, 4],
+        "posterior": [5],
+        "decoder": [6],
+    },
     "fixed_linear": RECOGNITION,
     "two_parameters": RECOGNITION,
 }
@@ -48,6 +57,8 @@ VARIANTS = {
             for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")
         },
     },
+    "storn": {"": {}},
+    "srnn": {"": {}},
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }

@@ -54,6 +54,58 @@ def vrnn(p, sizes, x, noise):
     return terms
 
 
+def storn(p, sizes, x, noise):
+    g = gc = x.new_zeros(sizes["recognition"])
+    h = c = x.new_zeros(sizes["hidden"])
+    before, terms = torch.zeros_like(x[0]), []
+    for x_t, eps in zip(x, noise, strict=True):
+        g, gc = torch_lstm(p, "recognition.lstm", x_t, g, gc)
+        mean, std = gaussian(p, "posterior", g)
+        z = mean + std * eps
+        gates = linear(p, "cell_x", before) + linear(p, "cell_z", z) + linear(p, "cell_h", h)
+        h, c = lstm(gates, c)
+        zero, one = torch.zeros_like(z), torch.ones_like(z)
+        terms.append(
+            (
+                head_log_prob(p, mlp(p, "decoder", h), x_t),
+                normal_log_density(z, zero, one),
+                normal_log_density(z, mean, std),
+                kl_divergence(mean, std, zero, one),
+            )
+        )
+        before = x_t
+    return terms
+
+
+def srnn(p, sizes, x, noise):
+    d, dc, ds = x.new_zeros(sizes["hidden"]), x.new_zeros(sizes["hidden"]), []
+    for before in [torch.zeros_like(x[0]), *x[:-1]]:
+        d, dc = torch_lstm(p, "forwards.lstm", before, d, dc)
+        ds.append(d)
+    a, ac, smoothed = x.new_zeros(sizes["smoother"]), x.new_zeros(sizes["smoother"]), []
+    for d, x_t in zip(reversed(ds), reversed(x.unbind()), strict=True):
+        a, ac = torch_lstm(p, "backwards.lstm", torch.cat([d, x_t]), a, ac)
+        smoothed.insert(0, a)
+    z, terms = x.new_zeros(sizes["latent"]), []
+    for x_t, eps, d, a in zip(x, noise, ds, smoothed, strict=True):
+        first = torch.relu(linear(p, "prior_d", d) + linear(p, "prior_z", z))
+        mean_p, std_p = gaussian(p, "prior_layer", mlp(p, "prior", first))
+        first = torch.relu(linear(p, "posterior_a", a) + linear(p, "posterior_z", z))
+        residual, std = gaussian(p, "posterior_layer", mlp(p, "posterior", first))
+        mean = mean_p + residual
+        z = mean + std * eps
+        decoded = mlp(p, "decoder", torch.cat([z, d]))
+        terms.append(
+            (
+                head_log_prob(p, decoded, x_t),
+                normal_log_density(z, mean_p, std_p),
+                normal_log_density(z, mean, std),
+                kl_divergence(mean, std, mean_p, std_p),
+            )
+        )
+    return terms
+
+
 def recognition(p, sizes, x):
     """Return the function (t, z_{t-1}) → mean and std of q(z_t)."""
     embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
