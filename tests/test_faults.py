@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,13 +230,3 @@ def test_leftovers_of_the_living_are_not_touched(tmp_path):
         leftover.write_text("half")
     write_text(path, "{}")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, path.name])
-
-
-def test_every_writer_goes_through_one_door():
-    """Nothing in the package opens a file for writing but `files.replacing`, or beside a lock."""
-    package = Path(__file__).parent.parent / "repro"
-    writers = ("write_text(", "write_bytes(", 'open("w', "savefig(", "save_file(", "np.savez")
-    for path in package.rglob("*.py"):
-        text = path.read_text()
-        if any(writer in text for writer in writers) and path.name != "files.py":
-            assert "replacing" in text or "import write_text" in text or "write_text," in text, path
