@@ -18,12 +18,15 @@ import yaml
 from test_workflow import ENVIRONMENT, TINY, copy_workflow, tool
 
 ETC = Path("/etc/slurm")
-TOOLS = ("sbatch", "munged", "slurmctld", "slurmd")
+TOOLS = {
+    name: shutil.which(name, path="/usr/sbin:/usr/bin")
+    for name in ("sbatch", "sinfo", "squeue", "scancel", "munged", "slurmctld", "slurmd")
+}
 pytestmark = [
     pytest.mark.workflow,
     pytest.mark.skipif(
         os.geteuid() != 0
-        or not all(shutil.which(name, path="/usr/sbin:/usr/bin") for name in TOOLS)
+        or None in TOOLS.values()
         or importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
         or (ETC / "slurm.conf").exists(),
         reason="needs root, slurm-wlm and munge, no slurm.conf, and pip install -e '.[slurm]'",
@@ -56,7 +59,8 @@ PartitionName=main Nodes={host} Default=YES State=UP
 """
 
 
-def run(*command):
+def run(name, *arguments):
+    command = [TOOLS[name], *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
