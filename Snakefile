@@ -213,10 +213,15 @@ rule tables:
     input:
         RESULTS,
     output:
+        report(
+            expand("runs/{{preset}}/tables/{dataset}.csv", dataset=DATASETS),
+            category="Tables",
+            caption="repro/templates/captions/tables.rst",
+        ),
         expand(
             "runs/{{preset}}/tables/{dataset}.{suffix}",
             dataset=DATASETS,
-            suffix=["md", "tex", "csv"],
+            suffix=["md", "tex"],
         ),
     log:
         "runs/{preset}/tables.log",
@@ -230,10 +235,14 @@ rule figures:
         histories=HISTORIES,
         samples=SAMPLES,
     output:
-        expand(
-            "runs/{{preset}}/figures/{dataset}-{figure}.svg",
-            dataset=DATASETS,
-            figure=FIGURES,
+        report(
+            expand(
+                "runs/{{preset}}/figures/{dataset}-{figure}.svg",
+                dataset=DATASETS,
+                figure=FIGURES,
+            ),
+            category="Figures",
+            caption="repro/templates/captions/figures.rst",
         ),
     log:
         "runs/{preset}/figures.log",
@@ -245,7 +254,11 @@ rule check:
     input:
         RESULTS,
     output:
-        "runs/{preset}/check.md",
+        report(
+            "runs/{preset}/check.md",
+            category="Check",
+            caption="repro/templates/captions/check.rst",
+        ),
     log:
         "runs/{preset}/check.log",
     shell:
@@ -271,7 +284,11 @@ rule report:
         rules.figures.output,
         rules.check.output,
     output:
-        "runs/{preset}/report.html",
+        report(
+            "runs/{preset}/report.html",
+            category="Report",
+            caption="repro/templates/captions/report.rst",
+        ),
     log:
         "runs/{preset}/report.log",
     shell:

@@ -55,7 +55,7 @@ def home(tmp_path):
 
 
 def copy_workflow(folder):
-    for name in ("config", "profiles", "envs"):
+    for name in ("config", "profiles", "envs", "repro/templates"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
@@ -195,6 +195,11 @@ def test_a_finished_workflow_has_a_report_and_nothing_to_do(killed_and_resumed):
     assert "Kalman (exact)" in report and "linear_gaussian" in report
     again = snakemake(killed_and_resumed, *WHOLE)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
+    own = snakemake(killed_and_resumed, *WHOLE, "--report", "snakemake.html")
+    assert own.returncode == 0, own.stderr
+    page = (killed_and_resumed / "snakemake.html").read_text()
+    assert all(f'"{name}"' in page for name in ("Tables", "Figures", "Check", "Report"))
+    assert "nats per step, higher is better" in page
 
 
 @pytest.mark.parametrize(
