@@ -34,9 +34,10 @@ class NadeHead(nn.Module):
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
         parts = (t.expand(*shape, -1).reshape(-1, t.shape[-1]) for t in (*params, x))
-        rows = max(1, NUMBERS // self.read.numel())
+        ones = int(x.sum(-1).max())
+        rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
         pieces = zip(*(part.split(rows) for part in parts), strict=True)
-        return torch.cat([self._log_prob(*piece) for piece in pieces]).view(shape)
+        return torch.cat([self._log_prob(*piece, ones) for piece in pieces]).view(shape)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
@@ -49,10 +50,14 @@ class NadeHead(nn.Module):
             drawn.append(value)
         return torch.cat(drawn, dim=-1)
 
-    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        # All D conditionals at once: the sum over the values before is an exclusive cumulative one.
-        pulls = x.unsqueeze(-1) * self.read  # (N, D, hidden)
-        before = pulls.cumsum(1) - pulls
-        hidden = torch.sigmoid(hidden_bias.unsqueeze(1) + before)
-        logits = (hidden * self.write).sum(-1) + visible_bias
+    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor, ones: int) -> Tensor:
+        # The hidden vector changes only after a 1, and a vector has at most `ones` of them: few for
+        # chords of 88 keys. So one hidden vector is made for each count of ones that went before,
+        # all D outputs of each, and every value picks the output of its own count.
+        first = x.argsort(dim=-1, descending=True, stable=True)[:, :ones]  # where the ones are
+        pulls = F.embedding(first, self.read) * x.gather(-1, first).unsqueeze(-1)
+        hidden = F.pad(pulls.cumsum(1), (0, 0, 1, 0)) + hidden_bias.unsqueeze(1)
+        outputs = torch.sigmoid(hidden) @ self.write.T  # (N, ones + 1, D)
+        before = (x.cumsum(-1) - x).long().unsqueeze(1)
+        logits = outputs.gather(1, before).squeeze(1) + visible_bias
         return (x * logits - F.softplus(logits)).sum(-1)
