@@ -19,8 +19,9 @@ from test_training import CPU, recipe, walk  # noqa: F401
 
 from repro.checkpoints import load_checkpoint, load_state, save_state
 from repro.data import sequences
+from repro.data.sources import fetch
 from repro.errors import ReproError
-from repro.files import write_text
+from repro.files import sha256, write_text
 from repro.results import read, read_cell, result_path, write
 from repro.train import train
 
@@ -230,3 +231,23 @@ def test_leftovers_of_the_living_are_not_touched(tmp_path):
         leftover.write_text("half")
     write_text(path, "{}")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([mine.name, path.name])
+
+
+def test_a_kill_while_a_raw_file_is_fetched(tmp_path):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "rolls.mat").write_bytes(b"notes" * 1000)
+    entry = {"sources": [{"file": "rolls.mat", "sha256": sha256(mirror / "rolls.mat"), "url": []}]}
+    fetching = (
+        "from pathlib import Path\nfrom repro.data.sources import fetch\n"
+        f"fetch('d', {entry!r}, Path('raw'), Path('mirror'))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", AT_WRITE + fetching, "rolls.mat"], cwd=tmp_path, timeout=100
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "raw" / "rolls.mat").exists()
+    assert list((tmp_path / "raw").glob(".rolls.mat.*.partial"))
+    files = fetch("d", entry, tmp_path / "raw", mirror)
+    assert files["rolls.mat"].read_bytes() == b"notes" * 1000
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["rolls.mat"]
