@@ -9,25 +9,9 @@ from repro.data.batches import Batch
 from repro.evaluate import bound_sequences, squared_error
 from repro.models import build
 from repro.models.base import ModelSpec
+from repro.oracles import problem
 
 pytestmark = pytest.mark.oracle
-
-
-def problem(latent, dim, seed=0):
-    rng = np.random.default_rng(seed)
-
-    def covariance(n):
-        root = rng.standard_normal((n, n))
-        return root @ root.T + 0.3 * np.eye(n)
-
-    return {
-        "transition_matrix": 0.6 * rng.standard_normal((latent, latent)),
-        "transition_offset": rng.standard_normal(latent),
-        "transition_covariance": covariance(latent),
-        "emission_matrix": rng.standard_normal((dim, latent)),
-        "emission_offset": rng.standard_normal(dim),
-        "emission_covariance": covariance(dim),
-    }
 
 
 @pytest.mark.parametrize(("latent", "dim"), [(1, 1), (3, 2)])
@@ -59,7 +43,7 @@ def test_evaluation_of_the_exact_model_has_no_spread(datasets):
 
 def test_posterior_mean_is_the_kalman_smoothers(datasets):
     """Against the joint Gaussian of z and x written out as one large vector."""
-    p = problem(2, 1, seed=2)
+    p = problem(2, 1)
     options = {"parameters": {name: value.tolist() for name, value in p.items()}}
     model = build(ModelSpec("exact", "linear_gaussian", "gaussian", {}, 1, [0.0], [1.0], options))
     steps, draws = 4, 4000
