@@ -186,7 +186,7 @@ def test_damage_never_passes_for_a_number(place, fault, written, tmp_path):
     content, rng = original.read_bytes(), random.Random(place)
     copy = tmp_path / original.parent.name / original.name
     copy.parent.mkdir()
-    for _ in range({"flip": 60, "cut": 10, "empty": 1}[fault]):
+    for _ in range({"flip": 300, "cut": 10, "empty": 1}[fault]):
         damaged = bytearray(content)
         if fault == "flip":
             damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)

@@ -129,9 +129,9 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, list[n
                 name, _, latents = part.partition(".")
                 key = f"{name}.latents" if latents else f"{name}.values"
                 ends = np.cumsum(_verified(file, f"{name}.lengths", digests))
-                known = key in digests
+                unknown = latents and key not in file.keys()  # noqa: SIM118
                 sequences[part] = (
-                    np.split(_verified(file, key, digests), ends[:-1]) if known else []
+                    [] if unknown else np.split(_verified(file, key, digests), ends[:-1])
                 )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
