@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repro import config as configuration
-from repro.checkpoints import load_checkpoint
+from repro.checkpoints import is_trained, load_checkpoint
 from repro.data import sequences
 from repro.data.batches import to_tensors
 from repro.data.prepare import prepare
@@ -60,16 +60,13 @@ def train(
     """
     config = configuration.load(preset)
     if sizes or training:
-        changes = {"datasets": [dataset], "models": [model], "sizes": sizes or {}}
-        experiment = {**changes, "training": training}
-        experiments = [*config["experiments"], experiment]
-        config = configuration.check(
-            {**config, "preset": f"{preset}-own", "experiments": experiments}
-        )
+        own = {"datasets": [dataset], "models": [model], "sizes": sizes or {}, "training": training}
+        changed = {"preset": f"{preset}-own", "experiments": [*config["experiments"], own]}
+        config = configuration.check({**config, **changed})
     recipe = configuration.resolve(config, dataset, model)
     folder = run_folder(config["preset"], dataset, model, seed)
     checkpoint = folder / "checkpoint.safetensors"
-    if checkpoint.exists() and load_checkpoint(checkpoint)[1].recipe == recipe:
+    if is_trained(checkpoint, recipe):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])
     return train_run(recipe, data_file(dataset), seed, folder, device, config["wandb"])

@@ -106,6 +106,11 @@ def load_checkpoint(
     return model, info
 
 
+def is_trained(path: Path, recipe: dict) -> bool:
+    """Return whether `path` is a whole checkpoint of a recipe."""
+    return path.exists() and load_checkpoint(path)[1].recipe == recipe
+
+
 def save_state(path: Path, state: dict) -> None:
     """Write all that a run needs to go on as if it had never stopped, behind its SHA-256."""
     buffer = io.BytesIO()

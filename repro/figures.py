@@ -8,8 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from repro.files import replacing
-from repro.pictures import draw_kl, draw_samples
+from repro.pictures import draw_kl, draw_samples, save_svg, use_style
 from repro.results import Result
 from repro.tables import cells
 
@@ -36,9 +35,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
         results: sorted by cell.
         runs: the preset's folder, with histories and samples beside the checkpoints.
     """
-    # Same numbers, same bytes: no random identifiers, no dates, text as text.
-    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
-    plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
+    use_style()
     draws = (draw_learning_curves, draw_estimate_against_samples, draw_samples, draw_kl)
     paths = []
     for dataset, group in groupby(results, key=lambda r: r.dataset):
@@ -49,9 +46,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
                 continue
             figure = draw(group, runs)
             paths.append(folder / f"{dataset}-{name}.svg")
-            with replacing(paths[-1]) as partial:
-                figure.savefig(partial, format="svg", bbox_inches="tight", metadata={"Date": None})
-            plt.close(figure)
+            save_svg(figure, paths[-1])
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8 with Unix line ends."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256_of(record: dict) -> str:
+    """Return the SHA-256 of a record as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

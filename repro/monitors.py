@@ -1,12 +1,11 @@
 """What a person watching a run sees, and Weights & Biases if they ask for it."""
 
-import hashlib
-import json
 import sys
 from types import TracebackType
 from typing import Any
 
 from repro.errors import ConfigError
+from repro.files import sha256_of
 
 
 class Monitor:
@@ -86,7 +85,7 @@ def _start_wandb(title: str, mode: str, config: dict) -> Any:
     recipe = config["recipe"]
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
     # One identity a run, so that a resumed training goes on in the run it began.
-    identity = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    identity = sha256_of(config)[:16]
     try:
         return wandb.init(
             project="repro",

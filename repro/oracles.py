@@ -105,8 +105,7 @@ def convergence() -> pd.DataFrame:
     variance = float(log_ratio.exp().var())
     rows = []
     for count in SAMPLES:
-        estimates = torch.stack([importance_weighted(g) for g in log_ratio.split(count)])
-        estimates = estimates.flatten()[: RUNS * (max(SAMPLES) // count)]
+        estimates = torch.cat([importance_weighted(g) for g in log_ratio.split(count)])
         ratio = estimates.exp()
         rows.append(
             {

@@ -8,11 +8,26 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn as sns
 
+from repro.files import replacing
 from repro.results import Result
 from repro.tables import cells
 
 SHOWN = 3  # sequences a panel of samples shows
+
+
+def use_style() -> None:
+    """Set how every figure looks; same numbers, same bytes: no random identifiers, text as text."""
+    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
+    plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
+
+
+def save_svg(figure: plt.Figure, path: Path) -> None:
+    """Write a figure as SVG without a date, and close it."""
+    with replacing(path) as partial:
+        figure.savefig(partial, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
 
 
 def view_of(result: Result) -> str:

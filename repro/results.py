@@ -3,7 +3,6 @@
 No torch here: tables, figures and the check read these files on any machine.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from repro.errors import DataError
-from repro.files import write_text
+from repro.files import sha256_of, write_text
 
 SCHEMA = 2
 DRAWS = 2000  # of the bootstrap
@@ -146,7 +145,7 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
 def write(result: Result, path: Path) -> None:
     """Write a Result as JSON, a line a statistic, with a digest of all of it."""
     record = asdict(result)
-    record["sha256"] = _digest(record)
+    record["sha256"] = sha256_of(record)
     per_sequence = record.pop("per_sequence")
     head = json.dumps(record, indent=1, sort_keys=True)[:-2]
     rows = [f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in sorted(per_sequence.items())]
@@ -172,7 +171,7 @@ def read(path: Path) -> Result:
         raise DataError(
             f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again."
         )
-    if digest != _digest(record):
+    if digest != sha256_of(record):
         raise DataError(
             f"{path} was changed after it was written (its sha256 differs): restore it from git, "
             "or evaluate again."
@@ -181,10 +180,6 @@ def read(path: Path) -> Result:
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")
     return result
-
-
-def _digest(record: dict) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) -> Path:

@@ -1,6 +1,5 @@
 """One seeded, resumable training run: data and recipe in, checkpoint out."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from repro.checkpoints import (
     CheckpointInfo,
-    load_checkpoint,
+    is_trained,
     load_state,
     model_spec,
     save_checkpoint,
@@ -24,7 +23,7 @@ from repro.checkpoints import (
 )
 from repro.data import batches, sequences
 from repro.errors import NumericalError
-from repro.files import write_text
+from repro.files import sha256_of, write_text
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.monitors import Monitor
@@ -60,7 +59,7 @@ def train(
     except Timeout:
         print(f"{folder} is being trained by another process; waiting for it", file=sys.stderr)
         lock.acquire()
-        if checkpoint.exists() and load_checkpoint(checkpoint)[1].recipe == recipe:
+        if is_trained(checkpoint, recipe):
             lock.release()
             return checkpoint
     with lock:
@@ -187,8 +186,7 @@ class _Run:
         return patience is not None and since >= patience
 
     def _fingerprint(self) -> str:
-        training = {**self.recipe, "seed": self.seed, "data": self.data.sha256}
-        return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()
+        return sha256_of({**self.recipe, "seed": self.seed, "data": self.data.sha256})
 
     def _random_states(self) -> dict[str, tuple[Callable, Callable]]:
         states = {

@@ -8,20 +8,19 @@ import pandas as pd
 
 from repro import calibration, oracles
 from repro.comparison import LEVEL
-from repro.files import replacing, write_text
+from repro.files import write_text
+from repro.pictures import save_svg, use_style
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import seaborn as sns
 
 FALSE_ALARM_TABLES, POWER_TABLES = 400, 100  # simulated; power needs one cell of each only
 
 
 def write_trust(folder: Path) -> list[Path]:
     """Write trust.md, estimates.svg and check.svg, from nothing but seeds; return their paths."""
-    sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
-    plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
+    use_style()
     exact, convergence, lengths = oracles.exactness(), oracles.convergence(), oracles.lengths()
     false = {
         seeds: calibration.alarm_rates(seeds, 0.02, FALSE_ALARM_TABLES)[0]
@@ -33,9 +32,7 @@ def write_trust(folder: Path) -> list[Path]:
         "estimates": draw_estimates(convergence, lengths),
         "check": draw_check(power),
     }.items():
-        with replacing(folder / f"{name}.svg") as partial:
-            figure.savefig(partial, format="svg", bbox_inches="tight", metadata={"Date": None})
-        plt.close(figure)
+        save_svg(figure, folder / f"{name}.svg")
     return [folder / name for name in ("trust.md", "estimates.svg", "check.svg")]
 
 

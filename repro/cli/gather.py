@@ -11,10 +11,8 @@ def dataset_entry(name: str, config: Path | None) -> dict:
     """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
     if config is not None:
         return configuration.read_yaml(config)
-    entries = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")["datasets"]
-    if name not in entries:
-        raise ConfigError(configuration.unknown("data set", name, entries, "datasets.yaml"))
-    return entries[name]
+    registers = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")
+    return configuration.entry(registers, "data set", name)
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
@@ -157,6 +158,11 @@ class SequenceModel(nn.Module):
                     state, step = self.propose(context_t, state, noise_t)
                     steps.append(step)
             yield part, stack_steps(steps), state
+
+
+def one_step_back(x: Tensor) -> Tensor:
+    """Return x_{t-1} for every step of x (T, B, D), zeros at the first."""
+    return F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
 
 
 def masked(terms: Terms, lengths: Tensor) -> Terms:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, Terms, gaussian_terms
+from repro.models.base import ModelSpec, Terms, gaussian_terms, one_step_back
 from repro.models.markov import MarkovModel, Step
 from repro.nn.gaussian import Gaussian
 from repro.nn.heads import build_head
@@ -84,8 +84,8 @@ class DMM(MarkovModel):
         share = self.inference.encode(x, lengths).unsqueeze(1)
         is_first = torch.zeros_like(share[..., :1])
         is_first[0] = 1.0
-        previous_x = F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
-        return Context(x.unsqueeze(1), previous_x.unsqueeze(1), share, is_first)
+        previous_x = one_step_back(x).unsqueeze(1)
+        return Context(x.unsqueeze(1), previous_x, share, is_first)
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -73,7 +73,7 @@ class SRNN(SequenceModel):
         initialise(self, sizes["initial_weights"])
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        d = self.forwards(F.pad(x[:-1], (0, 0, 0, 0, 1, 0)), lengths)
+        d = self.forwards(one_step_back(x), lengths)
         a = self.backwards(torch.cat([d, x], dim=-1), lengths)
         shares = (x, d, self.prior_d(d), self.posterior_a(a))
         return Context(*(share.unsqueeze(1) for share in shares))

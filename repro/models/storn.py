@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -65,8 +64,7 @@ class STORN(SequenceModel):
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         q = self.posterior(self.recognition(x, lengths))
-        before = F.pad(x[:-1], (0, 0, 0, 0, 1, 0))  # x_{t-1}
-        shares = (x, *q, self.cell_x(before))
+        shares = (x, *q, self.cell_x(one_step_back(x)))
         return Context(*(share.unsqueeze(1) for share in shares))
 
     def initial(self, num_samples: int, x: Tensor) -> State:

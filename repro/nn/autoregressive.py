@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 from repro.nn.linear import Linear
+from repro.nn.pieces import in_pieces
 
 ROWS = 4096  # frames in one pass; bounds memory
 
@@ -32,10 +33,7 @@ class AutoregressiveHead(nn.Module):
 
     def log_prob(self, features: Tensor, x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) broadcasts."""
-        shape = torch.broadcast_shapes(features.shape[:-1], x.shape[:-1])
-        features, x = (t.expand(*shape, -1).reshape(-1, t.shape[-1]) for t in (features, x))
-        parts = zip(features.split(ROWS), x.split(ROWS), strict=True)
-        return torch.cat([self._log_prob(*part) for part in parts]).view(shape)
+        return in_pieces(self._log_prob, ROWS, features, x)
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""

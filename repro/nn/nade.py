@@ -1,10 +1,13 @@
 """A binary vector drawn value by value: NADE, whose biases follow the features."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.linear import Linear
+from repro.nn.pieces import in_pieces
 
 NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
 
@@ -32,12 +35,9 @@ class NadeHead(nn.Module):
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
-        shape = torch.broadcast_shapes(params[0].shape[:-1], x.shape[:-1])
-        parts = (t.expand(*shape, -1).reshape(-1, t.shape[-1]) for t in (*params, x))
         ones = int(x.sum(-1).max())
         rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
-        pieces = zip(*(part.split(rows) for part in parts), strict=True)
-        return torch.cat([self._log_prob(*piece, ones) for piece in pieces]).view(shape)
+        return in_pieces(partial(self._log_prob, ones), rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
@@ -50,7 +50,7 @@ class NadeHead(nn.Module):
             drawn.append(value)
         return torch.cat(drawn, dim=-1)
 
-    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor, ones: int) -> Tensor:
+    def _log_prob(self, ones: int, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
         # The hidden vector changes only after a 1, and a vector has at most `ones` of them: few for
         # chords of 88 keys. So one hidden vector is made for each count of ones that went before,
         # all D outputs of each, and every value picks the output of its own count.
