@@ -6,7 +6,8 @@ from conftest import CASES_OF_LOOPS
 from torch import nn
 
 from repro.nn import linear
-from repro.nn.linear import Linear, one_loop, product
+from repro.nn.linear import Linear, one_loop
+from repro.nn.products import product
 
 pytestmark = pytest.mark.oracle
 

@@ -19,7 +19,8 @@ from repro.errors import NumericalError
 from repro.evaluate import bound_sequences
 from repro.files import write_text
 from repro.models.base import SequenceModel
-from repro.nn.linear import product, torchs_own_way
+from repro.nn.linear import torchs_own_way
+from repro.nn.products import product
 from repro.objectives import annealed_elbo
 from repro.provenance import environment
 

@@ -4,7 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
+from repro.nn.packing import packing
 
 
 class ModelSpec(NamedTuple):
@@ -128,11 +129,52 @@ class SequenceModel(nn.Module):
             state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
                 None at the start of the sequences. The others as for `forward`.
         """
+        if steps_at_once is None and x.device.type == "cpu" and int(lengths.min()) < len(x):
+            return self._advance_packed(x, lengths, noise, state)
         scored = []
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):
             context, steps, state = block
             scored.append(self.score(context, steps))
         return masked(_concatenate(scored), lengths), state
+
+    def _advance_packed(
+        self, x: Tensor, lengths: Tensor, noise: Tensor, state: Any
+    ) -> tuple[Terms, Any]:
+        # Only the steps that are there: a step has the rows of the sequences that still go on, and
+        # `score` sees all rows side by side as if they were sequences of one step.
+        rows = packing(lengths, len(x))
+        context = _rows(self.encode(x, lengths), rows.pack)
+        state = self.initial(noise.shape[1], x) if state is None else state
+        state = _rows(state, lambda s: s[:, rows.order])
+        steps, state = self.propose_rows(context, state, rows.pack(noise), rows.sizes)
+        scored = self.score(*(_rows(part, lambda t: t.unsqueeze(0)) for part in (context, steps)))
+        back = rows.order.argsort()
+        terms = Terms(*(None if term is None else rows.unpack(term[0]) for term in scored))
+        return terms, _rows(state, lambda s: s[:, back])
+
+    def propose_rows(
+        self, context: Any, state: Any, noise: Tensor, sizes: list[int]
+    ) -> tuple[Any, Any]:
+        """Run the time loop over packed rows; return all steps and each sequence's last state.
+
+        Args:
+            context, noise: (·, N, ·), the rows of one step after those of another (`packing`).
+            state: (K, B, ·), longest sequence first.
+            sizes: rows of each step; they never grow.
+        """
+        ended, steps = [], []
+        parts = (tensor.split(sizes, dim=1) for tensor in (*context, noise))
+        with one_loop(self):
+            for *context_t, noise_t in zip(*parts, strict=True):
+                going = noise_t.shape[1]
+                if going < state[0].shape[1]:
+                    ended.append(_rows(state, lambda s, going=going: s[:, going:]))
+                    state = _rows(state, lambda s, going=going: s[:, :going])
+                state, step = self.propose(_rebuild(context, context_t), state, noise_t)
+                steps.append(step)
+        last = (torch.cat(field, dim=1) for field in zip(state, *reversed(ended), strict=True))
+        drawn = (torch.cat(field, dim=1) for field in zip(*steps, strict=True))
+        return _rebuild(steps[0], list(drawn)), _rebuild(state, list(last))
 
     def propose_all(
         self,
@@ -197,6 +239,10 @@ def stack_steps(steps: list[tuple[Tensor, ...]]) -> Any:
 
 def _rebuild(like: tuple[Tensor, ...], tensors: Sequence[Tensor]) -> Any:
     return type(like)(*tensors)  # `like` is a NamedTuple
+
+
+def _rows(like: tuple[Tensor, ...], change: Callable[[Tensor], Tensor]) -> Any:
+    return _rebuild(like, [change(tensor) for tensor in like])
 
 
 def _blocks(context: tuple[Tensor, ...], block: int) -> list[Any]:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from repro.models.base import SequenceModel
+from repro.nn.inference import StructuredInference
+from repro.nn.packing import last_rows
 
 
 class Context(NamedTuple):
@@ -46,3 +48,12 @@ class MarkovModel(SequenceModel):
         q = self.inference.posterior_at(context.posterior_share, state.z)
         z = q.sample(noise)
         return State(z), Step(q.mean, q.std, z, state.z)
+
+    def propose_rows(
+        self, context: Any, state: State, noise: Tensor, sizes: list[int]
+    ) -> tuple[Step, State]:
+        if len(noise) > 1 or not isinstance(self.inference, StructuredInference):
+            return super().propose_rows(context, state, noise, sizes)
+        steps = self.inference.chain(context.posterior_share[0], noise[0], state.z[0], sizes)
+        last = last_rows(steps.z, sizes)
+        return Step(*(rows.unsqueeze(0) for rows in steps)), State(last.unsqueeze(0))

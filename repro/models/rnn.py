@@ -9,6 +9,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
+from repro.nn.recurrent import run_lstm
 
 
 class State(NamedTuple):
@@ -23,8 +24,7 @@ class RNN(SequenceModel):
 
     Chung et al. 2015, section 2.1.
 
-    The LSTM stays padded (torch's kernel for padded batches is the fast one on a CPU); padding
-    comes after every real step, and its likelihood is masked.
+    Padding comes after every real step, and its likelihood is masked.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -47,7 +47,8 @@ class RNN(SequenceModel):
         if state is None:
             zero = x.new_zeros(1, x.shape[1], self.lstm.hidden_size)
             state = State(zero, zero)
-        hidden, last = self.lstm(self.features(x), state)
+        features = self.features(x)
+        hidden, *last = run_lstm(self.lstm, features, lengths, state.hidden[0], state.cell[0])
         past = torch.cat([state.hidden, hidden[:-1]])  # step t sees x_<t
         block = steps_at_once or len(x)
         log_likelihood = torch.cat(
@@ -56,7 +57,7 @@ class RNN(SequenceModel):
                 for h, x_part in zip(past.split(block), x.split(block), strict=True)
             ]
         )
-        return without_latent(log_likelihood, lengths), State(*last)
+        return without_latent(log_likelihood, lengths), State(*(s.unsqueeze(0) for s in last))
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.lstm.weight_hh_l0.device

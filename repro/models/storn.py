@@ -10,8 +10,9 @@ from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.linear import Linear
+from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
-from repro.nn.recurrent import DirectedLSTM, RecurrentLinear, lstm_step
+from repro.nn.recurrent import DirectedLSTM, RecurrentLinear
 
 
 class Context(NamedTuple):

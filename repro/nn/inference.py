@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn.chain import Chain, posterior_chain
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.linear import Linear
 from repro.nn.recurrent import DirectedLSTM
@@ -77,6 +78,15 @@ class StructuredInference(RecognitionNetwork):
         return self.posterior.from_linear(
             data_share + F.linear(latent_share, self.posterior.linear.weight)
         )
+
+    def chain(self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]) -> Chain:
+        """Return all steps of `posterior_at` and the samples over packed rows (`posterior_chain`).
+
+        Shapes: data_share (N, 2Z), noise (N, Z), start (B, Z).
+        """
+        weight = self.share * self.posterior.linear.weight
+        weights = self.from_latent.weight, self.from_latent.bias, weight
+        return posterior_chain(data_share, noise, start, sizes, weights)
 
 
 class MeanFieldInference(RecognitionNetwork):

@@ -12,37 +12,24 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.products import prepared, product, summed_outer
+
 # Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
 LARGE = 2_000_000
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x Wᵀ + b for x (..., in) and W (out, in), without a gradient.
-
-    torch multiplies float32 matrices on a CPU with MKL, which on AMD processors reaches half of
-    what oneDNN does with the same rounding of single products; torch carries both.
-    """
-    if x.device.type == "cpu" and x.dtype == torch.float32 and _HAS_ONEDNN:
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
-
-
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(
-    torch.ops.mkldnn, "_linear_pointwise"
-)
 
 
 class _Loop:
     """What the steps of a loop owe to one weight: pairs of output gradient and input."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight.detach()
+    def __init__(self, weight: Tensor, many_calls: bool) -> None:
+        self._weight = weight.detach()
+        self.weight = prepared(self._weight) if many_calls else self._weight
         self.owed: list[tuple[Tensor, Tensor]] = []
 
     @cached_property
     def transposed(self) -> Tensor:
-        """Wᵀ side by side in memory; made when the first step is differentiated."""
-        return self.weight.T.contiguous()
+        """Wᵀ for products; made when the first step is differentiated."""
+        return prepared(self._weight.T)
 
 
 class _Weight(torch.autograd.Function):
@@ -59,7 +46,7 @@ class _Weight(torch.autograd.Function):
         gradients, inputs = (torch.cat(parts) for parts in zip(*ctx.loop.owed, strict=True))
         ctx.loop.owed.clear()
         ctx.loop.__dict__.pop("transposed", None)  # a graph may outlive its backward pass
-        total = product(gradients.T.contiguous(), inputs.T.contiguous())
+        total = summed_outer(gradients, inputs)
         return total, gradients.sum(0) if ctx.has_bias else None, None
 
 
@@ -67,21 +54,19 @@ class _Step(torch.autograd.Function):
     """One application of the layer; its backward leaves the weight's share to the loop."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, token: Tensor, weight: Tensor, bias: Tensor | None, loop: _Loop
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, loop: _Loop) -> Tensor:
         ctx.save_for_backward(x)
         ctx.loop = loop
-        return product(x, weight, bias)
+        return product(x, loop.weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         (x,) = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
         ctx.loop.owed.append(rows)
         back = product(gradient, ctx.loop.transposed) if ctx.needs_input_grad[0] else None
-        return back, gradient.new_zeros(()), None, None, None
+        return back, gradient.new_zeros(()), None, None
 
 
 class Linear(nn.Linear):
@@ -115,10 +100,10 @@ class Linear(nn.Linear):
         if self._is_open:
             self._open = token, loop
         bias = None if self.bias is None else self.bias.detach()
-        return _Step.apply(x, token, loop.weight, bias, loop)
+        return _Step.apply(x, token, bias, loop)
 
     def _start(self) -> tuple[Tensor, _Loop]:
-        loop = _Loop(self.weight)
+        loop = _Loop(self.weight, self._is_open)
         return _Weight.apply(self.weight, self.bias, loop), loop
 
 

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from repro.nn.linear import Linear
+from repro.nn.lstm import lstm_rows
+from repro.nn.packing import packing
+
+MUCH = 0.9  # share of valid steps below which padding is worth the detour
 
 
 class RecurrentLinear(Linear):
@@ -13,19 +17,6 @@ class RecurrentLinear(Linear):
         super().__init__(hidden, gates * hidden, bias=False)
 
 
-def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the next hidden and cell state, (..., H) each.
-
-    Args:
-        gates: the four pre-activations input, forget, candidate, output, (..., 4H), in the order
-            of torch.nn.LSTM.
-        cell: the cell state, (..., H).
-    """
-    i, f, g, o = gates.chunk(4, dim=-1)
-    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(cell), cell
-
-
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
     """Return each sequence of (T, B, ·) back to front; padding stays at the end."""
     steps = torch.arange(len(x), device=x.device).unsqueeze(1)  # (T, 1)
@@ -33,10 +24,41 @@ def reverse(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(0, source.unsqueeze(-1).expand_as(x))
 
 
+def run_lstm(
+    lstm: nn.LSTM,
+    x: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    backward: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run an LSTM of one layer over a padded batch; much padding is not computed on a CPU.
+
+    torch's own kernel computes all of it, but each step a little faster.
+
+    Args:
+        x: (T, B, ·). lengths: (B,).
+        hidden, cell: before the first step, (B, H).
+        backward: from each sequence's own last step to its first. Padding comes after the last
+            real step in the direction of travel, so that it never reaches one.
+    Returns:
+        the hidden states (T, B, H); hidden and cell state of the sequences that have no padding,
+        after their last step, (B, H).
+    """
+    if x.device.type == "cpu" and int(lengths.sum()) < MUCH * len(x) * len(lengths):
+        rows = packing(lengths, len(x), backward)
+        start = hidden[rows.order], cell[rows.order]
+        states, *last = lstm_rows(lstm, rows.pack(x.unsqueeze(1))[0], rows.sizes, *start)
+        back = rows.order.argsort()
+        return rows.unpack(states.unsqueeze(0))[:, 0], last[0][back], last[1][back]
+    x = reverse(x, lengths) if backward else x
+    states, last = lstm(x, (hidden.unsqueeze(0), cell.unsqueeze(0)))
+    return reverse(states, lengths) if backward else states, last[0][0], last[1][0]
+
+
 class DirectedLSTM(nn.Module):
     """An LSTM over (T, B, ·), forwards, or backwards from each sequence's own last step.
 
-    Padding comes after the last real step in the direction of travel, so it never reaches one.
     The initial cell state is a constant; torch's two bias vectors are kept (they add).
     """
 
@@ -48,8 +70,6 @@ class DirectedLSTM(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Map (T, B, ·) to hidden states (T, B, H)."""
-        hidden = x.new_zeros(1, x.shape[1], self.lstm.hidden_size)
-        start = (hidden, hidden + self.initial_cell)
-        if not self.backward_in_time:
-            return self.lstm(x, start)[0]
-        return reverse(self.lstm(reverse(x, lengths), start)[0], lengths)
+        hidden = x.new_zeros(x.shape[1], self.lstm.hidden_size)
+        start = hidden, hidden + self.initial_cell
+        return run_lstm(self.lstm, x, lengths, *start, self.backward_in_time)[0]

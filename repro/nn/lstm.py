@@ -1,0 +1,155 @@
+"""An LSTM over packed rows, forward and backward by hand.
+
+torch's own takes a slow way for packed batches (its backward pass is quadratic in time), and for
+padded ones it computes the padding and rearranges the recurrent weight at every step.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from repro.nn.packing import before, last_rows
+from repro.nn.products import prepared, product, summed_outer
+
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+def lstm_rows(
+    lstm: nn.LSTM, x: Tensor, sizes: list[int], hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run an LSTM of one layer over rows.
+
+    Args:
+        lstm: gives the weights.
+        x: (N, ·), the rows of one step after those of another (`packing`).
+        sizes: rows of each step; they never grow.
+        hidden, cell: before the first step, (B, H).
+    Returns:
+        the hidden states (N, H), and hidden and cell state of each sequence after its last step,
+        (B, H). Differentiable once.
+    """
+    bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
+    weights = lstm.weight_ih_l0, lstm.weight_hh_l0, bias
+    return _LSTM.apply(x, *weights, hidden, cell, sizes)
+
+
+def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the next hidden and cell state, (..., H) each. Differentiable once.
+
+    Args:
+        gates: the four pre-activations input, forget, candidate, output, (..., 4H), in the order
+            of torch.nn.LSTM.
+        cell: the cell state, (..., H).
+    """
+    return _Step.apply(gates, cell)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        bent_gates = torch.sigmoid(gates)
+        i, f, _, o = bent_gates.split(cell.shape[-1], dim=-1)
+        g = torch.tanh(gates[..., 2 * cell.shape[-1] : 3 * cell.shape[-1]])
+        after = torch.mul(f, cell).addcmul_(i, g)
+        bent = torch.tanh(after)
+        ctx.save_for_backward(bent_gates, g, cell, bent)
+        return o * bent, after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_hidden: Tensor, to_cell: Tensor) -> tuple[Tensor, Tensor]:
+        bent_gates, g, cell, bent = ctx.saved_tensors
+        width = cell.shape[-1]
+        i, f, _, o = bent_gates.split(width, dim=-1)
+        raw = torch.empty_like(bent_gates)
+        raw_i, raw_f, raw_g, raw_o = raw.split(width, dim=-1)
+        c = torch.mul(to_hidden, o)
+        tanh_backward(c, bent, grad_input=c).add_(to_cell)
+        torch.mul(to_hidden, bent, out=raw_o)
+        torch.mul(c, g, out=raw_i)
+        torch.mul(c, cell, out=raw_f)
+        sigmoid_backward(raw, bent_gates, grad_input=raw)  # the candidate's part is written next
+        tanh_backward(c * i, g, grad_input=raw_g)
+        return raw, c.mul_(f)
+
+
+class _LSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        input_weight: Tensor,
+        recurrent_weight: Tensor,
+        bias: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        sizes: list[int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        width = hidden.shape[1]
+        recurrent = prepared(recurrent_weight)
+        gates = product(x, input_weight, bias)  # (N, 4H): input, forget, candidate, output
+        hiddens, cells, bents = gates.new_empty(3, len(x), width)
+        h, c = hidden, cell
+        rows = (gates, *_columns(gates, width), hiddens, cells, bents)
+        for all_four, both, i, f, g, o, h_t, c_t, bent in zip(
+            *(t.split(sizes) for t in rows), strict=True
+        ):
+            all_four += product(h[: len(i)], recurrent)
+            both.sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            c = torch.mul(f, c[: len(i)], out=c_t).addcmul_(i, g)
+            h = torch.mul(o, torch.tanh(c, out=bent), out=h_t)
+        ctx.save_for_backward(
+            x, input_weight, recurrent_weight, hidden, cell, gates, hiddens, cells, bents
+        )
+        ctx.sizes = sizes
+        return hiddens, last_rows(hiddens, sizes), last_rows(cells, sizes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, last_hidden: Tensor, last_cell: Tensor) -> tuple:
+        x, input_weight, recurrent_weight, hidden, cell, *kept = ctx.saved_tensors
+        gates, hiddens, cells, bents = kept
+        sizes, width = ctx.sizes, hidden.shape[1]
+        transposed = prepared(recurrent_weight.T)
+        raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
+        # What flows back into a sequence's state begins with what its last state is owed.
+        to_hidden, to_cell = last_hidden.clone(), last_cell.clone()
+        rows = (
+            *(gradient, bents, before(cells, cell, sizes)),
+            *_columns(gates, width),
+            *(raw, *_columns(raw, width)),
+        )
+        for step in reversed(list(zip(*(t.split(sizes) for t in rows), strict=True))):
+            to_h, bent, c_before, both, i, f, g, o, raw_t, raw_both, raw_i, raw_f, raw_g, raw_o = (
+                step
+            )
+            h, c = to_hidden[: len(i)].add_(to_h), to_cell[: len(i)]
+            torch.mul(h, bent, out=raw_o)
+            sigmoid_backward(raw_o, o, grad_input=raw_o)
+            c += tanh_backward(h.mul_(o), bent, grad_input=h)
+            torch.mul(c, g, out=raw_i)
+            torch.mul(c, c_before, out=raw_f)
+            sigmoid_backward(raw_both, both, grad_input=raw_both)
+            torch.mul(c, i, out=raw_g)
+            tanh_backward(raw_g, g, grad_input=raw_g)
+            c *= f
+            to_hidden[: len(i)] = product(raw_t, transposed)
+        return (
+            product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
+            summed_outer(raw, x),
+            summed_outer(raw, before(hiddens, hidden, sizes)),
+            raw.sum(0),
+            to_hidden if ctx.needs_input_grad[4] else None,
+            to_cell if ctx.needs_input_grad[5] else None,
+            None,
+        )
+
+
+def _columns(gates: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Return the first two gates side by side, and each gate alone."""
+    return gates[:, : 2 * width], *gates.split(width, dim=1)

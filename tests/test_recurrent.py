@@ -1,0 +1,153 @@
+"""Recurrences with a backward pass by hand, against torch's own on each sequence alone."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from repro.nn import recurrent
+from repro.nn.chain import posterior_chain
+from repro.nn.lstm import lstm_rows, lstm_step
+from repro.nn.packing import last_rows, packing
+from repro.nn.products import prepared, product, product_plus, summed_outer
+from repro.nn.recurrent import run_lstm
+
+pytestmark = pytest.mark.oracle
+LENGTHS = [
+    torch.tensor([3, 7, 1, 7, 4]),
+    torch.tensor([5, 5, 5, 5, 5]),
+    torch.tensor([1, 1, 1, 1, 1]),
+]
+
+
+def draw(*shape, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=dtype)
+
+
+def gradients_of(total, tensors):
+    return torch.autograd.grad(total, tensors)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("backward", [False, True])
+def test_rows_are_each_sequences_own_steps_in_the_direction_of_travel(lengths, backward):
+    x = draw(9, 2, 5, 3)  # padded beyond the longest
+    rows = packing(lengths, len(x), backward)
+    packed = rows.pack(x).split(rows.sizes, dim=1)
+    for place, b in enumerate(rows.order.tolist()):
+        steps = range(lengths[b])
+        for t, source in enumerate(reversed(steps) if backward else steps):
+            torch.testing.assert_close(packed[t][:, place], x[source, :, b], rtol=0, atol=0)
+    inside = (torch.arange(9).unsqueeze(1) < lengths)[:, None, :, None]
+    assert rows.unpack(rows.pack(x)).equal(x.where(inside, 0.0))
+    assert sum(rows.sizes) == lengths.sum() and rows.sizes == sorted(rows.sizes, reverse=True)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_last_rows_are_the_last_steps(lengths):
+    x = draw(7, 1, 5, 3)
+    rows = packing(lengths, len(x))
+    expected = x[lengths - 1, 0, torch.arange(5)][rows.order]
+    assert last_rows(rows.pack(x)[0], rows.sizes).equal(expected)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_lstm_over_rows_equals_torchs_on_each_sequence(lengths):
+    torch.manual_seed(0)
+    lstm = nn.LSTM(3, 4).double()
+    x = draw(7, 5, 3).requires_grad_()
+    hidden, cell = draw(5, 4).requires_grad_(), draw(4, 5).T.contiguous().requires_grad_()
+    weigh, tensors = draw(7, 5, 4), [x, hidden, cell, *lstm.parameters()]
+    rows = packing(lengths, len(x))
+    states, *last = lstm_rows(
+        lstm, rows.pack(x.unsqueeze(1))[0], rows.sizes, hidden[rows.order], cell[rows.order]
+    )
+    padded = rows.unpack(states.unsqueeze(0))[:, 0]
+    ours = (weigh * padded).sum() + sum((i + 2.0) * s.square().sum() for i, s in enumerate(last))
+    theirs = torch.zeros((), dtype=torch.float64)
+    for b, length in enumerate(lengths.tolist()):
+        start = hidden[b].view(1, 1, 4), cell[b].view(1, 1, 4)
+        alone, (h, c) = lstm(x[:length, b : b + 1], start)
+        torch.testing.assert_close(padded[:length, b], alone[:, 0])
+        theirs = theirs + (weigh[:length, b] * alone[:, 0]).sum()
+        theirs = theirs + 2.0 * h.square().sum() + 3.0 * c.square().sum()
+    for a, b in zip(gradients_of(ours, tensors), gradients_of(theirs, tensors), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_lstm_over_rows_and_over_padding_agree(backward, monkeypatch):
+    torch.manual_seed(0)
+    lstm, lengths, x = nn.LSTM(3, 4).double(), LENGTHS[0], draw(7, 5, 3)
+    found = []
+    for share in (0.0, 1.1):  # never worth the detour, always
+        monkeypatch.setattr(recurrent, "MUCH", share)
+        states, *last = run_lstm(lstm, x, lengths, draw(5, 4), draw(5, 4), backward)
+        whole = lengths == len(x)
+        inside = torch.arange(7).unsqueeze(1) < lengths
+        found.append([states[inside], *(state[whole] for state in last)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_lstm_step_equals_torchs_cell():
+    torch.manual_seed(0)
+    cell = nn.LSTMCell(3, 4).double()
+    x, h, c = draw(2, 5, 3), draw(10, 4), draw(4, 10).T.contiguous()
+    gates = F.linear(x.flatten(0, 1), cell.weight_ih, cell.bias_ih)
+    gates = (gates + F.linear(h, cell.weight_hh, cell.bias_hh)).requires_grad_()
+    c = c.requires_grad_()
+    ours = lstm_step(gates.view(2, 5, 16), c.view(2, 5, 4))
+    theirs = cell(x.flatten(0, 1), (h, c))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.flatten(0, 1), b)
+    i, f, g, o = gates.chunk(4, dim=-1)
+    after = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    by_autograd = (torch.sigmoid(o) * torch.tanh(after)).square().sum() + after.sin().sum()
+    by_hand = ours[0].square().sum() + ours[1].sin().sum()
+    pair = [gradients_of(total, (gates, c)) for total in (by_hand, by_autograd)]
+    for a, b in zip(*pair, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
+    latent, hidden = 2, 3
+    rows = packing(lengths, int(lengths.max()))
+    count = sum(rows.sizes)
+    share, start = draw(count, 2 * latent), draw(5, latent)
+    weights = [draw(hidden, latent), draw(hidden), draw(2 * latent, hidden)]
+    tensors = [t.requires_grad_() for t in (share, start, *weights)]
+    noise, weigh = draw(count, latent), draw(4, count, latent)
+    ours = posterior_chain(share, noise, start, rows.sizes, tuple(weights))
+    z, steps = start, []
+    for share_t, noise_t in zip(share.split(rows.sizes), noise.split(rows.sizes), strict=True):
+        before = z[: len(share_t)]
+        bent = torch.tanh(F.linear(before, weights[0], weights[1]))
+        mean, spread = (share_t + F.linear(bent, weights[2])).chunk(2, dim=-1)
+        std = (F.softplus(spread) + 1e-8).sqrt()
+        z = mean + std * noise_t
+        steps.append((mean, std, z, before))
+    theirs = [torch.cat(field) for field in zip(*steps, strict=True)]
+    totals = []
+    for fields in (ours, theirs):
+        totals.append(sum((w * f).sum() for w, f in zip(weigh, fields, strict=True)))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    for a, b in zip(*(gradients_of(t, tensors) for t in totals), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 20, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_torchs(rows, dtype):
+    x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
+    expected = x @ weight.T
+    x, weight, other = (t.to(dtype) for t in (x, weight, other))
+    for result in (product(x, weight), product(x, prepared(weight)),
+                   product_plus(x, prepared(weight), other) - other,
+                   product(x, prepared(weight.T.contiguous().T))):  # fmt: skip
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+    for a, b in ((x, other), (other, x)):
+        exact = a.double().T @ b.double()
+        torch.testing.assert_close(summed_outer(a, b).double(), exact, rtol=1e-4, atol=1e-4)
