@@ -49,7 +49,8 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
         stored: the folder of stored results.
         whole: whether `results` are all of the preset, so that stored cells may be missing.
     """
-    verdicts, tested = [], []
+    verdicts: list[Verdict] = []
+    tested = []
     for cell in cells(results):
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
         for metric in metrics_of(cell):
@@ -63,7 +64,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
                 verdicts.append(_without_test(cell, old, metric, verdict, reason))
             else:
                 tested.append((len(verdicts), cell, old, metric))
-                verdicts.append(None)
+                verdicts.append(_without_test(cell, old, metric, "to be tested", ""))
     tests = [Comparison.of(cell, old, metric) for _, cell, old, metric in tested]
     worse = holm([test.p_worse for test in tests])
     better = holm([test.p_better for test in tests])

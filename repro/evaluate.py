@@ -1,6 +1,7 @@
 """Checkpoint and test data in, per-sequence bounds out."""
 
 import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.diagnostics import pareto_k
 from repro.errors import CheckpointError, NumericalError
-from repro.models.base import SequenceModel, Terms
-from repro.particles import fivo
-from repro.provenance import environment
+from repro.models.base import SequenceModel
+from repro.particles import filtered
+from repro.provenance import environment, peak_memory_mb
 from repro.results import SCHEMA, Result
 from repro.seeding import generator
 
@@ -46,6 +47,7 @@ def evaluate(
         CheckpointError: the checkpoint is damaged, of another cell, or of other data.
         NumericalError: a log weight is NaN or infinite; names the sequence.
     """
+    start_time = time.perf_counter()
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("test", "test.latents"))
     if spec.sha256 != info.data["sha256"]:
@@ -90,6 +92,8 @@ def evaluate(
         training=info.training,
         environment={
             **environment(device.type, torch.get_num_threads()),
+            "seconds": round(time.perf_counter() - start_time, 1),
+            "peak_memory_mb": peak_memory_mb(),
             "training": info.environment,
         },
         recipe=recipe,
@@ -116,7 +120,7 @@ def bound_sequences(
         count = min(chunk, num_samples - first)
         noise = sequence_noise(batch, first, count, model.latent, seed)
         terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
-        terms = Terms(*(None if term is None else term.double() for term in terms))
+        terms = terms.each(Tensor.double)
         log_weights.append(terms.log_weight.sum(0))
         elbos.append(elbo(terms))
         likelihoods.append(terms.log_likelihood.sum(0))
@@ -157,6 +161,12 @@ def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: i
 
     Its random numbers belong to the sequence, as those of `bound_sequences` do.
     """
+    return filter_steps(model, batch, particles, seed)[-1]
+
+
+@torch.no_grad()
+def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
+    """Return the particle filter's estimates of log p(x_≤t) of a batch, (T, B), in nats."""
     group, found = max(1, min(ROWS, ROW_STEPS // len(batch.x)) // particles), []
     for start in range(0, len(batch.ids), group):
         ids = batch.ids[start : start + group]
@@ -168,8 +178,10 @@ def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: i
         for b, (identity, length) in enumerate(zip(ids, lengths.tolist(), strict=True)):
             stream = generator(seed, "resampling", identity)
             uniforms[:length, :, b] = torch.rand(length, particles, generator=stream)
-        found.append(fivo(model, part.x, lengths, noise, uniforms.to(part.x.device)))
-    return torch.cat(found)
+        estimates = filtered(model, part.x, lengths, noise, uniforms.to(part.x.device))
+        rest = estimates[-1].expand(len(batch.x) - steps, -1)  # past the group's longest sequence
+        found.append(torch.cat([estimates, rest]))
+    return torch.cat(found, dim=1)
 
 
 @torch.no_grad()

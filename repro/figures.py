@@ -38,8 +38,8 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
     use_style()
     draws = (draw_learning_curves, draw_estimate_against_samples, draw_samples, draw_kl)
     paths = []
-    for dataset, group in groupby(results, key=lambda r: r.dataset):
-        group = list(group)
+    for dataset, neighbours in groupby(results, key=lambda r: r.dataset):
+        group = list(neighbours)
         first = runs / dataset / group[0].model / f"seed{group[0].seed}"
         for (name, needed), draw in zip(FIGURES.items(), draws, strict=True):
             if needed and not (first / needed).exists():
@@ -93,7 +93,7 @@ def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figu
             value = cell[0].per_step("is")
             axes.axhline(value, color="black", lw=1.5, label=title)
         elif samples == 1:
-            value = np.mean([r.per_step("is") for r in cell])
+            value = float(np.mean([r.per_step("is") for r in cell]))
             axes.axhline(value, color=colour, ls="--", lw=1.2, label=f"{title} (exact)")
             continue
         else:

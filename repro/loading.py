@@ -31,6 +31,8 @@ def _from_file(path: str) -> ModuleType:
         raise FileNotFoundError("give the path from the repository's root, without '..'")
     name = "own_" + Path(path).with_suffix("").as_posix().replace("/", "_").replace("-", "_")
     spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -91,7 +91,7 @@ def _start_wandb(title: str, mode: str, config: dict) -> Any:
             project="repro",
             name=title,
             group=group,
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]  # the schema allows its values only
             config=config,
             dir=config["folder"],
             id=identity,

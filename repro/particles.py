@@ -42,10 +42,26 @@ def fivo(
 ) -> Tensor:
     """Return the particle filter's estimate of log p(x) of each sequence, (B,), in nats.
 
+    The last of `filtered`, whose arguments it shares.
+    """
+    return filtered(model, x, lengths, noise, uniforms, scheme)[-1]
+
+
+def filtered(
+    model: SequenceModel,
+    x: Tensor,
+    lengths: Tensor,
+    noise: Tensor,
+    uniforms: Tensor,
+    scheme: Callable[[Tensor], Tensor] = systematic,
+) -> Tensor:
+    """Return the particle filter's estimates of log p(x_≤t), (T, B), in nats.
+
     The model's own q proposes; whenever the effective sample size falls below K/2, the mean weight
     joins the estimate and the particles are drawn anew (Maddison et al. 2017, arXiv 1705.09279,
-    algorithm 1). The estimate of p(x) is unbiased, so that its logarithm is a lower bound in
-    expectation. Not differentiable through the resampling.
+    algorithm 1). The estimate of p(x_≤t) is unbiased for every t, so that its logarithm is a lower
+    bound in expectation, even where q has looked ahead. Past a sequence's end it stays what it
+    was. Not differentiable through the resampling.
 
     Args:
         x: (T, B, D), zero past each length. lengths: (B,).
@@ -56,13 +72,14 @@ def fivo(
     count = noise.shape[1]
     state = model.initial(count, x)
     log_weight = noise.new_zeros(noise.shape[1:3], dtype=torch.float64)  # (K, B)
-    estimate = log_weight[0]
+    estimate, after_each = log_weight[0], []
     own = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
     for t, (context, noise_t) in enumerate(steps):
         state, step = model.propose(context, state, noise_t)
         terms = model.score(stack_steps([context]), stack_steps([step]))
         log_weight = log_weight + terms.log_weight[0].double().where(t < lengths, 0.0)
+        after_each.append(estimate + torch.logsumexp(log_weight, dim=0) - math.log(count))
         poor = (effective_sample_size(log_weight) < count / 2) & (t + 1 < lengths)
         if poor.any():
             points = scheme(uniforms[t].double())
@@ -70,4 +87,4 @@ def fivo(
             state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
             estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
             log_weight = log_weight.where(~poor, 0.0)
-    return estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
+    return torch.stack(after_each)

@@ -1,7 +1,9 @@
 """Where a number came from: code version, libraries, hardware."""
 
 import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import repro
@@ -22,6 +24,12 @@ def environment(device: str, threads: int) -> dict:
         "device": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
         "threads": threads,
     }
+
+
+def peak_memory_mb() -> int:
+    """Return the most main memory that this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
 
 
 def _commit() -> dict:

@@ -176,7 +176,7 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
     }
 
 
-def _with_seed_error(values: Sequence[float]) -> str:
+def _with_seed_error(values: Sequence[float] | np.ndarray) -> str:
     return with_error(float(np.mean(values)), standard_error(values))
 
 

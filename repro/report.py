@@ -83,7 +83,7 @@ def _commit(environment: dict) -> str:
 
 def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:
     # One real sequence, and one sample of each model, where the data make a sound.
-    sounds = []
+    sounds: list[dict] = []
     for cell in found:
         first = cell[0]
         samples = folder / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"

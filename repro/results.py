@@ -29,8 +29,8 @@ class Result:
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
         training: see `checkpoints.CheckpointInfo`.
-        environment: code version, libraries and hardware of the evaluation, those of the training
-            under "training".
+        environment: code version, libraries, hardware, seconds and peak memory of the evaluation;
+            code version, libraries and hardware of the training under "training".
         recipe: the frozen configuration of the training.
         per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
             and bound_error, its Monte Carlo standard error; is, the importance-sampled
@@ -88,7 +88,7 @@ def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
     return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())
 
 
-def standard_error(values: Sequence[float]) -> float:
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
     """Return the standard error of a mean over seeds; NaN for one seed."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 

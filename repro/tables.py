@@ -240,8 +240,8 @@ def as_latex(table: pd.DataFrame) -> str:
 def write_tables(results: list[Result], folder: Path) -> list[Path]:
     """Write <data set>.md, .tex and .csv for each data set; return their paths."""
     paths = []
-    for dataset, group in groupby(results, key=lambda r: r.dataset):
-        group = list(group)
+    for dataset, neighbours in groupby(results, key=lambda r: r.dataset):
+        group = list(neighbours)
         table = numbers(group)
         shown, note = display(table), caption(group)
         heading = f"# {dataset}\n\n"

@@ -28,7 +28,7 @@ from repro.models import build
 from repro.models.base import SequenceModel
 from repro.monitors import Monitor
 from repro.objectives import annealed_elbo, kl_weight
-from repro.provenance import environment
+from repro.provenance import environment, peak_memory_mb
 from repro.seeding import derive, generator
 
 VALIDATION_BATCH = 50  # sequences; validation does not depend on it beyond rounding
@@ -81,14 +81,10 @@ class _Run:
         torch.manual_seed(derive(seed, "dropout"))
         self.order = generator(seed, "batch order")
         self.noise = generator(seed, "noise", device=device)
-        self.optimizer = (
-            torch.optim.Adam(
-                self.model.parameters(),
-                lr=self.settings["learning_rate"],
-                betas=tuple(self.settings["adam_betas"]),
-            )
-            if self.model.trainable
-            else None
+        self.optimizer = torch.optim.Adam(
+            list(self.model.parameters()) or [torch.zeros(0)],  # a known model has none
+            lr=self.settings["learning_rate"],
+            betas=tuple(self.settings["adam_betas"]),
         )
         self.epoch = self.updates = self.best_epoch = 0
         self.best_bound = -math.inf
@@ -232,6 +228,7 @@ class _Run:
                 "updates": self.updates,
                 "seconds": round(self.seconds, 1),
                 "cpu_seconds": round(self.cpu_seconds, 1),
+                "peak_memory_mb": peak_memory_mb(),
                 "best_epoch": self.best_epoch,
                 "best_validation_bound": self.best_bound,
                 "untrained_validation_bound": self.history[0]["valid_bound"],

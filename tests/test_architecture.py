@@ -31,6 +31,8 @@ ALLOWED = {
     "evaluate": {"data", "models", "bounds", "diagnostics", "particles", "checkpoints",
                  "results", "errors",
                  "provenance", "seeding"},
+    "predict": {"data", "models", "evaluate", "checkpoints", "files"},
+    "plan": {"config", "results", "tables"},
     "sampling": {"data", "models", "checkpoints", "files", "seeding"},
     "midi": {"errors", "files"},
     "listen": {"errors", "files", "midi"},
@@ -61,6 +63,7 @@ WITHOUT_TORCH = {
     "pictures",
     "figures",
     "comparison",
+    "plan",
     "check",
     "report",
 }

@@ -63,6 +63,7 @@ def test_every_step_runs_by_hand(home):
     assert "checkpoint.safetensors" in run(home, *cell("train")).stdout
     assert "IS-20" in run(home, *cell("evaluate")).stdout
     assert run(home, *cell("sample")).returncode == 0
+    assert "predictions.csv" in run(home, *cell("predict")).stdout
     for command in ("tables", "figures", "report"):
         done = run(home, command, "--preset", "smoke")
         assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from reference.kalman import log_likelihood
 from repro.data.batches import Batch
 from repro.evaluate import filter_sequences
 from repro.models import build
-from repro.particles import fivo, multinomial, resample, systematic
+from repro.particles import filtered, fivo, multinomial, resample, systematic
 
 pytestmark = pytest.mark.oracle
 
@@ -43,6 +43,20 @@ def test_estimate_of_the_likelihood_is_unbiased(scheme):
     ratios = (estimates - exact).exp()
     error = ratios.std().item() / math.sqrt(runs)
     assert error < 0.05 and abs(ratios.mean().item() - 1.0) < 6 * error
+
+
+def test_estimates_of_every_prefix_are_unbiased():
+    """The recognition network has seen the future, which the estimate of p(x_≤t) must not show."""
+    steps, runs = 4, 4000
+    model, x, lengths, _ = untrained(steps, runs)
+    with torch.no_grad():
+        estimates = filtered(model, x, lengths, *draws(steps, 200, runs))
+    for t in range(1, steps + 1):
+        prefix = x[:t, 0].numpy()
+        exact = log_likelihood(prefix, *(torch.tensor(v).numpy() for v in LINEAR.values()))
+        ratios = (estimates[t - 1] - exact).exp()
+        error = ratios.std().item() / math.sqrt(runs)
+        assert error < 0.05 and abs(ratios.mean().item() - 1.0) < 6 * error
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

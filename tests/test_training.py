@@ -4,6 +4,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import SIZES
@@ -14,6 +15,7 @@ from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
 from repro.errors import CheckpointError, NumericalError
 from repro.evaluate import bound_sequences, evaluate
+from repro.predict import write_predictions
 from repro.train import train
 
 CPU = torch.device("cpu")
@@ -234,6 +236,19 @@ def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
     np.testing.assert_array_equal(result.values("bound"), result.values("is"))
     assert result.evaluation == {"num_samples": 1, "curve": []}
     assert result.monte_carlo_error("is") == 0.0
+
+
+def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):
+    """For an exact model to its likelihood, else to the particle filter's estimate."""
+    for family in ("rnn", "dmm"):
+        checkpoint, path = run(walk, tmp_path / family, family=family), tmp_path / f"{family}.csv"
+        result = evaluate(checkpoint, walk, 20, [], CPU, particles=20)
+        write_predictions(checkpoint, walk, 20, CPU, path)
+        table = pd.read_csv(path)
+        sums = table.groupby("sequence")["nats"]
+        expected = result.values("is" if family == "rnn" else "fivo")
+        np.testing.assert_allclose(sums.sum(), expected, rtol=1e-5)
+        assert sums.count().tolist() == result.per_sequence["length"]
 
 
 def test_results_keep_the_order_of_the_file(walk, tmp_path):

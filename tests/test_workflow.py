@@ -93,6 +93,11 @@ def test_linter_and_formatter_have_nothing_to_say():
         subprocess.run([tool("ruff"), *arguments, "."], cwd=ROOT, check=True)
 
 
+def test_type_checker_has_nothing_to_say():
+    done = subprocess.run([tool("mypy")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from repro.models.base import SequenceModel, Terms, masked, stack_steps
 from repro.models.dmm import DMM, Context
+from repro.nn.inference import StructuredInference
 from repro.nn.recurrent import DirectedLSTM
 
 
@@ -28,6 +29,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
 
 def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
     network = model.inference
+    assert isinstance(network, StructuredInference)
     directions = [_hidden_states(lstm, network.embedding, x, lengths) for lstm in network.lstms]
     state, previous_x, terms = model.initial(noise.shape[1], x), torch.zeros_like(x[0]), []
     for t in range(len(x)):
@@ -46,7 +48,8 @@ def _hidden_states(
 ) -> list[Tensor]:
     hidden = x.new_zeros(1, x.shape[1], directed.lstm.hidden_size)
     start = (hidden, hidden + directed.initial_cell)
-    state, states = start, [hidden[0]] * len(x)
+    state: tuple[Tensor, ...] = start
+    states = [hidden[0]] * len(x)
     order = range(len(x))
     for t in reversed(order) if directed.backward_in_time else order:
         _, after = directed.lstm(F.relu(embedding(x[t : t + 1])), state)

@@ -1,13 +1,17 @@
 """The same DMM under Pyro's SVI, for the comparison of speed; needs the extra `bench`."""
 
+from collections.abc import Callable
+from typing import cast
+
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
-from torch import Tensor, nn
+from torch import BoolTensor, Tensor, nn
 
 from repro.models.dmm import DMM
+from repro.nn.inference import StructuredInference
 
 
 class PyroDMM(nn.Module):
@@ -27,7 +31,7 @@ class PyroDMM(nn.Module):
         with pyro.plate("sequences", x.shape[1]):
             z = x.new_zeros(x.shape[1], self.dmm.latent)
             for t in range(len(x)):
-                with pyro.poutine.mask(mask=t < lengths):
+                with pyro.poutine.mask(mask=cast(BoolTensor, t < lengths)):
                     if t == 0:
                         mean, std = torch.zeros_like(z), torch.ones_like(z)
                     else:
@@ -41,17 +45,18 @@ class PyroDMM(nn.Module):
         """q(z | x), step by step from z_0 = 0."""
         pyro.module("dmm", self)
         network = self.dmm.inference
+        assert isinstance(network, StructuredInference)
         (hidden,) = network.directions(x, lengths)
         with pyro.plate("sequences", x.shape[1]):
             z = x.new_zeros(x.shape[1], self.dmm.latent)
             for t in range(len(x)):
-                with pyro.poutine.mask(mask=t < lengths):
+                with pyro.poutine.mask(mask=cast(BoolTensor, t < lengths)):
                     combined = network.share * (torch.tanh(network.from_latent(z)) + hidden[t])
                     mean, std = network.posterior(combined)
                     z = pyro.sample(f"z_{t}", dist.Normal(mean, std).to_event(1))
 
 
-def svi_step(dmm: DMM, x: Tensor, lengths: Tensor):
+def svi_step(dmm: DMM, x: Tensor, lengths: Tensor) -> Callable[[], float]:
     """Return a function that makes one SVI step on a batch and returns its loss."""
     pyro.clear_param_store()
     wrapped = PyroDMM(dmm)

@@ -1,10 +1,10 @@
 """Medians of interleaved repeats, and the ratios that follow from them."""
 
+import copy
 import json
-import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from repro.errors import NumericalError
 from repro.evaluate import bound_sequences
 from repro.files import write_text
 from repro.models.base import SequenceModel
+from repro.models.dmm import DMM
 from repro.nn.linear import torchs_own_way
 from repro.nn.products import product
 from repro.objectives import annealed_elbo
-from repro.provenance import environment
+from repro.provenance import environment, peak_memory_mb
 
 SAMPLES = 200  # importance samples of the evaluation that is timed
 
@@ -64,7 +65,7 @@ def run(quick: bool, threads: int, path: Path) -> dict:
     record = {
         "environment": environment("cpu", threads),
         "matrix_gflops": rate / 1e9,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "timings": [asdict(timing) for timing in timings],
     }
     write_text(path, json.dumps(record, indent=1) + "\n")
@@ -92,8 +93,8 @@ def train_timings(workload: Workload, rate: float, repeats: int) -> list[Timing]
             twin, batch, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
         )
     }
-    if workload.family == "dmm":
-        peers |= _pyro(workload)
+    if isinstance(model, DMM):
+        peers |= _pyro(model, batch)
     calls |= {name: torchs_own_way()(peer) for name, peer in peers.items()}
     times = interleaved(calls, repeats)
     operations = _operations(workload) / rate
@@ -121,7 +122,7 @@ def evaluation_timings(workload: Workload, repeats: int) -> list[Timing]:
     return _timings(f"IS with {SAMPLES} samples, a sample: {workload.name}", each, None)
 
 
-def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each call, taken in turn; one round before is not counted."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(repeats + 1):
@@ -145,13 +146,12 @@ def _training_step(model: SequenceModel, batch: Batch, terms: Callable) -> Calla
     return step
 
 
-def _pyro(workload: Workload) -> dict[str, Callable[[], object]]:
+def _pyro(model: DMM, batch: Batch) -> dict[str, Callable[[], object]]:
     try:
         from repro.bench.pyro_dmm import svi_step
     except ImportError:
         return {}  # an optional peer: pip install -e '.[bench]'
-    model, batch, _ = make(workload)
-    return {"Pyro SVI": svi_step(model, batch.x, batch.lengths)}
+    return {"Pyro SVI": svi_step(copy.deepcopy(model), batch.x, batch.lengths)}
 
 
 def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:

@@ -15,6 +15,7 @@ COMMANDS = (
     runs.train,
     runs.evaluate,
     runs.sample,
+    runs.predict,
     runs.listen,
     outputs.tables,
     outputs.paper_tables,
@@ -23,6 +24,7 @@ COMMANDS = (
     outputs.accept,
     outputs.report,
     look.show,
+    tools.plan,
     tools.trust,
     tools.bench,
 )

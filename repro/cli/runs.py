@@ -30,10 +30,10 @@ def train(
     from repro.devices import prepare_device
     from repro.train import train as train_model
 
-    settings = {"device": device, "threads": threads, "wandb": wandb}
-    if config is None or None in settings.values():
+    if config is None or device is None or threads is None or wandb is None:
         loaded = configuration.load(preset)
-        settings = {key: loaded[key] if v is None else v for key, v in settings.items()}
+        device, threads = device or loaded["device"], threads or loaded["threads"]
+        wandb = wandb or loaded["wandb"]
     if config is None:
         recipe = configuration.resolve(loaded, dataset, model)
     else:
@@ -43,8 +43,8 @@ def train(
         data_file(dataset),
         seed,
         run_folder(preset, dataset, model, seed),
-        prepare_device(settings["device"], settings["threads"]),
-        settings["wandb"],
+        prepare_device(device, threads),
+        wandb,
     )
     print(path)
 
@@ -69,7 +69,13 @@ def evaluate(
     from repro.evaluate import evaluate as evaluate_checkpoint
     from repro.results import result_path, write
 
-    if None in (num_samples, curve, particles, device, threads):
+    if (
+        num_samples is None
+        or curve is None
+        or particles is None
+        or device is None
+        or threads is None
+    ):
         loaded = configuration.load(preset)
         settings = loaded["evaluation"]
         num_samples = num_samples or settings["num_samples"]
@@ -111,6 +117,36 @@ def sample(
     expected = {"model": model, "dataset": dataset, "seed": seed}
     path = folder / "samples.npz"
     write_samples(folder / "checkpoint.safetensors", data_file(dataset), num, path, expected)
+    print(path)
+
+
+def predict(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    particles: Annotated[int, typer.Option(min=1, help="Of the particle filter.")] = 200,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Say how well a checkpoint foresees each step: log p(x_t | x_<t) of the test part, as CSV.
+
+    Example: repro predict --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.devices import prepare_device
+    from repro.predict import write_predictions
+
+    loaded = configuration.load(preset)
+    folder = run_folder(preset, dataset, model, seed)
+    path = folder / "predictions.csv"
+    write_predictions(
+        folder / "checkpoint.safetensors",
+        data_file(dataset),
+        particles,
+        prepare_device(device or loaded["device"], threads or loaded["threads"]),
+        path,
+        expected={"model": model, "dataset": dataset, "seed": seed},
+    )
     print(path)
 
 

@@ -7,19 +7,40 @@ from typing import Annotated
 
 import typer
 
-from repro.cli.options import Out
-from repro.paths import RUNS
+from repro import config as configuration
+from repro.cli.options import Out, Preset, Source
+from repro.paths import RESULTS, RUNS
 
 
-def trust(out: Out = RUNS / "trust") -> None:
+def trust(out: Out = None) -> None:
     """Compare the estimators with exact likelihoods, and simulate the check's errors.
 
     Example: repro trust
     """
     from repro.trust import write_trust
 
-    for path in write_trust(out):
+    for path in write_trust(out or RUNS / "trust"):
         print(path)
+
+
+def plan(
+    preset: Preset = "starter",
+    workers: Annotated[list[int] | None, typer.Option(min=1, help="Default: 1, 8, 64.")] = None,
+    speedup: Annotated[
+        float, typer.Option(min=0.01, help="A worker's speed, in those that were measured.")
+    ] = 1.0,
+    source: Source = RESULTS,
+) -> None:
+    """Say what a preset will take: jobs, hours, memory, disk, and wall time on so many workers.
+
+    The hours are those of stored results; --speedup is your assumption about other hardware.
+
+    Example: repro plan --preset paper-music --workers 8
+    """
+    from repro import plan as planning
+
+    found = planning.plan(configuration.load(preset), planning.stored(source))
+    print(planning.as_text(found, workers or [1, 8, 64], speedup))
 
 
 def bench(

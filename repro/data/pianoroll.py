@@ -63,7 +63,7 @@ def read_bach_chorales(files: dict[str, Path], options: dict) -> dict[str, list[
 
 
 def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
-    from music21 import converter  # heavy, and only these chorales need it
+    from music21 import converter, stream  # heavy, and only these chorales need it
 
     with zipfile.ZipFile(io.BytesIO(mxl)) as archive:
         (score_name,) = [
@@ -72,11 +72,12 @@ def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # music21 remarks on engraving, not on notes
             score = converter.parse(archive.read(score_name), format="musicxml")
-    if len(score.parts) != 4:
+    if not isinstance(score, stream.Score) or len(score.parts) != 4:
         return None
-    roll = np.zeros((int(np.ceil(score.highestTime)), KEYS), dtype=np.uint8)
+    roll = np.zeros((int(np.ceil(float(score.highestTime))), KEYS), dtype=np.uint8)
     for note in score.flatten().notes:
-        start, end = note.offset, note.offset + note.duration.quarterLength
+        start = float(note.offset)
+        end = start + float(note.duration.quarterLength)
         for pitch in note.pitches:
             roll[int(np.ceil(start)) : int(np.ceil(end)), pitch.midi - LOWEST] = 1
     return roll

@@ -122,8 +122,10 @@ def _digest(path: Path, source: dict) -> str:
         with tarfile.open(path) as archive:
             files = {Path(m.name).name: m for m in archive.getmembers() if m.isfile()}
             for name in sorted(files):
-                if name.endswith(source["content"]) and files[name].size <= LARGEST_MEMBER:
-                    content = hashlib.sha256(archive.extractfile(files[name]).read()).digest()
+                member = archive.extractfile(files[name])
+                fits = name.endswith(source["content"]) and files[name].size <= LARGEST_MEMBER
+                if member and fits:
+                    content = hashlib.sha256(member.read()).digest()
                     digest.update(name.encode() + b"\0" + content)
     except (tarfile.TarError, EOFError, OSError):
         return "no archive"

@@ -40,13 +40,16 @@ def read_fsdd(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarra
     clips `options["valid_sequences"]`, drawn with `options["split_seed"]`, are the validation part.
     """
     (path,) = files.values()
-    clips = {"train": [], "test": []}
+    clips: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     with tarfile.open(path) as archive:
         names = sorted(name for name in archive.getnames() if name.endswith(".wav"))
         for name in names:
+            clip = archive.extractfile(name)
+            if clip is None:  # a folder of that name
+                continue
             index = int(Path(name).stem.rpartition("_")[2])
             part = "test" if index < options["test_recordings"] else "train"
-            clips[part].append(_frames(io.BytesIO(archive.extractfile(name).read()), options))
+            clips[part].append(_frames(io.BytesIO(clip.read()), options))
     train, valid = _split(clips["train"], options["valid_sequences"], options["split_seed"])
     return {"train": train, "valid": valid, "test": clips["test"]}
 

@@ -49,6 +49,15 @@ class Terms(NamedTuple):
     log_proposal: Tensor
     kl: Tensor | None
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Terms":
+        """Return the terms changed one by one; an absent KL stays absent."""
+        return Terms(
+            change(self.log_likelihood),
+            change(self.log_prior),
+            change(self.log_proposal),
+            None if self.kl is None else change(self.kl),
+        )
+
     @property
     def log_weight(self) -> Tensor:
         """log p(x_t, z_t | ·) − log q(z_t | ·), (T, K, B)."""
@@ -82,7 +91,7 @@ class SequenceModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no state")
 
     def propose(
-        self, context: Any, state: tuple[Tensor, ...], noise: Tensor
+        self, context: Any, state: Any, noise: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Draw z_t ~ q and advance: return the next state and what `score` needs of this step.
 
@@ -149,8 +158,7 @@ class SequenceModel(nn.Module):
         steps, state = self.propose_rows(context, state, rows.pack(noise), rows.sizes)
         scored = self.score(*(_rows(part, lambda t: t.unsqueeze(0)) for part in (context, steps)))
         back = rows.order.argsort()
-        terms = Terms(*(None if term is None else rows.unpack(term[0]) for term in scored))
-        return terms, _rows(state, lambda s: s[:, back])
+        return scored.each(lambda term: rows.unpack(term[0])), _rows(state, lambda s: s[:, back])
 
     def propose_rows(
         self, context: Any, state: Any, noise: Tensor, sizes: list[int]
@@ -168,8 +176,8 @@ class SequenceModel(nn.Module):
             for *context_t, noise_t in zip(*parts, strict=True):
                 going = noise_t.shape[1]
                 if going < state[0].shape[1]:
-                    ended.append(_rows(state, lambda s, going=going: s[:, going:]))
-                    state = _rows(state, lambda s, going=going: s[:, :going])
+                    ended.append([s[:, going:] for s in state])
+                    state = _rebuild(state, [s[:, :going] for s in state])
                 state, step = self.propose(_rebuild(context, context_t), state, noise_t)
                 steps.append(step)
         last = (torch.cat(field, dim=1) for field in zip(state, *reversed(ended), strict=True))
@@ -211,7 +219,7 @@ def masked(terms: Terms, lengths: Tensor) -> Terms:
     """Return the terms with zeros past each sequence's end."""
     steps = torch.arange(len(terms.log_likelihood), device=lengths.device)
     inside = (steps.unsqueeze(1) < lengths).unsqueeze(1)  # (T, 1, B)
-    return Terms(*(None if term is None else term.where(inside, 0.0) for term in terms))
+    return terms.each(lambda term: term.where(inside, 0.0))
 
 
 def gaussian_terms(log_likelihood: Tensor, q: Gaussian, p: Gaussian, z: Tensor) -> Terms:
@@ -253,5 +261,10 @@ def _blocks(context: tuple[Tensor, ...], block: int) -> list[Any]:
 def _concatenate(scored: list[Terms]) -> Terms:
     if len(scored) == 1:
         return scored[0]
-    fields = zip(*scored, strict=True)
-    return Terms(*(None if field[0] is None else torch.cat(field) for field in fields))
+    kl = [terms.kl for terms in scored if terms.kl is not None]
+    return Terms(
+        torch.cat([terms.log_likelihood for terms in scored]),
+        torch.cat([terms.log_prior for terms in scored]),
+        torch.cat([terms.log_proposal for terms in scored]),
+        torch.cat(kl) if kl else None,
+    )

@@ -20,6 +20,12 @@ class FixedLinear(MarkovModel):
     """
 
     true_latents = True
+    A: Tensor
+    b: Tensor
+    transition_std: Tensor
+    C: Tensor
+    d: Tensor
+    emission_std: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -41,6 +41,12 @@ class LinearGaussian(SequenceModel):
 
     trainable = False
     true_latents = True
+    A: Tensor
+    b: Tensor
+    Q: Tensor
+    C: Tensor
+    d: Tensor
+    R: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from repro.models.base import SequenceModel
-from repro.nn.inference import StructuredInference
+from repro.nn.inference import MeanFieldInference, StructuredInference
 from repro.nn.packing import last_rows
 
 
@@ -38,7 +38,9 @@ class MarkovModel(SequenceModel):
     `posterior_share` too.
     """
 
-    def encode(self, x: Tensor, lengths: Tensor) -> Context:
+    inference: StructuredInference | MeanFieldInference
+
+    def encode(self, x: Tensor, lengths: Tensor) -> Any:
         return Context(x.unsqueeze(1), self.inference.encode(x, lengths).unsqueeze(1))
 
     def initial(self, num_samples: int, x: Tensor) -> State:

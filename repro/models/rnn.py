@@ -60,7 +60,7 @@ class RNN(SequenceModel):
         return without_latent(log_likelihood, lengths), State(*(s.unsqueeze(0) for s in last))
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
-        device = self.lstm.weight_hh_l0.device
+        device = next(self.lstm.parameters()).device
         hidden = torch.zeros(1, num, self.lstm.hidden_size, device=device)
         state, drawn = (hidden, hidden), []
         for _ in range(steps):

@@ -19,6 +19,9 @@ class TwoParameters(MarkovModel):
     """
 
     latent = 2
+    gain: Tensor
+    offset: Tensor
+    emission_std: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -100,4 +100,6 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
         return StrokeHead(in_features, components=1)
     if name == "bivariate_mixture":
         return StrokeHead(in_features, sizes["components"])
-    return {"bernoulli": BernoulliHead, "gaussian": GaussianHead}[name](in_features, dim)
+    if name == "bernoulli":
+        return BernoulliHead(in_features, dim)
+    return GaussianHead(in_features, dim)

@@ -1,5 +1,7 @@
 """Recognition networks: what the data, past or future, say about each latent state."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ class RecognitionNetwork(nn.Module):
     def __init__(self, dim: int, sizes: dict) -> None:
         super().__init__()
         self.embedding = Linear(dim, sizes["embedding"])
-        self.lstms = nn.ModuleList(
+        self.lstms: Sequence[DirectedLSTM] = nn.ModuleList(  # type: ignore[assignment]
             DirectedLSTM(
                 sizes["embedding"], sizes["inference_hidden"], backward, sizes["initial_cell"]
             )
@@ -39,10 +41,9 @@ class RecognitionNetwork(nn.Module):
         self.forget_bias = sizes["forget_bias"]
 
     def initialise(self) -> None:
-        """Set the LSTMs' forget bias (torch's gate order: input, forget, candidate, output)."""
+        """Set the LSTMs' forget bias."""
         for directed in self.lstms:
-            hidden = directed.lstm.hidden_size
-            nn.init.constant_(directed.lstm.bias_ih_l0[hidden : 2 * hidden], self.forget_bias)
+            directed.set_forget_bias(self.forget_bias)
 
     def directions(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
         """Map (T, B, D) to the hidden states of each direction, (T, B, H)."""

@@ -1,6 +1,6 @@
 """The papers' initialisations."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from repro.nn.recurrent import RecurrentLinear
 
@@ -27,10 +27,11 @@ def initialise(model: nn.Module, scale: float) -> None:
                 else:
                     nn.init.zeros_(parameter)
     for module in model.modules():
-        if hasattr(module, "initialise"):
-            module.initialise()
+        own = getattr(module, "initialise", None)
+        if callable(own):
+            own()
 
 
-def _orthogonal_blocks(weight: nn.Parameter) -> None:
+def _orthogonal_blocks(weight: Tensor) -> None:
     for block in weight.data.split(weight.shape[1]):
         nn.init.orthogonal_(block)

@@ -31,8 +31,8 @@ def lstm_rows(
         the hidden states (N, H), and hidden and cell state of each sequence after its last step,
         (B, H). Differentiable once.
     """
-    bias = lstm.bias_ih_l0 + lstm.bias_hh_l0
-    weights = lstm.weight_ih_l0, lstm.weight_hh_l0, bias
+    input_weight, recurrent_weight, input_bias, recurrent_bias = lstm.parameters()
+    weights = input_weight, recurrent_weight, input_bias + recurrent_bias
     return _LSTM.apply(x, *weights, hidden, cell, sizes)
 
 

@@ -12,25 +12,25 @@ class Packing(NamedTuple):
     A step's rows are the first rows of the step before, less the sequences that have ended.
 
     Attributes:
-        index: place of each of the N rows among the T · B steps of the padded batch, (N,).
+        places: of each of the N rows among the T · B steps of the padded batch, (N,).
         sizes: rows of each step; they never grow.
         order: the sequences, longest first, (B,).
         shape: (T, B).
     """
 
-    index: Tensor
+    places: Tensor
     sizes: list[int]
     order: Tensor
     shape: tuple[int, int]
 
     def pack(self, x: Tensor) -> Tensor:
         """Return the rows (K, N, ·) of x (T, K, B, ·)."""
-        return x.movedim(1, 0).flatten(1, 2).index_select(1, self.index)
+        return x.movedim(1, 0).flatten(1, 2).index_select(1, self.places)
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Return rows (K, N, ...) as (T, K, B, ...), zeros past each sequence's end."""
         padded = rows.new_zeros(len(rows), self.shape[0] * self.shape[1], *rows.shape[2:])
-        return padded.index_copy(1, self.index, rows).unflatten(1, self.shape).movedim(0, 1)
+        return padded.index_copy(1, self.places, rows).unflatten(1, self.shape).movedim(0, 1)
 
 
 def packing(lengths: Tensor, steps: int, backward: bool = False) -> Packing:

@@ -73,3 +73,9 @@ class DirectedLSTM(nn.Module):
         hidden = x.new_zeros(x.shape[1], self.lstm.hidden_size)
         start = hidden, hidden + self.initial_cell
         return run_lstm(self.lstm, x, lengths, *start, self.backward_in_time)[0]
+
+    def set_forget_bias(self, value: float) -> None:
+        """Set the forget gate's bias (torch's gate order: input, forget, candidate, output)."""
+        biases = dict(self.lstm.named_parameters())
+        _, forget, _, _ = biases["bias_ih_l0"].data.chunk(4)
+        forget.fill_(value)

@@ -1,0 +1,74 @@
+"""Plans: simulated wall times against their bounds, hours against the results they come from."""
+
+import dataclasses
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repro import config as configuration
+from repro.plan import GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, stored
+
+HOURS = st.floats(0.01, 10.0)
+
+
+def plan_of(times, seeds=1):
+    costs = [Cost("d", f"m{i}", a, b, 0.0, 0.0, MEASURED) for i, (a, b) in enumerate(times)]
+    return Plan("p", costs, seeds, "w", [])
+
+
+@given(st.lists(st.tuples(HOURS, HOURS), min_size=1, max_size=12), st.integers(1, 20))
+def test_wall_time_lies_between_its_bounds(times, workers):
+    """Graham's bound: a list schedule takes at most work ÷ workers + the critical path."""
+    made = plan_of(times, seeds=2)
+    wall = makespan(made, workers)
+    assert wall >= max(made.hours / workers, made.critical_path) - 1e-9
+    assert wall <= made.hours / workers + made.critical_path + 1e-9
+
+
+def test_one_worker_does_all_the_work_and_many_take_the_critical_path():
+    made = plan_of([(3.0, 1.0), (2.0, 0.5), (0.5, 0.5)], seeds=3)
+    assert makespan(made, 1) == pytest.approx(made.hours) == pytest.approx(22.5)
+    assert makespan(made, 100) == pytest.approx(made.critical_path) == pytest.approx(4.0)
+    assert makespan(made, 4, speedup=2.0) == pytest.approx(makespan(made, 4) / 2)
+
+
+def test_stored_cells_are_measured_others_scaled_by_steps_or_guessed():
+    results = stored(ROOT / "results")
+    config = configuration.load("paper-music")
+    own = [r for r in results if (r.preset, r.dataset, r.model) == ("paper-music", *CELL)]
+    made = plan(config, own)
+    cost = {(c.dataset, c.model): c for c in made.costs}
+    measured = cost[CELL]
+    assert measured.basis == MEASURED
+    seconds = sorted(r.training["seconds"] for r in own)
+    assert measured.train == pytest.approx(seconds[len(seconds) // 2] / 3600)
+    scaled = cost["piano_midi", CELL[1]]
+    assert scaled.basis == SCALED and cost["piano_midi", "srnn"].basis == GUESSED
+    per_epoch_and_step = sorted(
+        r.training["seconds"] / r.training["epochs"] / r.data["steps"]["train"] for r in own
+    )[len(own) // 2]
+    steps = config["datasets"]["piano_midi"]["expected"]["steps"]["train"]
+    epochs = configuration.resolve(config, "piano_midi", CELL[1])["model"]["training"]["max_epochs"]
+    assert scaled.train == pytest.approx(per_epoch_and_step * steps * epochs / 3600)
+    assert made.jobs == 2 * len(config["seeds"]) * len(made.costs)
+
+
+def test_hours_of_one_kind_of_machine_are_not_mixed_with_another():
+    own = [r for r in stored(ROOT / "results") if (r.dataset, r.model) == CELL]
+    training = own[0].environment["training"] | {"device": "another"}
+    slow = own[0].training | {"seconds": 1e9}
+    other = dataclasses.replace(
+        own[0], training=slow, environment=own[0].environment | {"training": training}
+    )
+    config = configuration.load("paper-music")
+    assert plan(config, [*own, other]) == plan(config, own)
+
+
+def test_without_any_result_everything_is_a_guess_of_nothing():
+    made = plan(configuration.load("smoke"), [])
+    assert {c.basis for c in made.costs} == {GUESSED} and made.hours == 0.0
+
+
+CELL = ("jsb_chorales", "vrnn")
