@@ -185,6 +185,7 @@ rule evaluate:
     resources:
         gpu=int(ON_GPU),
         device=config["device"],
+        wandb=config["wandb"],
     params:
         num_samples=config["evaluation"]["num_samples"],
         curve=" ".join(f"--curve {n}" for n in config["evaluation"]["curve"]),
@@ -193,7 +194,7 @@ rule evaluate:
         "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed}"
         " --num-samples {params.num_samples} {params.curve} --particles {params.particles}"
-        " --device {resources.device} --threads {threads} > {log} 2>&1"
+        " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 
 rule sample:

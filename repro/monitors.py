@@ -1,6 +1,8 @@
 """What a person watching a run sees, and Weights & Biases if they ask for it."""
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,18 +10,31 @@ from repro.errors import ConfigError
 from repro.files import sha256_of
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training: its recipe, its seed and its folder."""
+
+    recipe: dict
+    seed: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
+
+
 class Monitor:
     """Shows a training's progress: a bar on a terminal, else one plain line a validation.
 
     Args:
-        title: what is being trained.
+        run: what is being trained.
         epochs: how many there will be at most.
         wandb_mode: disabled, offline or online.
-        config: what Weights & Biases stores as the run's configuration.
     """
 
-    def __init__(self, title: str, epochs: int, wandb_mode: str, config: dict) -> None:
-        self.title = title
+    def __init__(self, run: Run, epochs: int, wandb_mode: str) -> None:
+        self.title = title = run.title
         self.bar: Any = None
         self.wandb_run: Any = None
         if sys.stderr.isatty():
@@ -36,7 +51,7 @@ class Monitor:
             self.task = self.bar.add_task(title, total=epochs, bound="")
             self.bar.start()
         if wandb_mode != "disabled":
-            self.wandb_run = _start_wandb(title, wandb_mode, config)
+            self.wandb_run = _start_wandb(run, wandb_mode)
 
     def epoch(self, row: dict[str, float]) -> None:
         """Report one epoch; `row` has its numbers, the validation bound where one was computed."""
@@ -74,7 +89,15 @@ class Monitor:
             self.wandb_run.finish(exit_code=0 if error is None else 1)
 
 
-def _start_wandb(title: str, mode: str, config: dict) -> Any:
+def report_result(run: Run, wandb_mode: str, numbers: dict[str, float]) -> None:
+    """Put what an evaluation found into the summary of its training's Weights & Biases run."""
+    started = None if wandb_mode == "disabled" else _start_wandb(run, wandb_mode)
+    if started:
+        started.summary.update(numbers)
+        started.finish()
+
+
+def _start_wandb(run: Run, mode: str) -> Any:
     try:
         import wandb
     except ImportError:
@@ -82,22 +105,23 @@ def _start_wandb(title: str, mode: str, config: dict) -> Any:
             f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', "
             "or set it to disabled."
         ) from None
-    recipe = config["recipe"]
+    recipe = run.recipe
+    config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
     # One identity a run, so that a resumed training goes on in the run it began.
     identity = sha256_of(config)[:16]
     try:
         return wandb.init(
             project="repro",
-            name=title,
+            name=run.title,
             group=group,
             mode=mode,  # type: ignore[arg-type]  # the schema allows its values only
             config=config,
-            dir=config["folder"],
+            dir=run.folder,
             id=identity,
             resume="allow",
         )
     except wandb.errors.Error as error:
         # Numbers do not depend on it: a training without account or network goes on without it.
-        print(f"{title}  wandb is left out: {error}", file=sys.stderr, flush=True)
+        print(f"{run.title}  wandb is left out: {error}", file=sys.stderr, flush=True)
         return None

@@ -26,7 +26,7 @@ from repro.errors import NumericalError
 from repro.files import sha256_of, write_text
 from repro.models import build
 from repro.models.base import SequenceModel
-from repro.monitors import Monitor
+from repro.monitors import Monitor, Run
 from repro.objectives import annealed_elbo, kl_weight
 from repro.provenance import environment, peak_memory_mb
 from repro.seeding import derive, generator
@@ -95,9 +95,8 @@ class _Run:
         self.state_file = folder / "state" / "last.pt"
 
     def to_the_end(self, wandb: str) -> Path:
-        config = {"recipe": self.recipe, "seed": self.seed, "folder": str(self.folder)}
-        title = f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
-        with Monitor(title, self.settings["max_epochs"], wandb, config) as monitor:
+        run = Run(self.recipe, self.seed, self.folder)
+        with Monitor(run, self.settings["max_epochs"], wandb) as monitor:
             if self._resume():
                 monitor.note(f"resumes after epoch {self.epoch}")
             if self.epoch == 0 and not self.history:

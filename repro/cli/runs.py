@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from repro import config as configuration
-from repro.cli.options import Dataset, Device, Model, Preset, Recipe, Seed, Threads
+from repro.cli.options import Dataset, Device, Model, Preset, Recipe, Seed, Threads, Wandb
 from repro.paths import RUNS, data_file, run_folder
 
 
@@ -21,7 +21,7 @@ def train(
     config: Recipe = None,
     device: Device = None,
     threads: Threads = None,
-    wandb: Annotated[str | None, typer.Option(help="disabled, offline or online.")] = None,
+    wandb: Wandb = None,
 ) -> None:
     """Train one model from one seed; resumes where an interrupted run stopped.
 
@@ -60,6 +60,7 @@ def evaluate(
     device: Device = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
+    wandb: Wandb = None,
 ) -> None:
     """Compute the bounds of a checkpoint on the test part.
 
@@ -67,6 +68,7 @@ def evaluate(
     """
     from repro.devices import prepare_device
     from repro.evaluate import evaluate as evaluate_checkpoint
+    from repro.monitors import Run, report_result
     from repro.results import result_path, write
 
     if (
@@ -75,6 +77,7 @@ def evaluate(
         or particles is None
         or device is None
         or threads is None
+        or wandb is None
     ):
         loaded = configuration.load(preset)
         settings = loaded["evaluation"]
@@ -82,6 +85,7 @@ def evaluate(
         curve = settings["curve"] if curve is None else curve
         particles = settings.get("particles", 0) if particles is None else particles
         device, threads = device or loaded["device"], threads or loaded["threads"]
+        wandb = wandb or loaded["wandb"]
     if checkpoint is None:
         checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
     result = evaluate_checkpoint(
@@ -97,6 +101,8 @@ def evaluate(
     write(result, path)
     bound, importance = result.per_step("bound"), result.per_step("is")
     samples = result.evaluation["num_samples"]
+    numbers = {"test_bound": bound, "test_is": importance, "num_samples": samples}
+    report_result(Run(result.recipe, seed, checkpoint.parent), wandb, numbers)
     print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
 
 
