@@ -278,6 +278,16 @@ rule trust:
         "repro trust > {log} 2>&1"
 
 
+rule bench:
+    output:
+        "runs/bench/threads1.json",
+        "runs/bench/threads1.svg",
+    log:
+        "runs/bench/threads1.log",
+    shell:
+        "repro bench --quick --threads 1 > {log} 2>&1"
+
+
 rule report:
     input:
         rules.trust.output,

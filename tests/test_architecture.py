@@ -50,7 +50,7 @@ ALLOWED = {
     "report": {"errors", "files", "listen", "results", "tables"},
     "api": {"config", "checkpoints", "data", "devices", "evaluate", "paths", "results", "train"},
     "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
-              "provenance"},
+              "pictures", "provenance"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors",

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from repro.bench.growth import exponent
 from repro.bench.plain import plain_terms
-from repro.bench.run import _operations, interleaved, train_timings
+from repro.bench.run import _operations, interleaved, profile, train_timings
 from repro.bench.workloads import WORKLOADS, make
 
 SMALL = [
@@ -73,6 +74,16 @@ def test_implementations_take_turns():
 
 def test_a_workload_has_ours_and_its_peers():
     workload = dataclasses.replace(SMALL[3], batch=2)
-    found = train_timings(workload, rate=1e10, repeats=2)
+    found = train_timings(workload, repeats=2)
     assert [t.what for t in found] == ["ours", "plain, step by step"]
     assert found[0].ratio == 1.0 and all(t.milliseconds > 0 for t in found)
+
+
+def test_a_workloads_profile_is_a_division_of_its_time():
+    shares = profile(SMALL[0])
+    assert sum(shares.values()) == pytest.approx(1.0) and shares["matrix products"] > 0.0
+
+
+def test_exponents_of_known_powers():
+    values = [10, 20, 40, 80]
+    assert exponent(values, [0.001 * v**1.7 for v in values]) == pytest.approx(1.7)

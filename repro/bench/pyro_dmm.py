@@ -9,21 +9,24 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
 from torch import BoolTensor, Tensor, nn
+from torch.nn import functional as F
 
 from repro.models.dmm import DMM
 from repro.nn.inference import StructuredInference
+from repro.nn.recurrent import reverse
 
 
 class PyroDMM(nn.Module):
     """Model and guide that read the weights of a DMM with structured inference.
 
     As Pyro users write it: a loop over steps with a sample statement each, masked by length; the
-    recognition LSTM in one call.
+    recognition LSTM in one call of torch's own, over the padded batch. Backward LSTM only (ST-R).
     """
 
     def __init__(self, dmm: DMM) -> None:
         super().__init__()
         self.dmm = dmm
+        self.start = (0.0, dmm.inference.lstms[0].initial_cell)  # hidden and cell state
 
     def model(self, x: Tensor, lengths: Tensor) -> None:
         """p(x, z)."""
@@ -46,7 +49,11 @@ class PyroDMM(nn.Module):
         pyro.module("dmm", self)
         network = self.dmm.inference
         assert isinstance(network, StructuredInference)
-        (hidden,) = network.directions(x, lengths)
+        (directed,) = network.lstms
+        embedded = F.relu(network.embedding(x))
+        start = [x.new_full((1, x.shape[1], directed.lstm.hidden_size), v) for v in self.start]
+        backwards, _ = directed.lstm(reverse(embedded, lengths), tuple(start))
+        hidden = reverse(backwards, lengths)
         with pyro.plate("sequences", x.shape[1]):
             z = x.new_zeros(x.shape[1], self.dmm.latent)
             for t in range(len(x)):

@@ -25,7 +25,18 @@ from repro.nn.products import product
 from repro.objectives import annealed_elbo
 from repro.provenance import environment, peak_memory_mb
 
-SAMPLES = 200  # importance samples of the evaluation that is timed
+SAMPLES = (40, 1000, 2000)  # importance samples of the evaluations that are timed
+ONE_BY_ONE = 5  # samples that the plain loop draws to be timed
+
+OTHER = "autograd, Python, the rest"
+KINDS = {  # parts of the names that torch's profiler gives operations
+    "matrix products": ("mm", "_linear_pointwise", "mkldnn_rnn", "aten::linear"),
+    "laying out weights": ("_reorder_linear_weight",),
+    "copies": ("copy_", "aten::cat", "index", "gather", "scatter", "stack", "clone", "fill_"),
+    "elementwise": ("aten::add", "aten::mul", "aten::sub", "aten::div", "tanh", "sigmoid", "sqrt",
+        "softplus", "log", "exp", "sum", "pow", "threshold", "clamp", "where", "lerp", "norm"),
+    OTHER: (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,9 +45,10 @@ class Timing:
 
     Attributes:
         spread: half the distance of the quartiles, ms.
+        steps, sequences: how many a second, without padding; of evaluations times the samples.
         ratio: how many times longer than ours it takes; 1 for ours.
-        floor: how many times longer than its matrix products alone, of valid steps at the
-            machine's rate, would take; None where that was not counted.
+        gflops: what the matrix products of valid steps alone amount to, in 10⁹ operations a
+            second; None where that was not counted.
     """
 
     workload: str
@@ -44,97 +56,116 @@ class Timing:
     milliseconds: float
     spread: float
     repeats: int
+    steps: float
+    sequences: float
     ratio: float
-    floor: float | None
+    gflops: float | None
 
 
 def run(quick: bool, threads: int, path: Path) -> dict:
     """Time every workload, ours and its peers in turn; write and return the record.
 
     Args:
-        quick: three repeats instead of seven.
+        quick: three repeats instead of seven, and long evaluations once.
         path: of the JSON file.
     """
     torch.set_num_threads(threads)
     repeats = 3 if quick else 7
-    rate = matrix_rate()
+    rates = matrix_rates()
     timings: list[Timing] = []
+    profiles = []
     for workload in WORKLOADS:
-        timings += train_timings(workload, rate, repeats)
-    timings += evaluation_timings(WORKLOADS[0], repeats)
+        timings += train_timings(workload, repeats)
+        profiles.append({"workload": workload.name, **profile(workload)})
+    for samples in SAMPLES:
+        timings += evaluation_timings(WORKLOADS[0], samples, repeats if samples < 1000 else 1)
     record = {
         "environment": environment("cpu", threads),
-        "matrix_gflops": rate / 1e9,
+        "matrix_gflops": rates,
         "peak_memory_mb": peak_memory_mb(),
         "timings": [asdict(timing) for timing in timings],
+        "profiles": profiles,
     }
     write_text(path, json.dumps(record, indent=1) + "\n")
     return record
 
 
-def matrix_rate() -> float:
-    """Return the machine's rate of large float32 matrix products, in operations a second.
-
-    That of the faster of the two libraries that torch carries.
-    """
+def matrix_rates() -> dict[str, float]:
+    """Return the machine's rate of large float32 matrix products by library, 10⁹ operations/s."""
     a = torch.randn(2000, 2000)
-    times = interleaved({"MKL": lambda: a @ a, "oneDNN": lambda: product(a, a)}, 7)
-    return 2 * 2000**3 / min(statistics.median(each) for each in times.values())
+    times = interleaved({"torch": lambda: a @ a, "oneDNN": lambda: product(a, a)}, 7)
+    return {name: 2 * 2000**3 / 1e9 / statistics.median(each) for name, each in times.items()}
 
 
-def train_timings(workload: Workload, rate: float, repeats: int) -> list[Timing]:
+def train_timings(workload: Workload, repeats: int) -> list[Timing]:
     """Return the timings of one training step: forward, backward, clipping, Adam."""
     model, batch, noise = make(workload)
     _require_equal(model, batch, noise)
-    calls = {"ours": _training_step(model, batch, lambda: model(batch.x, batch.lengths, noise))}
-    twin, batch, noise = make(workload)
+    calls = {"ours": training_step(model, lambda: model(batch.x, batch.lengths, noise))}
+    twin = copy.deepcopy(model)
     peers = {
-        "plain, step by step": _training_step(
-            twin, batch, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
+        "plain, step by step": training_step(
+            twin, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
         )
     }
     if isinstance(model, DMM):
         peers |= _pyro(model, batch)
     calls |= {name: torchs_own_way()(peer) for name, peer in peers.items()}
     times = interleaved(calls, repeats)
-    operations = _operations(workload) / rate
-    return _timings(workload.name, times, operations)
+    return _timings(workload.name, times, batch, _operations(workload))
 
 
-def evaluation_timings(workload: Workload, repeats: int) -> list[Timing]:
+def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[Timing]:
     """Return the timings of the importance-sampled estimate, per sample of the whole batch."""
     model, batch, _ = make(workload)
     model.eval()
 
     def one_by_one() -> None:
-        for _ in range(5):
+        for _ in range(ONE_BY_ONE):
             with torch.no_grad():
                 noise = torch.randn(len(batch.x), 1, len(batch.ids), model.latent)
                 plain_terms(model, batch.x, batch.lengths, noise)
 
-    calls = {
-        "ours": lambda: bound_sequences(model, batch, SAMPLES, [], 0),
-        "plain, one sample at a time": torchs_own_way()(one_by_one),
-    }
-    times = interleaved(calls, repeats)
-    samples = {"ours": SAMPLES, "plain, one sample at a time": 5}
-    each = {name: [t / samples[name] for t in found] for name, found in times.items()}
-    return _timings(f"IS with {SAMPLES} samples, a sample: {workload.name}", each, None)
+    def ours() -> None:
+        bound_sequences(model, batch, samples, [], 0)
+
+    calls = {"ours": ours, "plain, one sample at a time": torchs_own_way()(one_by_one)}
+    times = interleaved(calls, repeats, warm_up=repeats > 1)
+    drawn = {"ours": samples, "plain, one sample at a time": ONE_BY_ONE}
+    each = {name: [t / drawn[name] for t in found] for name, found in times.items()}
+    return _timings(f"IS, K = {samples}, a sample: {workload.name}", each, batch, None)
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def profile(workload: Workload) -> dict[str, float]:
+    """Return what our training step spends its time on, as shares of the CPU time."""
+    model, batch, noise = make(workload)
+    step = training_step(model, lambda: model(batch.x, batch.lengths, noise))
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        step()
+    totals = dict.fromkeys(KINDS, 0.0)
+    for row in found.key_averages():
+        kind = next((k for k, names in KINDS.items() if any(n in row.key for n in names)), OTHER)
+        totals[kind] += row.self_cpu_time_total
+    whole = sum(totals.values())
+    return {kind: time / whole for kind, time in totals.items()}
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Return the seconds of each call, taken in turn; one round before is not counted."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(repeats + 1):
+    for i in range(repeats + warm_up):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if i:
+            if i >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return times
 
 
-def _training_step(model: SequenceModel, batch: Batch, terms: Callable) -> Callable[[], object]:
+def training_step(model: SequenceModel, terms: Callable) -> Callable[[], object]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
 
     def step() -> None:
@@ -165,6 +196,7 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
 
 
 def _operations(workload: Workload) -> float:
+    """Return how many operations the matrix products of a training step take."""
     # Of valid steps: counted on one sequence and scaled, without padding. In double precision
     # nothing takes a fused way that hides its products from the counter.
     model, batch, noise = make(workload)
@@ -176,12 +208,14 @@ def _operations(workload: Workload) -> float:
     return counter.get_total_flops() / steps * int(batch.lengths.sum())
 
 
-def _timings(name: str, times: dict[str, list[float]], floor: float | None) -> list[Timing]:
+def _timings(
+    name: str, times: dict[str, list[float]], batch: Batch, operations: float | None
+) -> list[Timing]:
     ours = statistics.median(times["ours"])
     found = []
     for what, seconds in times.items():
-        quarters = statistics.quantiles(seconds, n=4)
         middle = statistics.median(seconds)
+        quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [middle] * 3
         found.append(
             Timing(
                 name,
@@ -189,8 +223,10 @@ def _timings(name: str, times: dict[str, list[float]], floor: float | None) -> l
                 1e3 * middle,
                 1e3 * (quarters[2] - quarters[0]) / 2,
                 len(seconds),
+                int(batch.lengths.sum()) / middle,
+                len(batch.ids) / middle,
                 middle / ours,
-                middle / floor if floor else None,
+                operations / middle / 1e9 if operations else None,
             )
         )
     return found

@@ -1,34 +1,65 @@
-"""The benchmark's record as a table and a figure."""
+"""The benchmark's record as tables and a figure."""
 
+import matplotlib.pyplot as plt
 import pandas as pd
+
+from repro.pictures import use_style
 
 
 def as_table(record: dict) -> pd.DataFrame:
     """Return one row a workload and implementation, as text."""
+    limit = max(record["matrix_gflops"].values())
     rows = []
     for timing in record["timings"]:
-        floor = timing["floor"]
+        rate = timing["gflops"]
         rows.append(
             {
                 "Workload": timing["workload"],
                 "Implementation": timing["what"],
                 "ms": f"{timing['milliseconds']:.1f} ± {timing['spread']:.1f}",
+                "Steps/s": f"{timing['steps']:,.0f}",
+                "Sequences/s": f"{timing['sequences']:,.1f}",
                 "Times ours": f"{timing['ratio']:.2f}",
-                "Times the matrix products": "" if floor is None else f"{floor:.2f}",
+                "GFLOP/s": "" if rate is None else f"{rate:.0f}",
+                "Times the limit": "" if rate is None else f"{limit / rate:.2f}",
             }
         )
     return pd.DataFrame(rows)
 
 
+def profile_table(record: dict) -> pd.DataFrame:
+    """Return what our training step spends its time on, a row a workload, in percent."""
+    rows = []
+    for shares in record["profiles"]:
+        numbers = {k: f"{100 * v:.0f} %" for k, v in shares.items() if k != "workload"}
+        rows.append({"Workload": shares["workload"], **numbers})
+    return pd.DataFrame(rows)
+
+
 def caption(record: dict) -> str:
     """Return what the numbers are, and of which machine."""
-    where = record["environment"]
+    where, rates = record["environment"], record["matrix_gflops"]
     return (
         "Median milliseconds of a training step (forward, backward, clipping, Adam; of one sample "
         "of the whole batch for IS) ± half the distance of the quartiles, implementations taken "
         f"in turn on {where['device']} with {where['threads']} thread(s), torch {where['torch']}, "
-        f"commit {where['commit'][:7]}. The last column divides by the time that the matrix "
-        "products of valid steps alone take at the machine's rate, "
-        f"{record['matrix_gflops']:.0f} GFLOP/s in this run. Peak memory of all: "
-        f"{record['peak_memory_mb']:.0f} MB."
+        f"commit {where['commit'][:7]}. GFLOP/s counts the matrix products of valid steps; the "
+        "limit is the machine's rate of large products, in this run "
+        f"{rates['oneDNN']:.0f} GFLOP/s by oneDNN and {rates['torch']:.0f} as torch multiplies by "
+        f"itself. Peak memory of all: {record['peak_memory_mb']} MB."
     )
+
+
+def draw(record: dict) -> plt.Figure:
+    """Return how many times longer than ours every peer takes."""
+    use_style()
+    timings = [t for t in record["timings"] if t["what"] != "ours"]
+    labels = [f"{t['workload']}\n{t['what']}" for t in timings]
+    figure, axes = plt.subplots(figsize=(8, 0.45 * len(timings) + 0.8))
+    bars = axes.barh(labels, [t["ratio"] for t in timings], color="C0")
+    axes.bar_label(bars, fmt="%.1f×", padding=3, fontsize=8)
+    axes.axvline(1.0, color="black", lw=1.2)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel("times as long as ours")
+    return figure

@@ -46,15 +46,27 @@ def plan(
 def bench(
     quick: Annotated[bool, typer.Option(help="Three repeats instead of seven.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    growth: Annotated[bool, typer.Option("--growth", help="How cost grows instead.")] = False,
 ) -> None:
     """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
 
     Example: repro bench --quick
     """
+    from repro.bench import growth as growing
+    from repro.bench import table
     from repro.bench.run import run
-    from repro.bench.table import as_table, caption
+    from repro.pictures import save_svg
     from repro.tables import as_markdown
 
-    path = RUNS / "bench" / f"threads{threads}.json"
-    record = run(quick, threads, path)
-    print(f"{as_markdown(as_table(record))}\n\n{caption(record)}\n{path}")
+    name = "growth" if growth else f"threads{threads}"
+    path = RUNS / "bench" / f"{name}.json"
+    if growth:
+        record = growing.run(threads, path)
+        text, figure = growing.as_text(record), growing.draw(record)
+    else:
+        record = run(quick, threads, path)
+        tables = table.as_table(record), table.profile_table(record)
+        text, figure = "\n\n".join(map(as_markdown, tables)), table.draw(record)
+        text += f"\n\n{table.caption(record)}"
+    save_svg(figure, path.with_suffix(".svg"))
+    print(f"{text}\n{path}\n{path.with_suffix('.svg')}")
