@@ -205,21 +205,18 @@ def _cost(config: dict, dataset: str, model: str, steps: dict, results: list[Res
 
 
 def _evaluation(config: dict, used: list[Result], results: list[Result]) -> float:
-    """Seconds per test step; in proportion to the samples where there are latent variables."""
+    """Return seconds per test step, in proportion to the samples; exact models take one."""
+    exact = any(r.evaluation["num_samples"] == 1 for r in used)
+    samples = 1 if exact else config["evaluation"]["num_samples"]
     for found in (used, results):
         rates = [
-            r.environment["seconds"] / r.data["steps"]["test"]
-            * _ratio(config["evaluation"]["num_samples"], r.evaluation["num_samples"])
+            r.environment["seconds"] / r.data["steps"]["test"] / r.evaluation["num_samples"]
             for r in found
             if "seconds" in r.environment
-        ]  # fmt: skip
+        ]
         if rates:
-            return statistics.median(rates)
+            return statistics.median(rates) * samples
     return 0.0
-
-
-def _ratio(wanted: int, had: int) -> float:
-    return wanted / had if had > 1 else 1.0  # models without latent variables need one
 
 
 def _memory(result: Result) -> float:
