@@ -20,8 +20,8 @@ NEEDED_OPTIONS = {
     "fixed_linear": "parameters",
     "two_parameters": "nonlinear_parameters",
 }
-# Families whose recognition network reads the whole sequence: cut, it would see less.
-WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn")
+# Families whose inference reads the whole sequence or the step before: cut, it would see less.
+WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
 
 
 def merge(base: dict, extra: dict) -> dict:

@@ -143,7 +143,8 @@ class _Run:
                     state = type(state)(*(s.detach()[:, places] for s in state))
                 terms, state = self.model.advance(part.x, part.lengths, noise, state)
                 objective = annealed_elbo(terms, weight)
-                self._update(-objective)
+                surrogate = self.model.surrogate(part.x, part.lengths, terms, weight)
+                self._update(-objective if surrogate is None else -objective - surrogate)
                 total += objective.item() * len(part.ids)
                 steps += int(part.lengths.sum())
         self.epoch += 1

@@ -45,6 +45,7 @@ SIZES = {
         "posterior": [5],
         "decoder": [6],
     },
+    "tsbn": {"latent": 3, "previous_x": True, "baseline": 4},
     "fixed_linear": RECOGNITION,
     "two_parameters": RECOGNITION,
 }
@@ -59,6 +60,7 @@ VARIANTS = {
     },
     "storn": {"": {}},
     "srnn": {"": {}},
+    "tsbn": {"tsbn": {}, "hmsbn": {"previous_x": False}},
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }

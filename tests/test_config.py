@@ -39,7 +39,9 @@ def test_starter_runs_every_model_with_three_seeds():
     assert models == {
         name
         for name in config["models"]
-        if not name.startswith(("dmm-", "fixed-", "two-", "rnn-auto", "rnn-nade", "storn", "srnn"))
+        if not name.startswith(
+            ("dmm-", "fixed-", "two-", "rnn-auto", "rnn-nade", "storn", "srnn", "tsbn", "hmsbn")
+        )
     }
 
 

@@ -70,12 +70,14 @@ class SequenceModel(nn.Module):
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
     the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
     `trainable` is False for models that come with all their true parameters; `true_latents` is
-    True where z means what it meant to the generator of the data, so that it can be compared.
+    True where z means what it meant to the generator of the data, so that it can be compared;
+    `reparameterised` is False where z is no differentiable function of the noise.
     """
 
     latent: int = 0
     trainable: bool = True
     true_latents: bool = False
+    reparameterised: bool = True
 
     @property
     def watched(self) -> dict[str, float]:
@@ -105,6 +107,17 @@ class SequenceModel(nn.Module):
     def score(self, context: Any, steps: Any) -> Terms:
         """Return the terms of any number of steps at once, from (T, ·, B, ·) tensors."""
         raise NotImplementedError(f"{type(self).__name__} scores in forward")
+
+    def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor | None:
+        """Return what training maximises beside the ELBO; None for a reparameterised family.
+
+        A scalar whose gradient is the part of the ELBO's that does not flow through `terms`; its
+        value means nothing.
+
+        Args:
+            x, lengths: as for `forward`. terms: of this x. weight: β of the KL.
+        """
+        return None
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         """Return `num` sequences drawn from the model, (T, B, D), in normalised units."""

@@ -106,6 +106,31 @@ def srnn(p, sizes, x, noise):
     return terms
 
 
+def tsbn(p, sizes, x, noise):
+    z, before, terms = x.new_zeros(sizes["latent"]), torch.zeros_like(x[0]), []
+    for x_t, eps in zip(x, noise, strict=True):
+        prior = torch.sigmoid(linear(p, "prior_z", z) + known(p, "prior_x", before))
+        q = linear(p, "posterior_z", z) + linear(p, "posterior_x", torch.cat([x_t, before]))
+        q = torch.sigmoid(q)
+        uniform = 0.5 * torch.erfc(-eps / 2**0.5)
+        z = (uniform < q.detach()).to(x.dtype)
+        features = torch.cat([z, before]) if sizes["previous_x"] else z
+        terms.append(
+            (
+                head_log_prob(p, features, x_t),
+                (z * prior.log() + (1 - z) * (1 - prior).log()).sum(),
+                (z * q.log() + (1 - z) * (1 - q).log()).sum(),
+                (q * (q / prior).log() + (1 - q) * ((1 - q) / (1 - prior)).log()).sum(),
+            )
+        )
+        before = x_t
+    return terms
+
+
+def known(p, name, v):
+    return linear(p, name, v) if f"{name}.weight" in p else 0.0
+
+
 def recognition(p, sizes, x):
     """Return the function (t, z_{t-1}) → mean and std of q(z_t)."""
     embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]

@@ -1,0 +1,20 @@
+"""Independent binary variables by their logits."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def log_prob(logits: Tensor, z: Tensor) -> Tensor:
+    """Return log p(z) summed over the last axis, (...), in nats; z of 0 and 1."""
+    return (z * logits - F.softplus(logits)).sum(-1)
+
+
+def kl(q: Tensor, p: Tensor) -> Tensor:
+    """Return KL(q ‖ p) summed over the last axis, (...), in nats, from both logits."""
+    return (torch.sigmoid(q) * (q - p) + F.softplus(p) - F.softplus(q)).sum(-1)
+
+
+def draw(logits: Tensor, noise: Tensor) -> Tensor:
+    """Return z of 0 and 1 drawn by standard normal noise: 1 where Φ(noise) < σ(logits)."""
+    return (torch.special.ndtr(noise) < torch.sigmoid(logits)).to(logits.dtype)

@@ -1,0 +1,63 @@
+"""Score-function gradients for latent variables that cannot be differentiated through."""
+
+import torch
+from torch import Tensor, nn
+
+from repro.nn.mlp import MLP
+
+DECAY = 0.8  # of the running moments (Mnih & Gregor 2014 keep 0.8 of the old value)
+
+
+class NVIL(nn.Module):
+    """Neural variational inference and learning (Mnih & Gregor 2014, arXiv 1402.0030) over time.
+
+    With values f_s = log p(x_s | ·) − β KL(q_s ‖ p_s), in which z_t appears only from s = t on, the
+    gradient of the ELBO Σ_s E f_s with respect to q's parameters is (Schulman et al. 2015,
+    arXiv 1506.05254, theorem 1)
+
+        E Σ_t ∇ log q(z_t | ·) (Q̂_t − b_t) + E Σ_t ∇ f_t,    Q̂_t = Σ_{s≥t} f_s,
+
+    for any b_t that does not depend on z_≥t. Here b_t = Σ_{s≥t} c(x, s) + m: a network's guess of
+    each f_s from the data, and a running mean; the difference is divided by its running standard
+    deviation where that exceeds 1. That KL_t is analytic, not log q − log p at the sample, lowers
+    the variance and keeps the expectation.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, in_features: int, hidden: int) -> None:
+        super().__init__()
+        self.network = nn.Sequential(MLP(in_features, [hidden]), nn.Linear(hidden, 1))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("variance", torch.ones(()))
+
+    def forward(
+        self, values: Tensor, log_q: Tensor, seen: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return two scalars, means over samples and sequences.
+
+        The first has the score-function part of the gradient (its value means nothing); the second
+        is the mean squared error of the network's guesses, to be minimised.
+
+        Args:
+            values: f_s, (T, K, B), zero past each length. log_q: log q(z_t | ·), the same.
+            seen: of the data alone, (T, B, ·). lengths: (B,).
+        """
+        inside = (torch.arange(len(values), device=lengths.device).unsqueeze(1) < lengths)[:, None]
+        guesses = self.network(seen).squeeze(-1).unsqueeze(1).where(inside, 0.0)  # (T, 1, B)
+        missed = (values.detach() - guesses).square()
+        error = missed.sum() / (inside.sum() * values.shape[1])
+        signal = _from_here_on(values.detach() - guesses.detach())
+        centred = (signal - self.mean) / self.variance.sqrt().clamp(min=1.0)
+        if self.training:
+            valid = signal[inside.expand_as(signal)]
+            self.mean.mul_(DECAY).add_((1.0 - DECAY) * valid.mean())
+            spread = valid.var() if valid.numel() > 1 else self.variance
+            self.variance.mul_(DECAY).add_((1.0 - DECAY) * spread)
+        return (log_q * centred.where(inside, 0.0)).sum(0).mean(), error
+
+
+def _from_here_on(values: Tensor) -> Tensor:
+    """Return Σ_{s≥t} of values (T, ...)."""
+    return values.flip(0).cumsum(0).flip(0)

@@ -1,0 +1,117 @@
+"""Score-function gradients against the exact gradient, by enumeration of every latent sequence."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import spec
+
+from repro.models import build
+from repro.objectives import annealed_elbo
+
+pytestmark = pytest.mark.oracle
+STEPS, LATENT, WEIGHT, GROUPS, SAMPLES = 3, 2, 0.7, 400, 50
+
+
+@pytest.fixture(params=[True, False], ids=["tsbn", "hmsbn"])
+def model(request):
+    torch.manual_seed(2)
+    small = build(spec("tsbn", "bernoulli", latent=LATENT, previous_x=request.param))
+    return small.double().eval()  # moments of the baseline stay as they are
+
+
+@pytest.fixture
+def x():
+    g = torch.Generator().manual_seed(0)
+    return (torch.randn(STEPS, 1, 2, generator=g) > 0).double()
+
+
+LENGTHS = torch.tensor([STEPS])
+
+
+def weights_of(model):
+    return {n: p for n, p in model.named_parameters() if not n.startswith("nvil")}
+
+
+def exact_gradient(model, x):
+    """Of Σ_z q(z) Σ_t (log p(x_t | z) − β KL_t), every z as a sample of its own."""
+    bits = itertools.product([0.0, 1.0], repeat=STEPS * LATENT)
+    z = torch.tensor(list(bits)).double().view(-1, STEPS, LATENT).transpose(0, 1).unsqueeze(2)
+    terms = model(x, LENGTHS, 24.0 * (0.5 - z))  # noise far on the side that makes this z
+    assert terms.log_proposal.sum(0).exp().sum().item() == pytest.approx(1.0)
+    values = (terms.log_likelihood - WEIGHT * terms.kl).sum(0)
+    elbo = (terms.log_proposal.sum(0).exp() * values).sum()
+    return torch.autograd.grad(elbo, list(weights_of(model).values()))
+
+
+def estimates(model, x, seed=0):
+    """Gradients from GROUPS × SAMPLES draws: for each parameter (GROUPS, ...)."""
+    g, found = torch.Generator().manual_seed(seed), []
+    for _ in range(GROUPS):
+        noise = torch.randn(STEPS, SAMPLES, 1, LATENT, generator=g, dtype=torch.float64)
+        terms = model(x, LENGTHS, noise)
+        total = annealed_elbo(terms, WEIGHT) + model.surrogate(x, LENGTHS, terms, WEIGHT)
+        found.append(torch.autograd.grad(total, list(weights_of(model).values())))
+    return [torch.stack(parts) for parts in zip(*found, strict=True)]
+
+
+def test_mean_of_the_estimates_is_the_exact_gradient(model, x):
+    for exact, draws in zip(exact_gradient(model, x), estimates(model, x), strict=True):
+        error = draws.std(0) / GROUPS**0.5
+        assert ((draws.mean(0) - exact).abs() <= 6 * error + 1e-12).all()
+
+
+def test_without_the_score_function_the_gradient_is_wrong(model, x):
+    """What the test above would say of an estimator that forgets how z depends on q."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(STEPS, 20_000, 1, LATENT, generator=g, dtype=torch.float64)
+    total = annealed_elbo(model(x, LENGTHS, noise), WEIGHT)
+    partial = torch.autograd.grad(total, list(weights_of(model).values()))
+    distances = [(a - b).norm() for a, b in zip(partial, exact_gradient(model, x), strict=True)]
+    assert max(distances) > 0.05
+
+
+def test_each_part_of_the_baseline_lowers_the_variance(model, x):
+    """None; the mean; the network that has learned the values."""
+
+    def variance():
+        of_q = [i for i, name in enumerate(weights_of(model)) if name.startswith("posterior")]
+        draws = estimates(model, x)
+        return sum(draws[i].var(0).sum().item() for i in of_q)
+
+    for parameter in model.nvil.network.parameters():
+        parameter.data.zero_()
+    found = [variance()]
+    noise = torch.randn(STEPS, 20_000, 1, LATENT, dtype=torch.float64)
+    with torch.no_grad():
+        terms = model(x, LENGTHS, noise)
+        values = (terms.log_likelihood - WEIGHT * terms.kl).mean((1, 2))
+    model.nvil.mean.fill_(values.flip(0).cumsum(0).mean())
+    found.append(variance())
+    model.nvil.mean.zero_()
+    torch.manual_seed(0)
+    for parameter in model.nvil.network.parameters():
+        torch.nn.init.normal_(parameter)
+    optimizer = torch.optim.Adam(model.nvil.parameters(), lr=0.02)
+    for _ in range(500):
+        optimizer.zero_grad()
+        (-model.surrogate(x, LENGTHS, terms, WEIGHT)).backward()
+        optimizer.step()
+    found.append(variance())
+    assert found[0] > 1.5 * found[1] > 1.5 * found[2], found
+
+
+def test_moments_follow_the_signal_and_padding_is_not_part_of_it(model):
+    x = torch.ones(STEPS, 2, 2).double()
+    lengths = torch.tensor([STEPS, 1])
+    noise = torch.randn(STEPS, 500, 2, LATENT, dtype=torch.float64)
+    terms = model(x, lengths, noise)
+    model.train()
+    for parameter in model.nvil.network.parameters():
+        parameter.data.zero_()
+    for _ in range(60):
+        model.surrogate(x, lengths, terms, 1.0)
+    values = (terms.log_likelihood - terms.kl).flip(0).cumsum(0).flip(0)
+    valid = torch.cat([values[:, :, 0].flatten(), values[0, :, 1]])
+    torch.testing.assert_close(model.nvil.mean, valid.mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.nvil.variance, valid.var(), rtol=1e-4, atol=1e-4)
