@@ -137,7 +137,8 @@ class _Run:
             for i, (part, places) in enumerate(batches.segments(batch, settings.get("segment"))):
                 state = None if i % settings.get("segments_carried", 1) == 0 else state
                 weight = kl_weight(self.updates, settings["kl_start"], settings["kl_updates"])
-                shape = (len(part.x), 1, len(part.ids), self.model.latent)
+                samples = settings.get("samples", 1)
+                shape = (len(part.x), samples, len(part.ids), self.model.latent)
                 noise = torch.randn(shape, generator=self.noise, device=self.device)
                 if state is not None:  # of the sequences that go on; no gradient flows back
                     state = type(state)(*(s.detach()[:, places] for s in state))

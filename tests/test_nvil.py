@@ -44,21 +44,37 @@ def exact_gradient(model, x):
     return torch.autograd.grad(elbo, list(weights_of(model).values()))
 
 
-def estimates(model, x, seed=0):
-    """Gradients from GROUPS × SAMPLES draws: for each parameter (GROUPS, ...)."""
-    g, found = torch.Generator().manual_seed(seed), []
+def estimates(model, x, together=1):
+    """Gradients from GROUPS × SAMPLES draws: for each parameter (GROUPS, ...).
+
+    `together` samples belong to one sequence; the sequence stands in the batch several times.
+    """
+    g, found, copies = torch.Generator().manual_seed(0), [], SAMPLES // together
     for _ in range(GROUPS):
-        noise = torch.randn(STEPS, SAMPLES, 1, LATENT, generator=g, dtype=torch.float64)
-        terms = model(x, LENGTHS, noise)
-        total = annealed_elbo(terms, WEIGHT) + model.surrogate(x, LENGTHS, terms, WEIGHT)
+        noise = torch.randn(STEPS, together, copies, LATENT, generator=g, dtype=torch.float64)
+        terms = model(x.expand(-1, copies, -1), LENGTHS.expand(copies), noise)
+        surrogate = model.surrogate(x.expand(-1, copies, -1), LENGTHS.expand(copies), terms, WEIGHT)
+        total = annealed_elbo(terms, WEIGHT) + surrogate
         found.append(torch.autograd.grad(total, list(weights_of(model).values())))
     return [torch.stack(parts) for parts in zip(*found, strict=True)]
 
 
-def test_mean_of_the_estimates_is_the_exact_gradient(model, x):
-    for exact, draws in zip(exact_gradient(model, x), estimates(model, x), strict=True):
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_mean_of_the_estimates_is_the_exact_gradient(together, model, x):
+    found = estimates(model, x, together)
+    for exact, draws in zip(exact_gradient(model, x), found, strict=True):
         error = draws.std(0) / GROUPS**0.5
         assert ((draws.mean(0) - exact).abs() <= 6 * error + 1e-12).all()
+
+
+def test_variance_normalisation_divides_all_of_qs_gradient_and_nothing_else(model, x):
+    """The score function's share alone would be the gradient of another objective."""
+    exact = dict(zip(weights_of(model), exact_gradient(model, x), strict=True))
+    model.nvil.variance.fill_(9.0)
+    for (name, whole), draws in zip(exact.items(), estimates(model, x), strict=True):
+        expected = whole / 3.0 if name.startswith("posterior") else whole
+        error = draws.std(0) / GROUPS**0.5
+        assert ((draws.mean(0) - expected).abs() <= 6 * error + 1e-12).all()
 
 
 def test_without_the_score_function_the_gradient_is_wrong(model, x):
@@ -72,11 +88,11 @@ def test_without_the_score_function_the_gradient_is_wrong(model, x):
 
 
 def test_each_part_of_the_baseline_lowers_the_variance(model, x):
-    """None; the mean; the network that has learned the values."""
+    """None; the mean; the network that has learned the values; other samples instead."""
 
-    def variance():
+    def variance(together=1):
         of_q = [i for i, name in enumerate(weights_of(model)) if name.startswith("posterior")]
-        draws = estimates(model, x)
+        draws = estimates(model, x, together)
         return sum(draws[i].var(0).sum().item() for i in of_q)
 
     for parameter in model.nvil.network.parameters():
@@ -99,12 +115,15 @@ def test_each_part_of_the_baseline_lowers_the_variance(model, x):
         optimizer.step()
     found.append(variance())
     assert found[0] > 1.5 * found[1] > 1.5 * found[2], found
+    for parameter in model.nvil.network.parameters():
+        parameter.data.zero_()
+    assert variance(together=SAMPLES) < 0.5 * found[0]
 
 
 def test_moments_follow_the_signal_and_padding_is_not_part_of_it(model):
-    x = torch.ones(STEPS, 2, 2).double()
-    lengths = torch.tensor([STEPS, 1])
-    noise = torch.randn(STEPS, 500, 2, LATENT, dtype=torch.float64)
+    x = torch.ones(STEPS, 1000, 2).double()
+    lengths = torch.tensor([STEPS, 1]).repeat(500)
+    noise = torch.randn(STEPS, 1, 1000, LATENT, dtype=torch.float64)
     terms = model(x, lengths, noise)
     model.train()
     for parameter in model.nvil.network.parameters():
@@ -112,6 +131,6 @@ def test_moments_follow_the_signal_and_padding_is_not_part_of_it(model):
     for _ in range(60):
         model.surrogate(x, lengths, terms, 1.0)
     values = (terms.log_likelihood - terms.kl).flip(0).cumsum(0).flip(0)
-    valid = torch.cat([values[:, :, 0].flatten(), values[0, :, 1]])
+    valid = torch.cat([values[:, 0, ::2].flatten(), values[0, 0, 1::2]])
     torch.testing.assert_close(model.nvil.mean, valid.mean(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.nvil.variance, valid.var(), rtol=1e-4, atol=1e-4)

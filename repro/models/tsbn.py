@@ -80,12 +80,13 @@ class TSBN(SequenceModel):
         return State(z), Step(z, posterior, prior)
 
     def score(self, context: Context, steps: Step) -> Terms:
-        params = self.head(self._with(steps.z, context.previous_x))
+        params, q = self.head(self._with(steps.z, context.previous_x)), steps.posterior
+        q = self.nvil.scaled(q)
         return Terms(
             self.head.log_prob(params, context.x),
             bernoulli.log_prob(steps.prior, steps.z),
-            bernoulli.log_prob(steps.posterior, steps.z),
-            bernoulli.kl(steps.posterior, steps.prior),
+            bernoulli.log_prob(q, steps.z),
+            bernoulli.kl(q, steps.prior),
         )
 
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor:

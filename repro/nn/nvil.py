@@ -18,9 +18,11 @@ class NVIL(nn.Module):
         E Σ_t ∇ log q(z_t | ·) (Q̂_t − b_t) + E Σ_t ∇ f_t,    Q̂_t = Σ_{s≥t} f_s,
 
     for any b_t that does not depend on z_≥t. Here b_t = Σ_{s≥t} c(x, s) + m: a network's guess of
-    each f_s from the data, and a running mean; the difference is divided by its running standard
-    deviation where that exceeds 1. That KL_t is analytic, not log q − log p at the sample, lowers
-    the variance and keeps the expectation.
+    each f_s from the data, and a running mean. With several samples of each sequence the mean of
+    the others' Q̂_t − b_t is taken off too: what the network missed in the data is the same for
+    all. q's gradient is divided by the running standard deviation of the signal, where that exceeds
+    1. That KL_t is analytic, not log q − log p at the sample, lowers the variance and keeps the
+    expectation.
     """
 
     mean: Tensor
@@ -31,6 +33,15 @@ class NVIL(nn.Module):
         self.network = nn.Sequential(MLP(in_features, [hidden]), nn.Linear(hidden, 1))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.ones(()))
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Return q's logits as they are; their gradient is divided by the signal's deviation.
+
+        All of q's gradient is, that of the analytic KL too: dividing the score function alone would
+        weigh the KL more and drive q into the prior.
+        """
+        fixed = logits.detach()
+        return fixed + (logits - fixed) / self.variance.sqrt().clamp(min=1.0)
 
     def forward(
         self, values: Tensor, log_q: Tensor, seen: Tensor, lengths: Tensor
@@ -49,7 +60,10 @@ class NVIL(nn.Module):
         missed = (values.detach() - guesses).square()
         error = missed.sum() / (inside.sum() * values.shape[1])
         signal = _from_here_on(values.detach() - guesses.detach())
-        centred = (signal - self.mean) / self.variance.sqrt().clamp(min=1.0)
+        count = signal.shape[1]
+        if count > 1:  # less the mean of the others
+            signal = (signal - signal.mean(1, keepdim=True)) * (count / (count - 1))
+        centred = signal - self.mean
         if self.training:
             valid = signal[inside.expand_as(signal)]
             self.mean.mul_(DECAY).add_((1.0 - DECAY) * valid.mean())
