@@ -64,7 +64,8 @@ VARIANTS = {
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }
-HEADS = ["bernoulli", "nade", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
+BINARY = ["bernoulli", "nade", "made"]
+HEADS = [*BINARY, "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
 LINEAR = {  # three latent, two observed dimensions
     "transition_matrix": [[0.9, 0.1, 0.0], [0.0, 0.5, 0.2], [0.3, 0.0, 0.7]],
     "transition_offset": [0.1, -0.2, 0.3],
@@ -122,7 +123,8 @@ def pytest_terminal_summary(terminalreporter):
 def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -> ModelSpec:
     """A small model's specification; large initial weights, so that every part matters."""
     dim = dim or dim_of(head)
-    general = {"initial_weights": 0.6, "components": 3, "frame_hidden": 4, "nade_hidden": 4}
+    heads = {"components": 3, "frame_hidden": 4, "nade_hidden": 4, "made_hidden": 9}
+    general = {"initial_weights": 0.6, "made_orders": 2, **heads}
     all_sizes = {**general, **SIZES.get(family, {}), **sizes}
     options = {"parameters": LINEAR}
     return ModelSpec(family, family, head, all_sizes, dim, [0.0] * dim, [1.0] * dim, options)
@@ -160,7 +162,7 @@ def ragged():
     def make(head="gaussian", dim=None, lengths=(5, 2, 4), samples=2, latent=3, seed=0):
         g, dim = torch.Generator().manual_seed(seed), dim or dim_of(head)
         x = torch.randn(max(lengths), len(lengths), dim, generator=g, dtype=torch.float64)
-        if head in ("bernoulli", "nade"):
+        if head in BINARY:
             x = (x > 0).double()
         if head.startswith("bivariate"):
             x[..., 0] = (x[..., 0] > 0).double()

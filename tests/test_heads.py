@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from conftest import BINARY, HEADS
 from scipy import integrate, stats
 
 from repro.nn import nade
@@ -12,10 +13,18 @@ from repro.nn.heads import build_head
 
 pytestmark = pytest.mark.oracle
 
+SIZES = {
+    "components": 3,
+    "frame_hidden": 3,
+    "nade_hidden": 5,
+    "made_hidden": 30,
+    "made_orders": 3,
+}
+
 
 def head_and_params(name, dim, seed=0):
     torch.manual_seed(seed)
-    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3, "nade_hidden": 5}).double()
+    head = build_head(name, 4, dim, SIZES).double().eval()
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
@@ -25,14 +34,15 @@ def head_and_params(name, dim, seed=0):
 STATES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["bernoulli", "nade"])
+@pytest.mark.parametrize("name", BINARY)
 def test_probabilities_of_all_vectors_sum_to_one(name):
     head, params = head_and_params(name, 4)
     assert head.log_prob(params, STATES).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_nade_draws_every_vector_as_often_as_it_says():
-    head, params = head_and_params("nade", 4)
+@pytest.mark.parametrize("name", ["nade", "made"])
+def test_every_vector_is_drawn_as_often_as_the_head_says(name):
+    head, params = head_and_params(name, 4)
     count = 40_000
     many = tuple(p.expand(count, -1) for p in params)
     drawn = head.sample(many, torch.Generator().manual_seed(0))
@@ -40,6 +50,27 @@ def test_nade_draws_every_vector_as_often_as_it_says():
     observed = torch.bincount(code, minlength=16).numpy()
     expected = head.log_prob(params, STATES).exp().detach().numpy() * count
     assert stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-6
+
+
+def test_made_in_training_is_a_density_in_every_order_and_orders_differ():
+    head, params = head_and_params("made", 4)
+    head.train()
+    torch.manual_seed(0)
+    densities = torch.stack([head.log_prob(params, STATES).exp() for _ in range(20)])
+    torch.testing.assert_close(densities.sum(1), torch.ones(20).double())
+    assert densities.std(0).max() > 0.01
+
+
+def test_made_conditionals_see_only_what_comes_before():
+    """The derivative of each logit by each value is zero where the order forbids it."""
+    head, params = head_and_params("made", 4)
+    for ranks, degrees in zip(head.ranks, head.degrees, strict=True):
+        x = torch.rand(4, dtype=torch.float64)
+        seen = torch.autograd.functional.jacobian(
+            lambda x, r=ranks, d=degrees: head._logits(params, x, r, d), x
+        )
+        allowed = ranks.unsqueeze(1) > ranks  # row i may see column d
+        assert (seen[~allowed] == 0).all() and (seen[allowed] != 0).any()
 
 
 def test_nade_in_pieces_is_nade_at_once(monkeypatch):
@@ -166,14 +197,14 @@ def test_sampled_strokes_have_the_moments_of_their_mixture():
 
 @pytest.mark.parametrize(
     "name",
-    ["bernoulli", "nade", "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"],
+    HEADS,
 )
 def test_far_away_values_give_finite_log_densities_and_gradients(name):
     torch.manual_seed(0)
     dim = 3 if name == "bivariate_mixture" else 2
-    head = build_head(name, 4, dim, {"components": 3, "frame_hidden": 3, "nade_hidden": 5})
+    head = build_head(name, 4, dim, SIZES)
     features = (torch.randn(6, 4) * 100).requires_grad_()
-    x = torch.full((6, dim), 1.0 if name in ("bernoulli", "nade") else 1000.0)
+    x = torch.full((6, dim), 1.0 if name in BINARY else 1000.0)
     log_p = head.log_prob(head(features), x)
     log_p.sum().backward()
     assert log_p.isfinite().all() and features.grad.isfinite().all()

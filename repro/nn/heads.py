@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from repro.nn.autoregressive import AutoregressiveHead
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 from repro.nn.linear import Linear
+from repro.nn.made import MadeHead
 from repro.nn.nade import NadeHead
 from repro.nn.strokes import StrokeHead
 
@@ -84,7 +85,13 @@ class GaussianMixtureHead(nn.Module):
 
 
 Head = (
-    BernoulliHead | GaussianHead | GaussianMixtureHead | StrokeHead | AutoregressiveHead | NadeHead
+    BernoulliHead
+    | GaussianHead
+    | GaussianMixtureHead
+    | StrokeHead
+    | AutoregressiveHead
+    | NadeHead
+    | MadeHead
 )
 
 
@@ -96,6 +103,8 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
         return AutoregressiveHead(in_features, dim, sizes["frame_hidden"])
     if name == "nade":
         return NadeHead(in_features, dim, sizes["nade_hidden"])
+    if name == "made":
+        return MadeHead(in_features, dim, sizes["made_hidden"], sizes["made_orders"])
     if name == "bivariate":
         return StrokeHead(in_features, components=1)
     if name == "bivariate_mixture":

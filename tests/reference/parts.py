@@ -50,7 +50,8 @@ def head_log_prob(p, features, x):
         probability = torch.sigmoid(linear(p, "head.logits", features))
         return (x * probability.log() + (1 - x) * (1 - probability).log()).sum()
     if "head.read" in p:
-        return nade_log_prob(p, features, x)
+        made = "head.ranks" in p
+        return made_log_prob(p, features, x) if made else nade_log_prob(p, features, x)
     if "head.lift.weight" in p:
         return stroke_log_prob(p, features, x)
     if "head.lstm.weight_hh_l0" in p:
@@ -118,3 +119,23 @@ def nade_log_prob(p, features, x):
         total = total + value * probability.log() + (1 - value) * (1 - probability).log()
         activation = activation + value * p["head.read"][i]
     return total
+
+
+def made_log_prob(p, features, x):
+    """Value by value and unit by unit: what each conditional may see, written out."""
+    densities = []
+    for ranks, degrees in zip(p["head.ranks"].tolist(), p["head.degrees"].tolist(), strict=True):
+        hidden_bias = linear(p, "head.hidden_bias", features)
+        total = 0.0
+        for i in range(len(x)):
+            logit = linear(p, "head.visible_bias", features)[i]
+            for k, degree in enumerate(degrees):
+                if degree > ranks[i]:
+                    continue  # it has seen x_i
+                seen = [d for d in range(len(x)) if ranks[d] < degree]
+                inside = sum((p["head.read"][k, d] * x[d] for d in seen), hidden_bias[k])
+                logit = logit + p["head.write"][i, k] * torch.relu(inside)
+            probability = torch.sigmoid(logit)
+            total = total + x[i] * probability.log() + (1 - x[i]) * (1 - probability).log()
+        densities.append(total)
+    return torch.logsumexp(torch.stack(densities), 0) - math.log(len(densities))

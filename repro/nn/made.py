@@ -1,0 +1,82 @@
+"""A binary vector drawn value by value, all conditionals in one masked pass: MADE."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.nn.linear import Linear
+
+
+class MadeHead(nn.Module):
+    """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · ReLU(W x_t + a) + c_i)) under masks.
+
+    The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
+    reads x_d only if d stands no later than m_k in the order of the values, and speaks only to
+    those that stand after m_k. In training every call draws an order and degrees (order-agnostic
+    and connectivity-agnostic training), the same for its whole batch; otherwise the density is the
+    mean over a fixed set of `orders`, which is a density again. As in the NADE head, the features h
+    give both biases.
+    """
+
+    ranks: Tensor
+    degrees: Tensor
+
+    def __init__(self, in_features: int, dim: int, hidden: int, orders: int) -> None:
+        super().__init__()
+        self.hidden_bias = Linear(in_features, hidden)
+        self.visible_bias = Linear(in_features, dim)
+        self.read = nn.Parameter(torch.randn(hidden, dim) / dim**0.5)  # W
+        self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
+        fixed = [self._connect() for _ in range(orders)]
+        self.register_buffer("ranks", torch.stack([ranks for ranks, _ in fixed]))  # (M, D)
+        self.register_buffer("degrees", torch.stack([degrees for _, degrees in fixed]))  # (M, H)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
+        return self.hidden_bias(features), self.visible_bias(features)
+
+    def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        if self.training:
+            return self._log_prob(params, x, *self._connect())
+        each = [
+            self._log_prob(params, x, ranks, degrees)
+            for ranks, degrees in zip(self.ranks, self.degrees, strict=True)
+        ]
+        return torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
+
+    def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D), each in an order of its own."""
+        flat = [bias.flatten(0, -2) for bias in params]
+        x, device = torch.zeros_like(flat[1]), self.ranks.device
+        which = torch.randint(len(self.ranks), (len(x),), generator=generator, device=device)
+        for m, (ranks, degrees) in enumerate(zip(self.ranks, self.degrees, strict=True)):
+            hidden_bias, visible_bias, drawn = (t[which == m] for t in (*flat, x))
+            for i in ranks.argsort().tolist():
+                logits = self._logits((hidden_bias, visible_bias), drawn, ranks, degrees)[:, i]
+                drawn[:, i] = torch.bernoulli(torch.sigmoid(logits), generator=generator)
+            x[which == m] = drawn
+        return x.view(params[1].shape)
+
+    def _connect(self) -> tuple[Tensor, Tensor]:
+        """Draw the place of each value in the order, from 0, and each unit's degree."""
+        hidden, dim = self.read.shape
+        device = self.read.device
+        ranks = torch.randperm(dim, device=device)
+        return ranks, torch.randint(dim, (hidden,), device=device)
+
+    def _log_prob(
+        self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor
+    ) -> Tensor:
+        logits = self._logits(params, x, ranks, degrees)
+        return (x * logits - F.softplus(logits)).sum(-1)
+
+    def _logits(
+        self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor
+    ) -> Tensor:
+        hidden_bias, visible_bias = params
+        reads = degrees.unsqueeze(1) > ranks  # (H, D): degree m has seen the first m values
+        hidden = F.relu(F.linear(x, self.read * reads) + hidden_bias)
+        return F.linear(hidden, self.write * ~reads.T) + visible_bias

@@ -1,0 +1,71 @@
+"""Images from a wheel that the test packs itself."""
+
+import gzip
+import zipfile
+
+import numpy as np
+import pytest
+
+from repro.data.images import MNIST_5K, PIXELS, read_mnist_5k
+from repro.errors import DataError
+
+OPTIONS = {"split_seed": 0, "valid_sequences": 30, "test_sequences": 50}
+COUNT = 400
+
+
+def wheel(path, table):
+    text = "\n".join(",".join(f"{v:g}" for v in row) for row in table)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MNIST_5K, gzip.compress(text.encode()))
+    return {"wheel": path}
+
+
+@pytest.fixture
+def grey():
+    """Images that carry their number in eight black or white pixels; the rest at 51 of 255."""
+    table = np.full((COUNT, PIXELS + 1), 51.0)
+    bits = (np.arange(COUNT)[:, None] >> np.arange(9)) & 1
+    table[:, :9] = 255.0 * bits
+    return table
+
+
+def number(image):
+    return int((image[0, :9].astype(int) << np.arange(9)).sum())
+
+
+def test_every_image_is_in_one_part_and_certain_pixels_keep_their_value(tmp_path, grey):
+    parts = read_mnist_5k(wheel(tmp_path / "w.whl", grey), OPTIONS)
+    assert {part: len(images) for part, images in parts.items()} == {
+        "train": 320, "valid": 30, "test": 50}  # fmt: skip
+    assert sorted(number(i) for images in parts.values() for i in images) == list(range(COUNT))
+    assert {i.shape for images in parts.values() for i in images} == {(1, PIXELS)}
+
+
+def test_grey_is_the_probability_of_a_one(tmp_path, grey):
+    parts = read_mnist_5k(wheel(tmp_path / "w.whl", grey), OPTIONS)
+    drawn = np.concatenate([i[0, 9:] for images in parts.values() for i in images])
+    error = (0.2 * 0.8 / len(drawn)) ** 0.5
+    assert abs(drawn.mean() - 0.2) < 6 * error
+
+
+def test_same_seed_same_images(tmp_path, grey):
+    files = wheel(tmp_path / "w.whl", grey)
+    first, second = (read_mnist_5k(files, OPTIONS) for _ in range(2))
+    other = read_mnist_5k(files, OPTIONS | {"split_seed": 1})
+    for part, images in first.items():
+        assert all(np.array_equal(a, b) for a, b in zip(images, second[part], strict=True))
+        assert not all(np.array_equal(a, b) for a, b in zip(images, other[part], strict=True))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("damage", ["no zip", "no images", "too bright", "too small"])
+def test_damage_is_named(damage, tmp_path, grey):
+    changed = {"too bright": grey + 1, "too small": grey[:, 9:]}
+    files = wheel(tmp_path / "w.whl", changed.get(damage, grey))
+    if damage == "no zip":
+        files["wheel"].write_bytes(b"PK and nothing")
+    if damage == "no images":
+        with zipfile.ZipFile(files["wheel"], "w") as archive:
+            archive.writestr("other", b"")
+    with pytest.raises(DataError, match=r"w\.whl"):
+        read_mnist_5k(files, OPTIONS)
