@@ -1,5 +1,6 @@
 """Sequences as pictures: rolls, waveforms, pen trajectories; real ones beside a model's."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -32,6 +33,9 @@ def save_svg(figure: plt.Figure, path: Path) -> None:
 
 def view_of(result: Result) -> str:
     """Return how the sequences of a Result's data set are drawn."""
+    data = result.data
+    if data["steps"] == data["sequences"] and math.isqrt(data["dim"]) ** 2 == data["dim"]:
+        return "image"  # one step each, a square of pixels
     if result.data["kind"] in ("binary", "strokes"):
         return result.data["kind"]
     if "sample_rate_hz" in result.recipe["dataset"]["options"]:
@@ -47,6 +51,9 @@ def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) 
         for stroke in np.split(points, np.flatnonzero(sequence[:-1, 0] > 0.5) + 2):
             axes.plot(stroke[:, 0], stroke[:, 1], lw=1.0, color=colour)
         axes.set_aspect("equal", adjustable="datalim")
+    elif view == "image":
+        side = math.isqrt(sequence.shape[1])
+        axes.imshow(sequence[0].reshape(side, side), cmap="Greys")
     elif view in ("waveform", "curve"):
         values = sequence.ravel()
         when = np.linspace(0, len(sequence), len(values))
@@ -72,7 +79,7 @@ def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
     panels = [("data", real)] + [
         (title, d["samples"]) for title, d in zip(titles, drawn, strict=True)
     ]
-    rows, free = len(panels), view == "strokes"  # each drawing has its own frame
+    rows, free = len(panels), view in ("strokes", "image")  # each drawing has its own frame
     figure, grid = plt.subplots(
         rows,
         SHOWN,
@@ -114,7 +121,7 @@ def draw_kl(results: list[Result], runs: Path) -> plt.Figure:
     above, below = grid[:, 0]
     view = view_of(results[0])
     draw_sequence(above, drawn[0][1]["data"][0], view, "C0")
-    if view != "strokes":
+    if view not in ("strokes", "image"):
         above.sharex(below)
     for title, kl in latent:
         below.plot(np.arange(len(kl)) + 0.5, kl, lw=1.2, label=title)
