@@ -54,8 +54,10 @@ class MadeHead(nn.Module):
         which = torch.randint(len(self.ranks), (len(x),), generator=generator, device=device)
         for m, (ranks, degrees) in enumerate(zip(self.ranks, self.degrees, strict=True)):
             hidden_bias, visible_bias, drawn = (t[which == m] for t in (*flat, x))
-            for i in ranks.argsort().tolist():
-                logits = self._logits((hidden_bias, visible_bias), drawn, ranks, degrees)[:, i]
+            read, write = self._masked(ranks, degrees)
+            for i in ranks.argsort().tolist() if len(drawn) else []:
+                hidden = F.relu(F.linear(drawn, read) + hidden_bias)
+                logits = hidden @ write[i] + visible_bias[:, i]
                 drawn[:, i] = torch.bernoulli(torch.sigmoid(logits), generator=generator)
             x[which == m] = drawn
         return x.view(params[1].shape)
@@ -77,6 +79,9 @@ class MadeHead(nn.Module):
         self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor
     ) -> Tensor:
         hidden_bias, visible_bias = params
+        read, write = self._masked(ranks, degrees)
+        return F.linear(F.relu(F.linear(x, read) + hidden_bias), write) + visible_bias
+
+    def _masked(self, ranks: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor]:
         reads = degrees.unsqueeze(1) > ranks  # (H, D): degree m has seen the first m values
-        hidden = F.relu(F.linear(x, self.read * reads) + hidden_bias)
-        return F.linear(hidden, self.write * ~reads.T) + visible_bias
+        return self.read * reads, self.write * ~reads.T
