@@ -54,9 +54,9 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
     """Return the validation bound over epochs, a line a seed; below it, what else was watched."""
     rows = []
     for r in results:
-        if not r.training["epochs"]:
-            continue  # a model with its true parameters learns nothing
         history = runs / r.dataset / r.model / f"seed{r.seed}" / "history.jsonl"
+        if not (r.training["epochs"] and history.exists()):
+            continue  # it came with its true parameters, or was trained elsewhere
         for line in history.read_text().splitlines():
             rows.append({"model": r.title, "seed": r.seed, **json.loads(line)})
     frame = pd.DataFrame(rows)
