@@ -36,11 +36,11 @@ def view_of(result: Result) -> str:
     data = result.data
     if data["steps"] == data["sequences"] and math.isqrt(data["dim"]) ** 2 == data["dim"]:
         return "image"  # one step each, a square of pixels
-    if result.data["kind"] in ("binary", "strokes"):
-        return result.data["kind"]
+    if data["kind"] in ("binary", "strokes"):
+        return data["kind"]
     if "sample_rate_hz" in result.recipe["dataset"]["options"]:
         return "waveform"
-    return "curve" if result.data["dim"] == 1 else "heat"
+    return "curve" if data["dim"] == 1 else "heat"
 
 
 def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) -> None:

@@ -1,6 +1,6 @@
 """What a preset will cost: jobs, hours, memory and disk, from the timings of stored results.
 
-No torch here: planning is done before anything is installed on the machines that train.
+No torch here: a plan is made from stored results, on any machine.
 """
 
 import heapq

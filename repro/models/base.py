@@ -228,6 +228,11 @@ def one_step_back(x: Tensor) -> Tensor:
     return F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
 
 
+def beside(z: Tensor, x: Tensor) -> Tensor:
+    """Return z (..., Z) with x beside it, (..., Z + D); the leading axes of x broadcast."""
+    return torch.cat([z, x.expand(*z.shape[:-1], -1)], dim=-1)
+
+
 def masked(terms: Terms, lengths: Tensor) -> Terms:
     """Return the terms with zeros past each sequence's end."""
     steps = torch.arange(len(terms.log_likelihood), device=lengths.device)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, Terms, gaussian_terms, one_step_back
+from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
 from repro.models.markov import MarkovModel, Step
-from repro.nn.gaussian import Gaussian
+from repro.nn.gaussian import VARIANCE_FLOOR, Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
 from repro.nn.init import initialise
@@ -43,7 +43,7 @@ class GatedTransition(nn.Module):
         gate = torch.sigmoid(self.gate(F.relu(self.gate_hidden(inputs))))
         proposed = self.proposed(F.relu(self.proposed_hidden(inputs)))
         mean = (1.0 - gate) * self.linear_mean(z) + gate * proposed
-        variance = F.softplus(self.variance(F.relu(proposed))) + 1e-8  # floor as in GaussianLayer
+        variance = F.softplus(self.variance(F.relu(proposed))) + VARIANCE_FLOOR
         return Gaussian(mean, variance.sqrt())
 
 
@@ -106,9 +106,7 @@ class DMM(MarkovModel):
         return torch.cat(drawn)
 
     def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
-        if not self.reads_previous_x:
-            return z
-        return torch.cat([z, previous_x.expand(*z.shape[:-1], self.dim)], dim=-1)
+        return beside(z, previous_x) if self.reads_previous_x else z
 
     def _prior(self, previous: Tensor, previous_x: Tensor, is_first: Tensor) -> Gaussian:
         p = self.transition(previous, self._with(previous, previous_x))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
+from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms, one_step_back
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -110,7 +110,7 @@ class SRNN(SequenceModel):
         return self.prior_layer(self.prior(F.relu(share + self.prior_z(z))))
 
     def _decode(self, z: Tensor, d: Tensor) -> Tensor:
-        return self.decoder(torch.cat([z, d.expand(*z.shape[:-1], -1)], dim=-1))
+        return self.decoder(beside(z, d))
 
 
 build = SRNN

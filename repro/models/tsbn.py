@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, one_step_back
+from repro.models.base import ModelSpec, SequenceModel, Terms, beside, one_step_back
 from repro.nn import bernoulli
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -80,8 +80,8 @@ class TSBN(SequenceModel):
         return State(z), Step(z, posterior, prior)
 
     def score(self, context: Context, steps: Step) -> Terms:
-        params, q = self.head(self._with(steps.z, context.previous_x)), steps.posterior
-        q = self.nvil.scaled(q)
+        params = self.head(self._with(steps.z, context.previous_x))
+        q = self.nvil.scaled(steps.posterior)
         return Terms(
             self.head.log_prob(params, context.x),
             bernoulli.log_prob(steps.prior, steps.z),
@@ -108,9 +108,7 @@ class TSBN(SequenceModel):
         return torch.cat(drawn)
 
     def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
-        if not self.reads_previous_x:
-            return z
-        return torch.cat([z, previous_x.expand(*z.shape[:-1], self.dim)], dim=-1)
+        return beside(z, previous_x) if self.reads_previous_x else z
 
 
 build = TSBN

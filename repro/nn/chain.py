@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.gaussian import VARIANCE_FLOOR
 from repro.nn.products import prepared, product, product_plus, summed_outer
 
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
-FLOOR = 1e-8  # of the variance, as in GaussianLayer
 
 
 class Chain(NamedTuple):
@@ -69,7 +69,7 @@ class _Chain(torch.autograd.Function):
             bent = product(previous, into, bias).tanh_()
             outputs = product_plus(bent, out_of, share)
             mean, spread = outputs.split(latent, dim=1)
-            std = F.softplus(spread).add_(FLOOR).sqrt_()
+            std = F.softplus(spread).add_(VARIANCE_FLOOR).sqrt_()
             z = torch.addcmul(mean, std, noise_t)
             steps.append((mean, std, z, previous, bent, spread))
         means, stds, zs, before, bent, spread = (

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from repro.nn.linear import Linear
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+VARIANCE_FLOOR = 1e-8  # ours: a softplus that underflows to 0 has no density
 
 
 class Gaussian(NamedTuple):
@@ -82,5 +83,5 @@ class GaussianLayer(nn.Module):
         """Return the Gaussian whose mean and raw spread stand side by side in `outputs`."""
         mean, spread = outputs.split(self.size, dim=-1)
         if self.variance:
-            return Gaussian(mean, (F.softplus(spread) + 1e-8).sqrt())
+            return Gaussian(mean, (F.softplus(spread) + VARIANCE_FLOOR).sqrt())
         return Gaussian(mean, F.softplus(spread) + 1e-4)

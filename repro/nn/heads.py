@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn import bernoulli
 from repro.nn.autoregressive import AutoregressiveHead
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 from repro.nn.linear import Linear
@@ -25,7 +26,7 @@ class BernoulliHead(nn.Module):
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """Return log p(x) summed over D, (...), in nats; x (..., D) of 0 and 1 broadcasts."""
-        return (x * logits - F.softplus(logits)).sum(-1)
+        return bernoulli.log_prob(logits, x)
 
     def sample(self, logits: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""

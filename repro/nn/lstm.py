@@ -1,7 +1,7 @@
 """An LSTM over packed rows, forward and backward by hand.
 
 torch's own takes a slow way for packed batches (its backward pass is quadratic in time), and for
-padded ones it computes the padding and rearranges the recurrent weight at every step.
+padded ones it computes the padding.
 """
 
 from typing import Any

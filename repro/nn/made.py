@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn import bernoulli
 from repro.nn.linear import Linear
 
 
@@ -73,7 +74,7 @@ class MadeHead(nn.Module):
         self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor
     ) -> Tensor:
         logits = self._logits(params, x, ranks, degrees)
-        return (x * logits - F.softplus(logits)).sum(-1)
+        return bernoulli.log_prob(logits, x)
 
     def _logits(
         self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn import bernoulli
 from repro.nn.linear import Linear
 from repro.nn.pieces import in_pieces
 
@@ -60,4 +61,4 @@ class NadeHead(nn.Module):
         outputs = torch.sigmoid(hidden) @ self.write.T  # (N, ones + 1, D)
         before = (x.cumsum(-1) - x).long().unsqueeze(1)
         logits = outputs.gather(1, before).squeeze(1) + visible_bias
-        return (x * logits - F.softplus(logits)).sum(-1)
+        return bernoulli.log_prob(logits, x)
