@@ -165,9 +165,11 @@ rule train:
         gpu=int(ON_GPU),
         device=config["device"],
         wandb=config["wandb"],
+        validation_samples=config["evaluation"].get("validation_samples", 0),
     shell:
         "repro train --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed} --config {input.config}"
+        " --validation-samples {resources.validation_samples}"
         " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 

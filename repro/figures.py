@@ -51,7 +51,10 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
 
 
 def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
-    """Return the validation bound over epochs, a line a seed; below it, what else was watched."""
+    """Return the validation bound over epochs, a line a seed; below it, what else was watched.
+
+    Dashed: the importance-sampled estimate, where the training had `validation_samples`.
+    """
     rows = []
     for r in results:
         history = runs / r.dataset / r.model / f"seed{r.seed}" / "history.jsonl"
@@ -69,9 +72,16 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
     axes = grid[0, 0]
     sns.lineplot(validated, x="epoch", y="valid_bound", ax=axes, **style)
     best = validated.groupby("model")["valid_bound"].max()
+    label = "validation bound"
+    if "valid_is" in validated:
+        sampled = validated[validated["valid_is"].notna()]
+        order = {"hue_order": list(validated["model"].unique()), "legend": False, "ls": "--"}
+        sns.lineplot(sampled, x="epoch", y="valid_is", ax=axes, **style, **order)
+        best = pd.concat([best, sampled.groupby("model")["valid_is"].max()])
+        label += " (dashed: IS)"
     low = best.min() - 0.5 * (best.max() - best.min() + 0.1)  # the first epochs are far below
     axes.set_ylim(low, best.max() + 0.05 * (best.max() - low))
-    axes.set(ylabel="validation bound, nats/step", xscale="log", title=results[0].dataset)
+    axes.set(ylabel=f"{label}, nats/step", xscale="log", title=results[0].dataset)
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
     truth = results[0].recipe["dataset"]["options"].get("nonlinear_parameters", {})
     for axes, name in zip(grid[1:, 0], watched, strict=True):

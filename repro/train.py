@@ -30,12 +30,17 @@ from repro.monitors import Monitor, Run
 from repro.objectives import annealed_elbo, kl_weight
 from repro.provenance import environment, peak_memory_mb
 from repro.seeding import derive, generator
-
-VALIDATION_BATCH = 50  # sequences; validation does not depend on it beyond rounding
+from repro.validation import validation_bound, validation_is
 
 
 def train(
-    recipe: dict, data_file: Path, seed: int, folder: Path, device: torch.device, wandb: str
+    recipe: dict,
+    data_file: Path,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    wandb: str,
+    validation_samples: int = 0,
 ) -> Path:
     """Train one model from one seed; return its checkpoint, chosen on the validation bound.
 
@@ -49,6 +54,8 @@ def train(
         recipe: the frozen configuration (`config.resolve`).
         data_file: prepared sequences; the test part is not read.
         folder: gets checkpoint.safetensors and history.jsonl.
+        validation_samples: importance samples of the validation part at every validation, for the
+            learning curve; 0 leaves them out. Nothing else depends on it.
     Raises:
         DataError: the data are missing or damaged.
     """
@@ -63,14 +70,22 @@ def train(
             lock.release()
             return checkpoint
     with lock:
-        return _Run(recipe, data_file, seed, folder, device).to_the_end(wandb)
+        run = _Run(recipe, data_file, seed, folder, device, validation_samples)
+        return run.to_the_end(wandb)
 
 
 class _Run:
     def __init__(
-        self, recipe: dict, data_file: Path, seed: int, folder: Path, device: torch.device
+        self,
+        recipe: dict,
+        data_file: Path,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        validation_samples: int,
     ) -> None:
         self.recipe, self.seed, self.folder, self.device = recipe, seed, folder, device
+        self.validation_samples = validation_samples
         self.settings = recipe["model"]["training"]
         self.data, parts = sequences.load(data_file, ("train", "valid"))
         self.train_part = batches.to_tensors(parts["train"], device)
@@ -172,6 +187,9 @@ class _Run:
 
     def _validate(self, row: dict) -> None:
         row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
+        if self.validation_samples and self.model.latent:
+            samples = self.validation_samples
+            row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
         self.history.append(row)
         if row["valid_bound"] > self.best_bound:
             self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
@@ -248,25 +266,6 @@ class _Run:
 
 
 _PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds", "cpu_seconds")
-
-
-@torch.no_grad()
-def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> float:
-    """Return the ELBO of the validation part with one sample, in nats per step.
-
-    The noise is the same at every call, so that epochs are compared on the same draw.
-    """
-    model.eval()
-    noise_stream = generator(seed, "validation", device=part[0].device)
-    order, total, steps = batches.by_length(part), 0.0, 0
-    for start in range(0, len(order), VALIDATION_BATCH):
-        batch = batches.collate(part, order[start : start + VALIDATION_BATCH])
-        shape = (len(batch.x), 1, len(batch.ids), model.latent)
-        noise = torch.randn(shape, generator=noise_stream, device=batch.x.device)
-        terms = model(batch.x, batch.lengths, noise, steps_at_once=64)
-        total += annealed_elbo(terms, 1.0).item() * len(batch.ids)
-        steps += int(batch.lengths.sum())
-    return total / steps
 
 
 def _copy(model: SequenceModel) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from repro.evaluate import bound_sequences, squared_error
 from repro.models import build
 from repro.models.base import ModelSpec
 from repro.oracles import problem
+from repro.validation import validation_bound, validation_is
 
 pytestmark = pytest.mark.oracle
 
@@ -39,6 +40,18 @@ def test_evaluation_of_the_exact_model_has_no_spread(datasets):
     for name in ("bound", "is_1", "is_10"):
         torch.testing.assert_close(statistics[name], statistics["is"], rtol=0, atol=1e-9)
     assert statistics["is_error"].max() < 1e-6 and statistics["ess"].min() > 40 - 1e-6
+
+
+def test_validation_of_the_exact_model_is_the_kalman_likelihood():
+    p = problem(2, 1)
+    options = {"parameters": {name: value.tolist() for name, value in p.items()}}
+    model = build(ModelSpec("exact", "linear_gaussian", "gaussian", {}, 1, [0.5], [2.0], options))
+    g = torch.Generator().manual_seed(0)
+    part = [torch.randn(steps, 1, generator=g) for steps in (5, 1, 7)]
+    total = sum(log_likelihood(x.double().numpy() * 2 + 0.5, *p.values()) for x in part)
+    expected = total / 13 + np.log(2.0)
+    assert abs(validation_bound(model, part, seed=0) - expected) < 1e-6
+    assert abs(validation_is(model, part, seed=0, num_samples=3) - expected) < 1e-6
 
 
 def test_posterior_mean_is_the_kalman_smoothers(datasets):

@@ -19,6 +19,9 @@ def train(
     seed: Seed,
     preset: Preset = "starter",
     config: Recipe = None,
+    validation_samples: Annotated[
+        int | None, typer.Option(min=0, help="For the learning curve; 0: only the bound.")
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     wandb: Wandb = None,
@@ -30,10 +33,18 @@ def train(
     from repro.devices import prepare_device
     from repro.train import train as train_model
 
-    if config is None or device is None or threads is None or wandb is None:
+    if (
+        config is None
+        or validation_samples is None
+        or device is None
+        or threads is None
+        or wandb is None
+    ):
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
         wandb = wandb or loaded["wandb"]
+        if validation_samples is None:
+            validation_samples = loaded["evaluation"].get("validation_samples", 0)
     if config is None:
         recipe = configuration.resolve(loaded, dataset, model)
     else:
@@ -45,6 +56,7 @@ def train(
         run_folder(preset, dataset, model, seed),
         prepare_device(device, threads),
         wandb,
+        validation_samples,
     )
     print(path)
 

@@ -1,0 +1,62 @@
+"""How good a model is on the validation part while it trains."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from repro.bounds import importance_weighted
+from repro.data import batches
+from repro.models.base import SequenceModel, Terms
+from repro.objectives import annealed_elbo
+from repro.seeding import generator
+
+VALIDATION_ROWS = 50  # sequences × samples; the numbers do not depend on it beyond rounding
+STEPS_AT_ONCE = 64
+
+
+def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> float:
+    """Return the ELBO of the validation part with one sample, in nats per step.
+
+    The noise is the same at every call, so that epochs are compared on the same draw.
+    """
+    return _per_step(model, part, generator(seed, "validation", device=part[0].device), 1, _elbo)
+
+
+def validation_is(model: SequenceModel, part: list[Tensor], seed: int, num_samples: int) -> float:
+    """Return the importance-weighted estimate of log p of the validation part, in nats per step.
+
+    Beside the bound it tells what of a change is the model's and what is q's. Its random numbers
+    are its own, the same at every call: a training is the same with it and without.
+    """
+    stream = generator(seed, "validation samples", device=part[0].device)
+    return _per_step(model, part, stream, num_samples, _importance_weighted)
+
+
+@torch.no_grad()
+def _per_step(
+    model: SequenceModel,
+    part: list[Tensor],
+    stream: torch.Generator,
+    num_samples: int,
+    total_of: Callable[[Terms], float],
+) -> float:
+    model.eval()
+    order, total, steps = batches.by_length(part), 0.0, 0
+    size = max(1, VALIDATION_ROWS // num_samples)
+    for start in range(0, len(order), size):
+        batch = batches.collate(part, order[start : start + size])
+        shape = (len(batch.x), num_samples, len(batch.ids), model.latent)
+        noise = torch.randn(shape, generator=stream, device=batch.x.device)
+        terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
+        total += total_of(terms)
+        steps += int(batch.lengths.sum())
+    return total / steps
+
+
+def _elbo(terms: Terms) -> float:
+    return annealed_elbo(terms, 1.0).item() * terms.log_likelihood.shape[2]
+
+
+def _importance_weighted(terms: Terms) -> float:
+    return importance_weighted(terms.log_weight.double().sum(0)).sum().item()
