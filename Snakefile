@@ -77,6 +77,10 @@ HISTORIES = of_cells(
 SAMPLES = of_cells(
     "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz", config["seeds"][:1]
 )
+# A training job is for one seed, or for all of a cell.
+TOGETHER = config.get("together", False)
+JOB = "together" if TOGETHER else "seed{seed}"
+SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
 FIGURES = ["learning", "samples-needed", "samples", "kl"]
 
 
@@ -154,21 +158,27 @@ rule train:
         data=rules.prepare.output,
         config=rules.configure.output,
     output:
-        checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
-        history="runs/{preset}/{dataset}/{model}/seed{seed}/history.jsonl",
+        expand(
+            "runs/{{preset}}/{{dataset}}/{{model}}/seed{seed}/{file}",
+            seed=SEEDS_OF_JOB,
+            file=["checkpoint.safetensors", "history.jsonl"],
+        ),
     log:
-        "runs/{preset}/{dataset}/{model}/seed{seed}/train.log",
+        expand("runs/{{preset}}/{{dataset}}/{{model}}/{job}/train.log", job=JOB),
     benchmark:
-        "runs/{preset}/{dataset}/{model}/seed{seed}/train.benchmark.tsv"
+        expand(
+            "runs/{{preset}}/{{dataset}}/{{model}}/{job}/train.benchmark.tsv", job=JOB
+        )[0]
     threads: config["threads"]
     resources:  # how to run: unlike params, a change is no reason to train again
         gpu=int(ON_GPU),
         device=config["device"],
         wandb=config["wandb"],
         validation_samples=config["evaluation"].get("validation_samples", 0),
+        seeds=lambda w: " ".join(f"--seed {s}".format(**w) for s in SEEDS_OF_JOB),
     shell:
         "repro train --preset {wildcards.preset} --dataset {wildcards.dataset}"
-        " --model {wildcards.model} --seed {wildcards.seed} --config {input.config}"
+        " --model {wildcards.model} {resources.seeds} --config {input.config}"
         " --validation-samples {resources.validation_samples}"
         " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
@@ -176,7 +186,7 @@ rule train:
 rule evaluate:
     input:
         data=rules.prepare.output,
-        checkpoint=rules.train.output.checkpoint,
+        checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
     output:
         "runs/{preset}/{dataset}/{model}/seed{seed}.json",
     log:
@@ -202,7 +212,7 @@ rule evaluate:
 rule sample:
     input:
         data=rules.prepare.output,
-        checkpoint=rules.train.output.checkpoint,
+        checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
     output:
         "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz",
     log:

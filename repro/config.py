@@ -78,13 +78,16 @@ def load(preset: str) -> dict:
 
 
 def check(config: dict) -> dict:
-    """Return `config` with its seeds as integers, after every check that needs no data.
+    """Return `config` with its command-line words as values, after every check that needs no data.
 
     Raises:
         ConfigError: the first problem: a key, type or value against config/schema.yaml; a model
             or data set that does not exist; a model whose heads do not fit a data set.
     """
     config = {**config, "seeds": _integers(config.get("seeds"))}
+    if "together" in config:  # `--config together=true` reaches us as a word
+        words = {"true": True, "false": False}
+        config["together"] = words.get(config["together"], config["together"])
     schema = read_yaml(CONFIG / "schema.yaml")
     _validate(config, schema)
     for setting in ("mirror", "corpora"):

@@ -1,6 +1,8 @@
 """What a person watching a run sees, and Weights & Biases if they ask for it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,21 @@ class Run:
         return f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
 
 
+@contextmanager
+def bars() -> Iterator[Any]:
+    """Show progress bars on a terminal while it lasts; yield None where there is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, "{task.fields[bound]}", console=console) as shown:
+        yield shown
+
+
 class Monitor:
     """Shows a training's progress: a bar on a terminal, else one plain line a validation.
 
@@ -31,25 +48,14 @@ class Monitor:
         run: what is being trained.
         epochs: how many there will be at most.
         wandb_mode: disabled, offline or online.
+        shown: of `bars`.
     """
 
-    def __init__(self, run: Run, epochs: int, wandb_mode: str) -> None:
-        self.title = title = run.title
-        self.bar: Any = None
+    def __init__(self, run: Run, epochs: int, wandb_mode: str, shown: Any) -> None:
+        self.title, self.bar = run.title, shown
         self.wandb_run: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-            columns = (
-                "{task.description}",
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, "{task.fields[bound]}", console=Console(stderr=True))
-            self.task = self.bar.add_task(title, total=epochs, bound="")
-            self.bar.start()
+        if shown:
+            self.task = shown.add_task(run.title, total=epochs, bound="")
         if wandb_mode != "disabled":
             self.wandb_run = _start_wandb(run, wandb_mode)
 
@@ -83,8 +89,6 @@ class Monitor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.bar:
-            self.bar.stop()
         if self.wandb_run:
             self.wandb_run.finish(exit_code=0 if error is None else 1)
 
@@ -120,6 +124,7 @@ def _start_wandb(run: Run, mode: str) -> Any:
             dir=run.folder,
             id=identity,
             resume="allow",
+            reinit="create_new",  # seeds that train together have a run each
         )
     except wandb.errors.Error as error:
         # Numbers do not depend on it: a training without account or network goes on without it.

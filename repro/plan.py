@@ -43,6 +43,7 @@ class Plan:
     """The costs of every cell and how many seeds each has.
 
     Attributes:
+        together: whether one job trains all seeds of a cell.
         worker: what the hours are hours of.
         unknown: data sets left out, because nobody wrote down how many steps they have.
     """
@@ -50,13 +51,19 @@ class Plan:
     preset: str
     costs: list[Cost]
     seeds: int
+    together: bool
     worker: str
     unknown: list[str]
 
     @property
     def jobs(self) -> int:
         """Trainings and evaluations."""
-        return 2 * self.seeds * len(self.costs)
+        return (self.seeds // self.seeds_a_job + self.seeds) * len(self.costs)
+
+    @property
+    def seeds_a_job(self) -> int:
+        """How many seeds one training is for."""
+        return self.seeds if self.together else 1
 
     @property
     def hours(self) -> float:
@@ -66,7 +73,8 @@ class Plan:
     @property
     def critical_path(self) -> float:
         """Hours of the longest training and its evaluation: no number of workers is faster."""
-        return max((cost.train + cost.evaluate for cost in self.costs), default=0.0)
+        seeds = self.seeds_a_job
+        return max((seeds * cost.train + cost.evaluate for cost in self.costs), default=0.0)
 
 
 def stored(root: Path) -> list[Result]:
@@ -93,7 +101,8 @@ def plan(config: dict, results: Iterable[Result]) -> Plan:
             unknown.append(dataset)
         else:
             costs.append(_cost(config, dataset, model, steps, used))
-    return Plan(config["preset"], costs, len(config["seeds"]), worker, sorted(set(unknown)))
+    seeds, together = len(config["seeds"]), config.get("together", False)
+    return Plan(config["preset"], costs, seeds, together, worker, sorted(set(unknown)))
 
 
 def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
@@ -102,7 +111,7 @@ def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
     A simulation: longest trainings first, each evaluation as soon as its training has ended and a
     worker is free.
     """
-    runs = [cost for cost in plan.costs for _ in range(plan.seeds)]
+    runs = [cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_a_job)]
     trainings = sorted(runs, key=lambda cost: -cost.train)
     free = [0.0] * workers  # when each worker is free
     waiting: list[tuple[float, float]] = []  # (when it can start, evaluation)
@@ -114,8 +123,9 @@ def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
             done = max(now, ready) + length
         else:
             cost = trainings.pop(0)
-            done = now + cost.train
-            heapq.heappush(waiting, (done, cost.evaluate))
+            done = now + plan.seeds_a_job * cost.train
+            for _ in range(plan.seeds_a_job):
+                heapq.heappush(waiting, (done, cost.evaluate))
         heapq.heappush(free, done)
         end = max(end, done)
     return end / speedup

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from repro.data import sequences
 from repro.models import build
 from repro.models.base import ModelSpec
 
@@ -135,6 +137,19 @@ def families() -> list[str]:
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
     others = {"__init__", "base", "markov", "linear_gaussian"}
     return [file.stem for file in files if file.stem not in others]
+
+
+@pytest.fixture(scope="session")
+def walk(tmp_path_factory):
+    """Random walks of ragged lengths, prepared."""
+    rng = np.random.default_rng(0)
+    parts = {
+        part: [rng.standard_normal((n, 2)).cumsum(0) for n in rng.integers(2, 9, size=count)]
+        for part, count in (("train", 10), ("valid", 5), ("test", 6))
+    }
+    path = tmp_path_factory.mktemp("data") / "walk" / "sequences.safetensors"
+    sequences.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
+    return path
 
 
 CASES_OF_LOOPS = [

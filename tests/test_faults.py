@@ -31,13 +31,13 @@ pytestmark = pytest.mark.fault
 # of a file and its name, which is when a write is half done.
 AT_UPDATE = """
 import os, sys, repro.train as t
-update, original = int(sys.argv.pop(1)), t._Run._update
+update, original = int(sys.argv.pop(1)), t.Training.update
 number = int(sys.argv.pop(1))
 def patched(self, loss):
     if self.updates == update:
         os.kill(os.getpid(), number)
     original(self, loss)
-t._Run._update = patched
+t.Training.update = patched
 """
 AT_WRITE = """
 import os, sys, signal, repro.files as f

@@ -13,15 +13,17 @@ from repro.plan import GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, st
 HOURS = st.floats(0.01, 10.0)
 
 
-def plan_of(times, seeds=1):
+def plan_of(times, seeds=1, together=False):
     costs = [Cost("d", f"m{i}", a, b, 0.0, 0.0, MEASURED) for i, (a, b) in enumerate(times)]
-    return Plan("p", costs, seeds, "w", [])
+    return Plan("p", costs, seeds, together, "w", [])
 
 
-@given(st.lists(st.tuples(HOURS, HOURS), min_size=1, max_size=12), st.integers(1, 20))
-def test_wall_time_lies_between_its_bounds(times, workers):
+@given(
+    st.lists(st.tuples(HOURS, HOURS), min_size=1, max_size=12), st.integers(1, 20), st.booleans()
+)
+def test_wall_time_lies_between_its_bounds(times, workers, together):
     """Graham's bound: a list schedule takes at most work ÷ workers + the critical path."""
-    made = plan_of(times, seeds=2)
+    made = plan_of(times, seeds=2, together=together)
     wall = makespan(made, workers)
     assert wall >= max(made.hours / workers, made.critical_path) - 1e-9
     assert wall <= made.hours / workers + made.critical_path + 1e-9
@@ -32,6 +34,12 @@ def test_one_worker_does_all_the_work_and_many_take_the_critical_path():
     assert makespan(made, 1) == pytest.approx(made.hours) == pytest.approx(22.5)
     assert makespan(made, 100) == pytest.approx(made.critical_path) == pytest.approx(4.0)
     assert makespan(made, 4, speedup=2.0) == pytest.approx(makespan(made, 4) / 2)
+
+
+def test_seeds_that_train_together_are_one_job():
+    made = plan_of([(3.0, 1.0), (2.0, 0.5)], seeds=3, together=True)
+    assert made.jobs == 2 + 6 and makespan(made, 1) == pytest.approx(made.hours)
+    assert makespan(made, 100) == pytest.approx(made.critical_path) == pytest.approx(10.0)
 
 
 def test_stored_cells_are_measured_others_scaled_by_steps_or_guessed():

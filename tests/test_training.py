@@ -10,7 +10,7 @@ import torch
 from conftest import SIZES
 from safetensors.torch import load_file
 
-import repro.train as training
+import repro.training as training
 from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
 from repro.errors import CheckpointError, NumericalError
@@ -36,7 +36,7 @@ TRAINING = {
 
 
 def recipe(family="dmm", sizes=None, **changes):
-    sizes = {**SIZES[family], "initial_weights": 0.1, **(sizes or {})}
+    sizes = {**SIZES.get(family, {}), "initial_weights": 0.1, **(sizes or {})}
     return {
         "preset": "test",
         "dataset": {"name": "walk", "kind": "real", "options": {}},
@@ -54,19 +54,6 @@ def recipe(family="dmm", sizes=None, **changes):
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def walk(tmp_path_factory):
-    """Random walks of ragged lengths, prepared."""
-    rng = np.random.default_rng(0)
-    parts = {
-        part: [rng.standard_normal((n, 2)).cumsum(0) for n in rng.integers(2, 9, size=count)]
-        for part, count in (("train", 10), ("valid", 5), ("test", 6))
-    }
-    path = tmp_path_factory.mktemp("data") / "walk" / "sequences.safetensors"
-    sequences.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
-    return path
 
 
 def weights(path):
@@ -124,7 +111,7 @@ def test_killed_and_resumed_run_gives_the_same_bits(
     family_arguments, update, walk, tmp_path, monkeypatch
 ):
     whole = run(walk, tmp_path / "whole", **family_arguments)
-    original = training._Run._update
+    original = training.Training.update
 
     def kill(self, loss):
         if self.updates == update:
@@ -132,7 +119,7 @@ def test_killed_and_resumed_run_gives_the_same_bits(
         original(self, loss)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_update", kill)
+        patch.setattr(training.Training, "update", kill)
         with pytest.raises(Killed):
             run(walk, tmp_path / "killed", **family_arguments)
     assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
@@ -148,9 +135,9 @@ def test_state_of_another_recipe_is_not_resumed(walk, tmp_path, monkeypatch):
         if self.epoch == 2:
             raise Killed
 
-    original = training._Run._validate
+    original = training.Training._validate
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_validate", kill)
+        patch.setattr(training.Training, "_validate", kill)
         with pytest.raises(Killed):
             run(walk, tmp_path / "a")
     changed = run(walk, tmp_path / "a", learning_rate=0.02)

@@ -196,6 +196,20 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_res
     assert all(unbroken[key].equal(resumed[key]) for key in unbroken)
 
 
+def test_seeds_that_train_together_are_one_job_and_need_no_other_when_apart(home):
+    settings = ["--config", "seeds=[0,1]"]
+    cells = [
+        "runs/smoke/linear_gaussian/dmm/seed0.json",
+        "runs/smoke/linear_gaussian/dmm/seed1.json",
+    ]
+    done = snakemake(home, *cells, "--configfile", "tiny.yaml", *settings, "together=true")
+    assert done.returncode == 0, done.stderr
+    log = (home / "runs/smoke/linear_gaussian/dmm/together/train.log").read_text()
+    assert "dmm linear_gaussian seed 0  epoch 12" in log and "seed 1  epoch 12" in log
+    apart = snakemake(home, *cells, "--configfile", "tiny.yaml", *settings)
+    assert apart.returncode == 0 and "Nothing to be done" in apart.stderr + apart.stdout
+
+
 def test_a_finished_workflow_has_a_report_and_nothing_to_do(killed_and_resumed):
     report = (killed_and_resumed / "runs/smoke/report.html").read_text()
     assert "Kalman (exact)" in report and "linear_gaussian" in report

@@ -16,7 +16,7 @@ from repro.paths import RUNS, data_file, run_folder
 def train(
     dataset: Dataset,
     model: Model,
-    seed: Seed,
+    seed: Annotated[list[int], typer.Option(min=0, help="Seed of the run; several are one job.")],
     preset: Preset = "starter",
     config: Recipe = None,
     validation_samples: Annotated[
@@ -26,12 +26,12 @@ def train(
     threads: Threads = None,
     wandb: Wandb = None,
 ) -> None:
-    """Train one model from one seed; resumes where an interrupted run stopped.
+    """Train a model from one seed, or several together; resumes where it was interrupted.
 
     Example: repro train --model dmm --dataset linear_gaussian --seed 0
     """
     from repro.devices import prepare_device
-    from repro.train import train as train_model
+    from repro.train import train_seeds
 
     if (
         config is None
@@ -49,16 +49,16 @@ def train(
         recipe = configuration.resolve(loaded, dataset, model)
     else:
         recipe = configuration.thaw(config, dataset, model)
-    path = train_model(
+    paths = train_seeds(
         recipe,
         data_file(dataset),
         seed,
-        run_folder(preset, dataset, model, seed),
+        [run_folder(preset, dataset, model, one) for one in seed],
         prepare_device(device, threads),
         wandb,
         validation_samples,
     )
-    print(path)
+    print(*paths, sep="\n")
 
 
 def evaluate(

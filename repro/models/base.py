@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
+from repro.nn.made import MadeHead
 from repro.nn.packing import packing
+from repro.nn.ways import elementary
 
 
 class ModelSpec(NamedTuple):
@@ -78,6 +81,22 @@ class SequenceModel(nn.Module):
     trainable: bool = True
     true_latents: bool = False
     reparameterised: bool = True
+
+    @property
+    def can_stack(self) -> bool:
+        """Whether several of it, of different seeds, can train as one (`repro.together`).
+
+        Not where z needs a score function, and not where a module says `can_stack = False`: its
+        computation depends on values, it draws random numbers, or it needs a kernel of torch's.
+        """
+        inside = (module for module in self.modules() if module is not self)
+        return self.reparameterised and all(getattr(m, "can_stack", True) for m in inside)
+
+    def draw_masks_from(self, generator: torch.Generator) -> None:
+        """Let dropout and MADE's orders, all that a training draws beside `noise`, come from it."""
+        for module in self.modules():
+            if isinstance(module, Dropout | MadeHead):
+                module.generator = generator
 
     @property
     def watched(self) -> dict[str, float]:
@@ -151,7 +170,8 @@ class SequenceModel(nn.Module):
             state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
                 None at the start of the sequences. The others as for `forward`.
         """
-        if steps_at_once is None and x.device.type == "cpu" and int(lengths.min()) < len(x):
+        packs = steps_at_once is None and x.device.type == "cpu" and not elementary()
+        if packs and int(lengths.min()) < len(x):
             return self._advance_packed(x, lengths, noise, state)
         scored = []
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):

@@ -19,6 +19,8 @@ class AutoregressiveHead(nn.Module):
     again in its output layer. std = softplus(·) + 1e-4.
     """
 
+    can_stack = False
+
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
         super().__init__()
         self.dim = dim

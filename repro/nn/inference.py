@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.chain import Chain, posterior_chain
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.linear import Linear
 from repro.nn.recurrent import DirectedLSTM
@@ -37,7 +38,9 @@ class RecognitionNetwork(nn.Module):
             )
             for backward in DIRECTIONS[sizes["inference_network"]]
         )
-        self.dropout = sizes["dropout"]
+        self.dropouts: Sequence[Dropout] = nn.ModuleList(  # type: ignore[assignment]
+            Dropout(sizes["dropout"], sizes["inference_hidden"]) for _ in self.lstms
+        )
         self.forget_bias = sizes["forget_bias"]
 
     def initialise(self) -> None:
@@ -49,7 +52,7 @@ class RecognitionNetwork(nn.Module):
         """Map (T, B, D) to the hidden states of each direction, (T, B, H)."""
         embedded = F.relu(self.embedding(x))
         hidden = [lstm(embedded, lengths) for lstm in self.lstms]
-        return [F.dropout(h, self.dropout, self.training) for h in hidden]
+        return [drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)]
 
 
 class StructuredInference(RecognitionNetwork):

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from repro.nn.packing import before, last_rows
 from repro.nn.products import prepared, product, summed_outer
+from repro.nn.ways import elementary
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -44,7 +46,23 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
             of torch.nn.LSTM.
         cell: the cell state, (..., H).
     """
+    if elementary():
+        i, f, g, o = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
     return _Step.apply(gates, cell)
+
+
+def lstm_steps(
+    lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run an LSTM of one layer step by step over x (T, B, ·); return what `lstm_rows` does."""
+    input_weight, recurrent_weight, input_bias, recurrent_bias = lstm.parameters()
+    states = []
+    for gates in F.linear(x, input_weight, input_bias + recurrent_bias).unbind():
+        hidden, cell = lstm_step(gates + F.linear(hidden, recurrent_weight), cell)
+        states.append(hidden)
+    return torch.stack(states), hidden, cell
 
 
 class _Step(torch.autograd.Function):

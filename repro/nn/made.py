@@ -21,6 +21,8 @@ class MadeHead(nn.Module):
     give both biases.
     """
 
+    can_stack = False
+    generator: torch.Generator | None = None  # of orders and degrees; torch's default if None
     ranks: Tensor
     degrees: Tensor
 
@@ -67,8 +69,8 @@ class MadeHead(nn.Module):
         """Draw the place of each value in the order, from 0, and each unit's degree."""
         hidden, dim = self.read.shape
         device = self.read.device
-        ranks = torch.randperm(dim, device=device)
-        return ranks, torch.randint(dim, (hidden,), device=device)
+        ranks = torch.randperm(dim, device=device, generator=self.generator)
+        return ranks, torch.randint(dim, (hidden,), device=device, generator=self.generator)
 
     def _log_prob(
         self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor

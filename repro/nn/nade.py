@@ -23,6 +23,8 @@ class NadeHead(nn.Module):
     stands between.
     """
 
+    can_stack = False
+
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
         super().__init__()
         self.hidden_bias = Linear(in_features, hidden)

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from repro.nn.linear import Linear
-from repro.nn.lstm import lstm_rows
+from repro.nn.lstm import lstm_rows, lstm_steps
 from repro.nn.packing import packing
+from repro.nn.ways import elementary
 
 MUCH = 0.9  # share of valid steps below which padding is worth the detour
 
@@ -45,6 +46,10 @@ def run_lstm(
         the hidden states (T, B, H); hidden and cell state of the sequences that have no padding,
         after their last step, (B, H).
     """
+    if elementary():
+        x = reverse(x, lengths) if backward else x
+        states, hidden, cell = lstm_steps(lstm, x, hidden, cell)
+        return reverse(states, lengths) if backward else states, hidden, cell
     if x.device.type == "cpu" and int(lengths.sum()) < MUCH * len(x) * len(lengths):
         rows = packing(lengths, len(x), backward)
         start = hidden[rows.order], cell[rows.order]

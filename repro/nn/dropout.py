@@ -1,0 +1,33 @@
+"""Dropout whose mask can be drawn beforehand."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Sets a share of the values to 0 in training and scales the others by 1 / (1 − share).
+
+    Attributes:
+        mask: what to multiply with, (T, B, width), if someone drew it; empty otherwise.
+        generator: where masks come from; torch's default if None.
+    """
+
+    mask: Tensor
+    generator: torch.Generator | None = None
+
+    def __init__(self, share: float, width: int) -> None:
+        super().__init__()
+        self.share, self.width = share, width
+        self.register_buffer("mask", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (T, B, width) to the same shape."""
+        if not (self.training and self.share):
+            return x
+        steps, batch, _ = x.shape
+        return x * (self.mask if self.mask.numel() else self.draw(steps, batch, x))
+
+    def draw(self, steps: int, batch: int, like: Tensor) -> Tensor:
+        """Return a mask (T, B, width) of the type and device of `like`."""
+        mask = like.new_empty(steps, batch, self.width)
+        return mask.bernoulli_(1.0 - self.share, generator=self.generator).div_(1.0 - self.share)

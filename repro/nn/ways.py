@@ -1,0 +1,26 @@
+"""Which way a computation takes: a CPU's fast one, or torch's elementary operations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_elementary = False
+
+
+@contextmanager
+def elementary_operations() -> Iterator[None]:
+    """Let everything inside consist of operations that torch knows how to batch (`vmap`).
+
+    No packing, no products by another library, no backward pass by hand, no fused LSTM: what
+    models of several seeds need to train as one.
+    """
+    global _elementary
+    before, _elementary = _elementary, True
+    try:
+        yield
+    finally:
+        _elementary = before
+
+
+def elementary() -> bool:
+    """Return whether only elementary operations may be used."""
+    return _elementary

@@ -1,0 +1,269 @@
+"""The training of one model from one seed: its epochs, its best weights, its resumable state."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repro.checkpoints import CheckpointInfo, load_state, model_spec, save_checkpoint, save_state
+from repro.data import batches, sequences
+from repro.data.batches import Batch
+from repro.errors import NumericalError
+from repro.files import sha256_of, write_text
+from repro.models import build
+from repro.models.base import SequenceModel
+from repro.monitors import Monitor
+from repro.objectives import annealed_elbo, kl_weight
+from repro.provenance import environment, peak_memory_mb
+from repro.seeding import derive, generator
+from repro.validation import validation_bound, validation_is
+
+STATE = 2  # version of what a saved state holds; an older one is not resumed
+
+
+class Training:
+    """One model, its optimiser and its random streams, all from `seed`.
+
+    Arguments as for `repro.train.train`.
+    """
+
+    def __init__(
+        self,
+        recipe: dict,
+        data_file: Path,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+        validation_samples: int,
+    ) -> None:
+        self.recipe, self.seed, self.folder, self.device = recipe, seed, folder, device
+        self.validation_samples = validation_samples
+        self.settings = recipe["model"]["training"]
+        self.data, parts = sequences.load(data_file, ("train", "valid"))
+        self.train_part = batches.to_tensors(parts["train"], device)
+        self.valid_part = batches.to_tensors(parts["valid"], device)
+
+        torch.manual_seed(derive(seed, "initial weights"))
+        self.model = build(model_spec(recipe, self.data)).to(device)
+        self.order = generator(seed, "batch order")
+        self.noise = generator(seed, "noise", device=device)
+        self.masks = generator(seed, "dropout", device=device)
+        self.model.draw_masks_from(self.masks)
+        self.optimizer = torch.optim.Adam(
+            list(self.model.parameters()) or [torch.zeros(0)],  # a known model has none
+            lr=self.settings["learning_rate"],
+            betas=tuple(self.settings["adam_betas"]),
+        )
+        self.epoch = self.updates = self.best_epoch = 0
+        self.best_bound = -math.inf
+        self.best_weights = _copy(self.model)
+        self.history: list[dict] = []
+        self.seconds = self.cpu_seconds = 0.0
+        self.diverged = ""
+        self.state_file = folder / "state" / "last.pt"
+
+    def begin(self, monitor: Monitor) -> None:
+        """Go on from the saved state, or look at the untrained model, for the learning curve."""
+        self.monitor = monitor
+        if self._resume():
+            monitor.note(f"resumes after epoch {self.epoch}")
+        if self.epoch == 0 and not self.history:
+            self._validate({"epoch": 0, **self.model.watched})
+            monitor.epoch(self.history[-1])
+
+    @property
+    def ended(self) -> bool:
+        """Whether no epoch is to come."""
+        patience = self.settings["patience"]
+        since = sum("valid_bound" in row and row["epoch"] > self.best_epoch for row in self.history)
+        impatient = patience is not None and since >= patience
+        return bool(self.diverged) or impatient or self.epoch >= self.settings["max_epochs"]
+
+    @property
+    def kl_weight(self) -> float:
+        """β of the next update."""
+        return kl_weight(self.updates, self.settings["kl_start"], self.settings["kl_updates"])
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch."""
+        size, order = self.settings["batch_size"], self.settings["batch_order"]
+        return batches.epoch(self.train_part, size, order, self.order)
+
+    def draw_noise(self, batch: Batch) -> Tensor:
+        """Return the noise of an update, (T, K, B, Z)."""
+        samples = self.settings.get("samples", 1)
+        shape = (len(batch.x), samples, len(batch.ids), self.model.latent)
+        return torch.randn(shape, generator=self.noise, device=self.device)
+
+    def one_epoch(self) -> dict:
+        """Update the model with every batch; return the epoch's row of the history.
+
+        Raises:
+            NumericalError: a loss or a gradient is not finite.
+        """
+        self.model.train()
+        settings, total, steps = self.settings, 0.0, 0
+        for batch in self.batches():
+            state = None
+            for i, (part, places) in enumerate(batches.segments(batch, settings.get("segment"))):
+                state = None if i % settings.get("segments_carried", 1) == 0 else state
+                weight, noise = self.kl_weight, self.draw_noise(part)
+                if state is not None:  # of the sequences that go on; no gradient flows back
+                    state = type(state)(*(s.detach()[:, places] for s in state))
+                terms, state = self.model.advance(part.x, part.lengths, noise, state)
+                objective = annealed_elbo(terms, weight)
+                surrogate = self.model.surrogate(part.x, part.lengths, terms, weight)
+                loss = -objective if surrogate is None else -objective - surrogate
+                if settings["l2_penalty"]:
+                    squares = sum(p.square().sum() for p in self.model.parameters())
+                    loss = loss + settings["l2_penalty"] * squares
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.update(loss.item())
+                total += objective.item() * len(part.ids)
+                steps += int(part.lengths.sum())
+        return self.row(total / steps, weight)
+
+    def row(self, objective: float, weight: float) -> dict:
+        """Return an epoch's row of the history, from its objective in nats per step and its β."""
+        progress = {"epoch": self.epoch + 1, "train_objective": objective, "kl_weight": weight}
+        return {**progress, **self.model.watched}
+
+    def update(self, loss: float) -> None:
+        """Change the weights by the gradients that stand there, clipped.
+
+        Raises:
+            NumericalError: the loss or the gradient is not finite.
+        """
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise NumericalError(
+                f"the {what} of {self.recipe['model']['name']} on {self.data.name}, "
+                f"seed {self.seed}, is not finite at update {self.updates} "
+                f"(epoch {self.epoch + 1}); the weights of epoch "
+                f"{self.best_epoch}, the best before, are kept. Lower learning_rate or clip_norm."
+            )
+        self.optimizer.step()
+        self.updates += 1
+
+    def diverge(self, error: NumericalError) -> None:
+        """End the training: this is an outcome, and the checkpoint will say so."""
+        self.diverged = str(error)
+        self.monitor.note(f"diverged: {error}")
+
+    def close_epoch(self, row: dict, spent: tuple[float, float]) -> None:
+        """Validate if it is time to; keep the row, and the state to resume from.
+
+        Args:
+            spent: what the updates took, as `Clock.read` returns it.
+        """
+        self.epoch += 1
+        clock = Clock()
+        last = self.epoch == self.settings["max_epochs"]
+        validates = self.epoch % self.settings["validate_every"] == 0 or last
+        if validates:
+            self._validate(row)
+        else:
+            self.history.append(row)
+        seconds, cpu_seconds = clock.read()
+        self.seconds += spent[0] + seconds
+        self.cpu_seconds += spent[1] + cpu_seconds
+        if validates:
+            save_state(self.state_file, self._state())
+        self.monitor.epoch(row)
+
+    def _validate(self, row: dict) -> None:
+        row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
+        if self.validation_samples and self.model.latent:
+            samples = self.validation_samples
+            row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
+        self.history.append(row)
+        if row["valid_bound"] > self.best_bound:
+            self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
+            self.best_weights = _copy(self.model)
+
+    def _fingerprint(self) -> str:
+        parts = {"state": STATE, "seed": self.seed, "data": self.data.sha256}
+        return sha256_of({**self.recipe, **parts})
+
+    def _streams(self) -> dict[str, torch.Generator]:
+        return {"order": self.order, "noise": self.noise, "masks": self.masks}
+
+    def _state(self) -> dict:
+        return {
+            "fingerprint": self._fingerprint(),
+            "model": _copy(self.model),
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "random": {name: stream.get_state() for name, stream in self._streams().items()},
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+
+    def _resume(self) -> bool:
+        state = load_state(self.state_file, self._fingerprint())
+        if state is None:
+            return False
+        self.model.load_state_dict(state["model"])
+        self.best_weights = state["best_weights"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, stream in self._streams().items():
+            stream.set_state(state["random"][name])
+        for name, value in state["progress"].items():
+            setattr(self, name, value)
+        return True
+
+    def finish(self) -> Path:
+        """Write history and checkpoint, remove the state, and return the checkpoint."""
+        best = {"best_valid_bound": self.best_bound, "best_epoch": self.best_epoch}
+        self.monitor.summary(best)
+        self.model.load_state_dict(self.best_weights)
+        info = CheckpointInfo(
+            recipe=self.recipe,
+            seed=self.seed,
+            data=asdict(self.data),
+            training={
+                "epochs": self.epoch,
+                "updates": self.updates,
+                "seconds": round(self.seconds, 1),
+                "cpu_seconds": round(self.cpu_seconds, 1),
+                "peak_memory_mb": peak_memory_mb(),
+                "best_epoch": self.best_epoch,
+                "best_validation_bound": self.best_bound,
+                "untrained_validation_bound": self.history[0]["valid_bound"],
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                **({"diverged": self.diverged} if self.diverged else {}),
+                **({"learned": self.model.watched} if self.model.watched else {}),
+            },
+            environment=environment(self.device.type, torch.get_num_threads()),
+        )
+        lines = [json.dumps(row) for row in self.history]
+        write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
+        path = self.folder / "checkpoint.safetensors"
+        save_checkpoint(path, self.best_weights, info)
+        shutil.rmtree(self.state_file.parent, ignore_errors=True)
+        return path
+
+
+_PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds", "cpu_seconds")
+
+
+class Clock:
+    """Seconds on the wall and of the CPU since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Return both."""
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def _copy(model: SequenceModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
