@@ -173,14 +173,16 @@ rule train:
     resources:  # how to run: unlike params, a change is no reason to train again
         gpu=int(ON_GPU),
         device=config["device"],
+        precision=config.get("precision", "float32"),
+        graphs="--cuda-graphs" if config.get("cuda_graphs") else "--no-cuda-graphs",
         wandb=config["wandb"],
         validation_samples=config["evaluation"].get("validation_samples", 0),
         seeds=lambda w: " ".join(f"--seed {s}".format(**w) for s in SEEDS_OF_JOB),
     shell:
         "repro train --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} {resources.seeds} --config {input.config}"
-        " --validation-samples {resources.validation_samples}"
-        " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
+        " --validation-samples {resources.validation_samples} --precision {resources.precision}"
+        " {resources.graphs} --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 
 rule evaluate:
@@ -197,6 +199,7 @@ rule evaluate:
     resources:
         gpu=int(ON_GPU),
         device=config["device"],
+        precision=config.get("precision", "float32"),
         wandb=config["wandb"],
     params:
         num_samples=config["evaluation"]["num_samples"],
@@ -206,6 +209,7 @@ rule evaluate:
         "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed}"
         " --num-samples {params.num_samples} {params.curve} --particles {params.particles}"
+        " --precision {resources.precision}"
         " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 

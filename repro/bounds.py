@@ -8,7 +8,7 @@ from torch import Tensor
 from repro.models.base import Terms
 
 
-def elbo(terms: Terms, kl_weight: float = 1.0) -> Tensor:
+def elbo(terms: Terms, kl_weight: float | Tensor = 1.0) -> Tensor:
     """Return the evidence lower bound of each sequence for each sample, (K, B), in nats.
 
     Σ_t (log p(x_t | ·) − β KL_t), with the analytic KL of each step where the model has one, else

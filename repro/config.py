@@ -85,9 +85,10 @@ def check(config: dict) -> dict:
             or data set that does not exist; a model whose heads do not fit a data set.
     """
     config = {**config, "seeds": _integers(config.get("seeds"))}
-    if "together" in config:  # `--config together=true` reaches us as a word
-        words = {"true": True, "false": False}
-        config["together"] = words.get(config["together"], config["together"])
+    words = {"true": True, "false": False}  # `--config together=true` reaches us as a word
+    for switch in ("together", "cuda_graphs"):
+        if switch in config:
+            config[switch] = words.get(config[switch], config[switch])
     schema = read_yaml(CONFIG / "schema.yaml")
     _validate(config, schema)
     for setting in ("mirror", "corpora"):

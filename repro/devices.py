@@ -7,12 +7,14 @@ import torch
 from repro.errors import ConfigError
 
 
-def prepare_device(setting: str, threads: int) -> torch.device:
+def prepare_device(setting: str, threads: int, precision: str = "float32") -> torch.device:
     """Return the device to use, after fixing torch's thread count and determinism.
 
     Args:
         setting: "auto" (a GPU if there is one), "cpu" or "cuda".
         threads: CPU threads; bits differ between thread counts, so it is never left to torch.
+        precision: of products on a GPU, "float32" or "tf32" (ten bits of mantissa, faster); torch
+            alone would take TF32 inside LSTMs.
     Raises:
         ConfigError: "cuda" where there is none.
     """
@@ -24,4 +26,7 @@ def prepare_device(setting: str, threads: int) -> torch.device:
         # On a CPU these models repeat their bits without it, and it costs a second of imports.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only so
         torch.use_deterministic_algorithms(True)
+        bits = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = bits
+        torch.backends.cudnn.fp32_precision = bits
     return torch.device("cuda" if use_gpu else "cpu")

@@ -10,17 +10,22 @@ from torch.nn import functional as F
 from repro.bounds import elbo
 from repro.data.batches import Batch
 from repro.errors import ConfigError, NumericalError
+from repro.graphs import Recorded
 from repro.nn.dropout import Dropout
 from repro.nn.ways import elementary_operations
 from repro.training import Clock, Training
 
+SHAPES = 16  # with CUDA graphs, batches are padded to a multiple of so many steps
 
-def train_stack(trainings: list[Training]) -> None:
+
+def train_stack(trainings: list[Training], graphs: bool = False) -> None:
     """Train models that differ only in their seed to their ends, each as it would be alone.
 
     Where they stand at different epochs (a kill came between two of their states), those behind go
     first. One that has ended leaves the others.
 
+    Args:
+        graphs: record the computation of each shape of a batch and replay it (`repro.graphs`).
     Raises:
         ConfigError: the model does something that cannot be batched.
     """
@@ -29,7 +34,7 @@ def train_stack(trainings: list[Training]) -> None:
         first = min(one.epoch for one in going)
         members = [one for one in going if one.epoch == first]
         if stack is None or members != stack.trainings:
-            stack = _Stack(members)
+            stack = _Stack(members, graphs)
         stack.one_epoch()
 
 
@@ -40,18 +45,22 @@ class _Stack:
     its checkpoint are what they are alone.
     """
 
-    def __init__(self, trainings: list[Training]) -> None:
+    def __init__(self, trainings: list[Training], graphs: bool) -> None:
         self.trainings = trainings
+        self.multiple = SHAPES if graphs else 1
+        self.compute = Recorded(self._compute) if graphs else self._compute
         models = [one.model.train() for one in trainings]  # stacking wants all in one mode
         self.parameters, self.buffers = stack_module_state(models)
         for s, model in enumerate(models):
             for name, parameter in model.named_parameters():
                 parameter.data = self.parameters[name].data[s]
         self.model = models[0]
-        self.dropouts = [
-            {n: m for n, m in model.named_modules() if isinstance(m, Dropout) and m.share}
+        named = [
+            [(n, m) for n, m in model.named_modules() if isinstance(m, Dropout) and m.share]
             for model in models
         ]
+        self.mask_names = [f"{name}.mask" for name, _ in named[0]]
+        self.dropouts = list(zip(*([m for _, m in dropouts] for dropouts in named), strict=True))
 
     def one_epoch(self) -> None:
         """Train, validate and save one epoch of every member."""
@@ -61,15 +70,15 @@ class _Stack:
             one.model.train()
         for group in zip(*(one.batches() for one in self.trainings), strict=True):
             weight = self.trainings[0].kl_weight
-            objectives, losses = self._differentiate(group, weight)
+            found, losses, *gradients = self.compute(*self._inputs(group, weight))
+            objectives = found.tolist()
             for s, (one, batch) in enumerate(zip(self.trainings, group, strict=True)):
                 if one.diverged:
                     continue
-                for name, parameter in one.model.named_parameters():
-                    gradient = self.parameters[name].grad
-                    parameter.grad = None if gradient is None else gradient[s]
+                for parameter, gradient in zip(one.model.parameters(), gradients, strict=True):
+                    parameter.grad = gradient[s]
                 try:
-                    one.update(losses[s])
+                    one.update(losses[s].item())
                 except NumericalError as error:
                     one.diverge(error)
                 totals[s] += objectives[s] * len(batch.ids)
@@ -79,22 +88,26 @@ class _Stack:
             if not one.diverged:
                 one.close_epoch(one.row(total / count, weight), (seconds, cpu_seconds))
 
-    def _differentiate(
-        self, group: tuple[Batch, ...], weight: float
-    ) -> tuple[list[float], list[float]]:
-        """Leave the gradients of all losses with the stack; return objectives and losses."""
+    def _compute(
+        self,
+        weight: Tensor,
+        counts: Tensor,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        *masks: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the objectives (S,), the losses (S,) and their gradients by each parameter."""
 
         def objective(parameters: dict, buffers: dict, count: Tensor, *inputs: Tensor) -> Tensor:
             terms = functional_call(self.model, {**parameters, **buffers}, inputs)
             bounds = elbo(terms, weight)  # (K, B), zero for the sequences of padding
             return bounds.sum() / (count * len(bounds))
 
-        masks, *inputs = self._inputs(group)
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        buffers = {**self.buffers, **dict(zip(self.mask_names, masks, strict=True))}
         with elementary_operations():
             try:
-                objectives = vmap(objective)(self.parameters, {**self.buffers, **masks}, *inputs)
+                objectives = vmap(objective)(self.parameters, buffers, counts, x, lengths, noise)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -104,21 +117,20 @@ class _Stack:
                     "say `can_stack = False` in its class, or set `together: false`."
                 ) from None
         losses = -objectives
+        parameters = list(self.parameters.values())
         penalty = self.trainings[0].settings["l2_penalty"]
         if penalty:
-            squares = [p.square().flatten(1).sum(1) for p in self.parameters.values()]
+            squares = [p.square().flatten(1).sum(1) for p in parameters]
             losses = losses + penalty * torch.stack(squares).sum(0)
-        losses.sum().backward()
-        return objectives.tolist(), losses.tolist()
+        gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+        return objectives.detach(), losses.detach(), *gradients
 
-    def _inputs(
-        self, group: tuple[Batch, ...]
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor]:
-        """Return dropout masks, numbers of sequences (S,), x (S, T, B, D), lengths and noise.
+    def _inputs(self, group: tuple[Batch, ...], weight: float) -> list[Tensor]:
+        """Return β, numbers of sequences (S,), x (S, T, B, D), lengths, noise and dropout masks.
 
         Everything is drawn in the shape it has alone, and padded to the largest of the stack.
         """
-        steps = max(len(batch.x) for batch in group)
+        steps = -(-max(len(batch.x) for batch in group) // self.multiple) * self.multiple
         rows = max(len(batch.ids) for batch in group)
 
         def stacked(parts: Iterable[Tensor]) -> Tensor:  # (T', …, B', ·) each to (S, T, …, B, ·)
@@ -131,16 +143,18 @@ class _Stack:
                 ]
             )
 
-        counts = torch.tensor([len(batch.ids) for batch in group], device=group[0].x.device)
-        x = stacked(batch.x for batch in group)
-        lengths = torch.stack([F.pad(b.lengths, (0, rows - len(b.lengths))) for b in group])
-        pairs = list(zip(self.trainings, group, strict=True))
-        noise = stacked(one.draw_noise(batch) for one, batch in pairs)
-        masks = {
-            f"{name}.mask": stacked(
-                dropouts[name].draw(len(batch.x), len(batch.ids), batch.x)
-                for dropouts, batch in zip(self.dropouts, group, strict=True)
-            )
-            for name in self.dropouts[0]
-        }
-        return masks, counts, x, lengths, noise
+        device, pairs = group[0].x.device, list(zip(self.trainings, group, strict=True))
+        return [
+            torch.tensor(weight, device=device),
+            torch.tensor([len(batch.ids) for batch in group], device=device),
+            stacked(batch.x for batch in group),
+            torch.stack([F.pad(b.lengths, (0, rows - len(b.lengths))) for b in group]),
+            stacked(one.draw_noise(batch) for one, batch in pairs),
+            *(
+                stacked(
+                    dropout.draw(len(batch.x), len(batch.ids), batch.x)
+                    for dropout, batch in zip(dropouts, group, strict=True)
+                )
+                for dropouts in self.dropouts
+            ),
+        ]

@@ -53,12 +53,16 @@ def train_seeds(
     device: torch.device,
     wandb: str,
     validation_samples: int = 0,
+    graphs: bool = False,
 ) -> list[Path]:
     """Train a model from several seeds in one process, as one batched model where it can be.
 
     Every seed gets what it gets alone, up to rounding: its own batches and random numbers, early
     stopping, state and checkpoint. Models that cannot be batched (`SequenceModel.can_stack`), and
     trainings on segments, run one seed after another. Arguments as for `train`, a folder a seed.
+
+    Args:
+        graphs: on a GPU, replay recorded kernels (`repro.graphs`) where the model can be batched.
     """
     paths = {folder: folder / "checkpoint.safetensors" for folder in folders}
     with ExitStack() as open_ones:
@@ -72,8 +76,9 @@ def train_seeds(
                 one.begin(open_ones.enter_context(monitor))
                 trainings.append(one)
         segmented = recipe["model"]["training"].get("segment")
-        if len(trainings) > 1 and trainings[0].model.can_stack and not segmented:
-            train_stack(trainings)
+        wanted = graphs or len(trainings) > 1
+        if wanted and trainings and trainings[0].model.can_stack and not segmented:
+            train_stack(trainings, graphs)
         for one in trainings:
             _train_alone(one)
         for one in trainings:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from test_training import CPU, DROPOUT, SEGMENTS, Killed, recipe, same_bits, weights
 
+import repro.graphs
 import repro.together
 from repro.checkpoints import load_checkpoint
 from repro.data import sequences
@@ -89,6 +90,35 @@ def test_every_seed_gets_what_it_gets_alone(arguments, uneven, tmp_path, stacks)
     for seed, path in zip(SEEDS, found, strict=True):
         assert_same(alone(uneven, tmp_path, seed, **arguments), path)
         assert load_checkpoint(path)[1].seed == seed
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("family", ["dmm", "vrnn"])
+@pytest.mark.parametrize("seeds", [[3], SEEDS])
+def test_recorded_computations_are_replayed_to_the_same_end(
+    family, seeds, uneven, tmp_path, monkeypatch
+):
+    """With a stand-in for the GPU: a replay computes from the recorded places into them."""
+    recorded = []
+
+    def record(self, inputs):
+        outputs = self.function(*inputs)
+        recorded.append(inputs[2].shape)
+
+        def replay():
+            for place, value in zip(outputs, self.function(*inputs), strict=True):
+                place.copy_(value)
+
+        return replay, outputs
+
+    monkeypatch.setattr(repro.graphs.Recorded, "_record", record)
+    folders = [tmp_path / str(seed) for seed in seeds]
+    recipe_ = recipe(family=family, **DROPOUT)
+    found = train_seeds(recipe_, uneven, seeds, folders, CPU, "disabled", graphs=True)
+    # Three batches an epoch, of up to 12 steps: one length, and rows of three and of one.
+    assert sorted(recorded) == [(len(seeds), 16, rows, 2) for rows in (1, 3)]
+    for seed, path in zip(seeds, found, strict=True):
+        assert_same(alone(uneven, tmp_path, seed, family=family, **DROPOUT), path)
 
 
 @pytest.mark.oracle

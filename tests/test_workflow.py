@@ -188,7 +188,6 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_res
     command = [tool("repro"), "train", "--preset", "smoke", "--dataset", "linear_gaussian"]
     command += ["--model", "dmm", "--seed", "0", "--config", cell / "config.yaml"]
     command += ["--device", "auto", "--threads", "1", "--wandb", "disabled"]
-    command += ["--validation-samples", "0"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     name = "seed0/checkpoint.safetensors"
     resumed = load_file(cell / name)

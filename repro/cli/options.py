@@ -23,6 +23,9 @@ Entry = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
+Precision = Annotated[
+    str | None, typer.Option(help="float32 or tf32, on a GPU; default: the preset's.")
+]
 Wandb = Annotated[str | None, typer.Option(help="disabled, offline or online.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 Source = Annotated[Path, typer.Option(help="Where Results are read: runs or results.")]

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from repro import config as configuration
-from repro.cli.options import Dataset, Device, Model, Preset, Recipe, Seed, Threads, Wandb
+from repro.cli.options import (
+    Dataset,
+    Device,
+    Model,
+    Precision,
+    Preset,
+    Recipe,
+    Seed,
+    Threads,
+    Wandb,
+)
 from repro.paths import RUNS, data_file, run_folder
 
 
@@ -23,6 +33,10 @@ def train(
         int | None, typer.Option(min=0, help="For the learning curve; 0: only the bound.")
     ] = None,
     device: Device = None,
+    precision: Precision = None,
+    cuda_graphs: Annotated[
+        bool | None, typer.Option(help="On a GPU, replay recorded kernels.")
+    ] = None,
     threads: Threads = None,
     wandb: Wandb = None,
 ) -> None:
@@ -33,30 +47,30 @@ def train(
     from repro.devices import prepare_device
     from repro.train import train_seeds
 
-    if (
-        config is None
-        or validation_samples is None
-        or device is None
-        or threads is None
-        or wandb is None
-    ):
+    loaded: dict = {}  # where all is given, the preset is not needed
+    if config is None or device is None or threads is None or wandb is None:
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
         wandb = wandb or loaded["wandb"]
-        if validation_samples is None:
-            validation_samples = loaded["evaluation"].get("validation_samples", 0)
+    if validation_samples is None:
+        validation_samples = loaded.get("evaluation", {}).get("validation_samples", 0)
+    if cuda_graphs is None:
+        cuda_graphs = loaded.get("cuda_graphs", False)
     if config is None:
         recipe = configuration.resolve(loaded, dataset, model)
     else:
         recipe = configuration.thaw(config, dataset, model)
+    precision = precision or loaded.get("precision", "float32")
+    where = prepare_device(device, threads, precision)
     paths = train_seeds(
         recipe,
         data_file(dataset),
         seed,
         [run_folder(preset, dataset, model, one) for one in seed],
-        prepare_device(device, threads),
+        where,
         wandb,
         validation_samples,
+        graphs=bool(cuda_graphs) and where.type == "cuda",
     )
     print(*paths, sep="\n")
 
@@ -70,6 +84,7 @@ def evaluate(
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
     device: Device = None,
+    precision: Precision = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
     wandb: Wandb = None,
@@ -83,6 +98,7 @@ def evaluate(
     from repro.monitors import Run, report_result
     from repro.results import result_path, write
 
+    loaded: dict = {}
     if (
         num_samples is None
         or curve is None
@@ -98,6 +114,7 @@ def evaluate(
         particles = settings.get("particles", 0) if particles is None else particles
         device, threads = device or loaded["device"], threads or loaded["threads"]
         wandb = wandb or loaded["wandb"]
+    precision = precision or loaded.get("precision", "float32")
     if checkpoint is None:
         checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
     result = evaluate_checkpoint(
@@ -105,7 +122,7 @@ def evaluate(
         data_file(dataset),
         num_samples,
         curve,
-        prepare_device(device, threads),
+        prepare_device(device, threads, precision),
         particles,
         expected={"model": model, "dataset": dataset, "seed": seed},
     )
