@@ -66,7 +66,7 @@ VARIANTS = {
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }
-BINARY = ["bernoulli", "nade", "made"]
+BINARY = ["bernoulli", "nade", "made", "rbm"]
 HEADS = [*BINARY, "gaussian", "gaussian_mixture", "bivariate_mixture", "autoregressive"]
 LINEAR = {  # three latent, two observed dimensions
     "transition_matrix": [[0.9, 0.1, 0.0], [0.0, 0.5, 0.2], [0.3, 0.0, 0.7]],
@@ -126,6 +126,7 @@ def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -
     """A small model's specification; large initial weights, so that every part matters."""
     dim = dim or dim_of(head)
     heads = {"components": 3, "frame_hidden": 4, "nade_hidden": 4, "made_hidden": 9}
+    heads |= {"rbm_hidden": 4, "rbm_gibbs_steps": 2, "rbm_chains": 5, "rbm_temperatures": 10}
     general = {"initial_weights": 0.6, "made_orders": 2, **heads}
     all_sizes = {**general, **SIZES.get(family, {}), **sizes}
     options = {"parameters": LINEAR}

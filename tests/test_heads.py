@@ -8,7 +8,7 @@ import torch
 from conftest import BINARY, HEADS
 from scipy import integrate, stats
 
-from repro.nn import nade
+from repro.nn import nade, rbm
 from repro.nn.heads import build_head
 
 pytestmark = pytest.mark.oracle
@@ -19,6 +19,10 @@ SIZES = {
     "nade_hidden": 5,
     "made_hidden": 30,
     "made_orders": 3,
+    "rbm_hidden": 3,
+    "rbm_gibbs_steps": 2,
+    "rbm_chains": 4,
+    "rbm_temperatures": 10,
 }
 
 
@@ -40,7 +44,7 @@ def test_probabilities_of_all_vectors_sum_to_one(name):
     assert head.log_prob(params, STATES).exp().sum().item() == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["nade", "made"])
+@pytest.mark.parametrize("name", ["nade", "made", "rbm"])
 def test_every_vector_is_drawn_as_often_as_the_head_says(name):
     head, params = head_and_params(name, 4)
     count = 40_000
@@ -50,6 +54,64 @@ def test_every_vector_is_drawn_as_often_as_the_head_says(name):
     observed = torch.bincount(code, minlength=16).numpy()
     expected = head.log_prob(params, STATES).exp().detach().numpy() * count
     assert stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue > 1e-6
+
+
+def test_the_partition_function_is_the_same_over_either_layer():
+    head, (hidden_bias, visible_bias) = head_and_params("rbm", 2)  # fewer visible than hidden units
+    states = torch.tensor(list(itertools.product([0.0, 1.0], repeat=2)), dtype=torch.float64)
+    energies = [
+        visible_bias @ x + h @ hidden_bias + h @ head.read @ x
+        for x in states
+        for h in torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
+    ]
+    expected = torch.logsumexp(torch.stack(energies), 0)
+    torch.testing.assert_close(head.log_partition((hidden_bias, visible_bias)), expected)
+    wide, params = head_and_params("rbm", 4)  # fewer hidden units
+    by_states = torch.logsumexp(wide._score(params, STATES), 0)
+    torch.testing.assert_close(wide.log_partition(params), by_states)
+
+
+def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperatures():
+    """Few temperatures give weights of high variance, whose mean is right all the same."""
+    head, params = head_and_params("rbm", 4)
+    exact = head.log_partition(params)
+    rows, stream = [p.expand(1, -1) for p in params], torch.Generator().manual_seed(0)
+
+    def estimate(chains, temperatures):
+        with torch.no_grad():
+            return rbm.annealed(head.read, *rows, chains, temperatures, stream) - exact
+
+    for temperatures in (1, 3):
+        ratios = torch.cat([estimate(5, temperatures) for _ in range(4000)]).exp()
+        assert (ratios.mean() - 1.0).abs() < 6 * ratios.std() / len(ratios) ** 0.5
+    assert estimate(1000, 500).abs().item() < 0.02
+
+
+def test_many_rows_are_annealed_in_pieces(monkeypatch):
+    head, _ = head_and_params("rbm", 4)
+    rows = torch.randn(2, 7, 3).double(), torch.randn(2, 7, 4).double()
+    monkeypatch.setattr(rbm, "ENUMERATED", 0)
+    whole = head.log_partition(rows)
+    monkeypatch.setattr(rbm, "NUMBERS", 3 * 4 * 4)  # three rows at a time
+    torch.testing.assert_close(head.log_partition(rows), whole, rtol=0, atol=1e-12)
+
+
+def test_contrastive_divergence_with_many_steps_has_the_likelihoods_gradient():
+    head, (a, c) = head_and_params("rbm", 4)
+    x = STATES[torch.tensor([3, 3, 5, 9, 14])]
+    params = [p.detach().requires_grad_() for p in (a, c)]
+    wanted = (head.read, *params)
+    exact = torch.autograd.grad(head.log_prob(params, x).mean(), wanted)
+    head.train()
+    head.gibbs_steps, found = 100, []
+    torch.manual_seed(0)
+    for _ in range(60):
+        value = head.log_prob(params, x.repeat(100, 1)).mean()
+        found.append(torch.autograd.grad(value, wanted))
+    for i, expected in enumerate(exact):
+        draws = torch.stack([gradients[i] for gradients in found])
+        error = draws.std(0) / len(found) ** 0.5 + 1e-12
+        assert ((draws.mean(0) - expected).abs() < 6 * error).all()
 
 
 def test_made_in_training_is_a_density_in_every_order_and_orders_differ():

@@ -16,6 +16,7 @@ from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
 from repro.nn.made import MadeHead
 from repro.nn.packing import packing
+from repro.nn.rbm import RbmHead
 from repro.nn.ways import elementary
 
 
@@ -93,9 +94,9 @@ class SequenceModel(nn.Module):
         return self.reparameterised and all(getattr(m, "can_stack", True) for m in inside)
 
     def draw_masks_from(self, generator: torch.Generator) -> None:
-        """Let dropout and MADE's orders, all that a training draws beside `noise`, come from it."""
+        """Let dropout, MADE's orders and Gibbs steps come from it: all drawn beside `noise`."""
         for module in self.modules():
-            if isinstance(module, Dropout | MadeHead):
+            if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
     @property

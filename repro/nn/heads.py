@@ -10,6 +10,7 @@ from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 from repro.nn.linear import Linear
 from repro.nn.made import MadeHead
 from repro.nn.nade import NadeHead
+from repro.nn.rbm import RbmHead
 from repro.nn.strokes import StrokeHead
 
 
@@ -93,6 +94,7 @@ Head = (
     | AutoregressiveHead
     | NadeHead
     | MadeHead
+    | RbmHead
 )
 
 
@@ -106,6 +108,15 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
         return NadeHead(in_features, dim, sizes["nade_hidden"])
     if name == "made":
         return MadeHead(in_features, dim, sizes["made_hidden"], sizes["made_orders"])
+    if name == "rbm":
+        return RbmHead(
+            in_features,
+            dim,
+            sizes["rbm_hidden"],
+            sizes["rbm_gibbs_steps"],
+            sizes["rbm_chains"],
+            sizes["rbm_temperatures"],
+        )
     if name == "bivariate":
         return StrokeHead(in_features, components=1)
     if name == "bivariate_mixture":

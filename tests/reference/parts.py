@@ -1,5 +1,6 @@
 """Equations that several models share, on vectors."""
 
+import itertools
 import math
 
 import torch
@@ -49,6 +50,8 @@ def head_log_prob(p, features, x):
     if "head.logits.weight" in p:
         probability = torch.sigmoid(linear(p, "head.logits", features))
         return (x * probability.log() + (1 - x) * (1 - probability).log()).sum()
+    if "head.read" in p and "head.write" not in p:
+        return rbm_log_prob(p, features, x)
     if "head.read" in p:
         made = "head.ranks" in p
         return made_log_prob(p, features, x) if made else nade_log_prob(p, features, x)
@@ -139,3 +142,19 @@ def made_log_prob(p, features, x):
             total = total + x[i] * probability.log() + (1 - x[i]) * (1 - probability).log()
         densities.append(total)
     return torch.logsumexp(torch.stack(densities), 0) - math.log(len(densities))
+
+
+def rbm_log_prob(p, features, x):
+    """Over every state of both layers."""
+    hidden_bias = linear(p, "head.hidden_bias", features)
+    visible_bias = linear(p, "head.visible_bias", features)
+
+    def states(n):
+        return [x.new_tensor(bits) for bits in itertools.product([0.0, 1.0], repeat=n)]
+
+    def weight(v):
+        energies = [v @ visible_bias + h @ (hidden_bias + p["head.read"] @ v) for h in hidden]
+        return torch.stack(energies).exp().sum()
+
+    hidden = states(len(hidden_bias))
+    return (weight(x) / sum(weight(v) for v in states(len(x)))).log()

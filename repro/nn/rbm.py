@@ -1,0 +1,152 @@
+"""A binary vector with hidden units: the restricted Boltzmann machine, whose biases follow the
+features."""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.nn.linear import Linear
+from repro.nn.pieces import in_pieces
+
+ENUMERATED = 10  # Z is a sum over all states of the smaller layer up to so many units
+SETTLING = 200  # Gibbs steps of a sample
+NUMBERS = 20_000_000  # hidden values of annealed chains in one pass; bounds memory
+
+
+class RbmHead(nn.Module):
+    """p(x_t | h) = exp(−F(x_t)) / Z,  −F(x) = c · x + Σ_j softplus(a_j + W_j · x).
+
+    As the output of a sequence model, with biases a and c linear in the features and W shared, it
+    is the RNN-RBM's (Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 3).
+
+    In training `log_prob` is −F(x) + F(x̃), x̃ from `gibbs_steps` Gibbs steps that start at x
+    (contrastive divergence, Hinton 2002): its gradient is the estimator, its value means nothing.
+    Otherwise it is −F(x) − log Z, with Z exact for small layers and else by annealed importance
+    sampling (Salakhutdinov & Murray 2008). That estimate of Z is unbiased, so that log Z is too
+    small in expectation and log p(x) too large: an upper bound in expectation. Every row sees the
+    same random numbers, the same at every call.
+    """
+
+    can_stack = False
+    generator: torch.Generator | None = None  # of Gibbs steps; torch's default if None
+
+    def __init__(
+        self,
+        in_features: int,
+        dim: int,
+        hidden: int,
+        gibbs_steps: int,
+        chains: int,
+        temperatures: int,
+    ) -> None:
+        super().__init__()
+        self.hidden_bias = Linear(in_features, hidden)
+        self.visible_bias = Linear(in_features, dim)
+        self.read = nn.Parameter(0.01 * torch.randn(hidden, dim))  # W
+        self.gibbs_steps, self.chains, self.temperatures = gibbs_steps, chains, temperatures
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
+        return self.hidden_bias(features), self.visible_bias(features)
+
+    def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        if self.training:
+            with torch.no_grad():
+                shape = torch.broadcast_shapes(x.shape, params[1].shape)
+                found = self._gibbs(params, x.expand(shape), self.gibbs_steps, self.generator)
+            return self._score(params, x) - self._score(params, found)
+        return self._score(params, x) - self.log_partition(params)
+
+    def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D), after 200 Gibbs steps from the visible biases alone."""
+        start = torch.bernoulli(torch.sigmoid(params[1]), generator=generator)
+        return self._gibbs(params, start, SETTLING, generator)
+
+    def log_partition(self, params: tuple[Tensor, Tensor]) -> Tensor:
+        """Return log Z for biases a (..., hidden) and c (..., D), (...), in nats."""
+        hidden, dim = self.read.shape
+        if min(hidden, dim) <= ENUMERATED:
+            return self._enumerated(params)
+        rows = max(1, NUMBERS // (self.chains * max(hidden, dim)))
+        return in_pieces(self._annealed, rows, *params)
+
+    def _annealed(self, hidden_bias: Tensor, visible_bias: Tensor) -> Tensor:
+        stream = torch.Generator().manual_seed(0)
+        biases = hidden_bias, visible_bias
+        return annealed(self.read, *biases, self.chains, self.temperatures, stream)
+
+    def _score(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """Return −F(x), (...)."""
+        hidden_bias, visible_bias = params
+        return (visible_bias * x).sum(-1) + F.softplus(F.linear(x, self.read) + hidden_bias).sum(-1)
+
+    def _gibbs(
+        self,
+        params: tuple[Tensor, Tensor],
+        x: Tensor,
+        steps: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        hidden_bias, visible_bias = params
+        for _ in range(steps):
+            up = torch.sigmoid(F.linear(x, self.read) + hidden_bias)
+            h = torch.bernoulli(up, generator=generator)
+            x = torch.bernoulli(torch.sigmoid(h @ self.read + visible_bias), generator=generator)
+        return x
+
+    def _enumerated(self, params: tuple[Tensor, Tensor]) -> Tensor:
+        over, other = params
+        weight: Tensor = self.read
+        if weight.shape[1] < weight.shape[0]:
+            weight, over, other = weight.T, other, over
+        states = over.new_tensor(list(itertools.product([0.0, 1.0], repeat=len(weight))))
+        pulls = F.softplus(states @ weight + other.unsqueeze(-2)).sum(-1)  # (..., 2^n)
+        return torch.logsumexp(over @ states.T + pulls, dim=-1)
+
+
+def annealed(
+    weight: Tensor,
+    hidden_bias: Tensor,
+    visible_bias: Tensor,
+    chains: int,
+    temperatures: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the estimate of log Z by annealed importance sampling, (N,).
+
+    From the RBM that has only the visible biases (β = 0) to the whole (β = 1), with
+    −F_β(x) = c · x + Σ_j softplus(β (a_j + W_j · x)).
+
+    Args:
+        weight: W (hidden, D). hidden_bias: a (N, hidden). visible_bias: c (N, D).
+        generator: on the CPU, so that a GPU sees the same numbers.
+    """
+    uniforms = _uniforms(chains, weight, generator)
+    a, c = hidden_bias.unsqueeze(1), visible_bias.unsqueeze(1)  # (N, 1, ·)
+    x = (next(uniforms)[1] < torch.sigmoid(c)).to(c)  # (N, chains, D)
+    log_weight = torch.zeros_like(x[..., 0])
+    before = 0.0
+    for step in range(1, temperatures + 1):
+        beta = step / temperatures
+        pulls = F.linear(x, weight) + a
+        log_weight += (F.softplus(beta * pulls) - F.softplus(before * pulls)).sum(-1)
+        for_hidden, for_visible = next(uniforms)
+        h = (for_hidden < torch.sigmoid(beta * pulls)).to(c)
+        x = (for_visible < torch.sigmoid(beta * (h @ weight) + c)).to(c)
+        before = beta
+    start = len(weight) * math.log(2.0) + F.softplus(visible_bias).sum(-1)
+    return start + torch.logsumexp(log_weight, dim=1) - math.log(chains)
+
+
+def _uniforms(
+    chains: int, like: Tensor, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    hidden, dim = like.shape
+    while True:
+        drawn = torch.rand(chains, hidden + dim, generator=generator).to(like)
+        yield drawn[:, :hidden], drawn[:, hidden:]
