@@ -47,17 +47,23 @@ def bench(
     quick: Annotated[bool, typer.Option(help="Three repeats instead of seven.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     growth: Annotated[bool, typer.Option("--growth", help="How cost grows instead.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Two trainings at once instead.")] = False,
 ) -> None:
     """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
 
     Example: repro bench --quick
     """
     from repro.bench import growth as growing
+    from repro.bench import sweep as sweeping
     from repro.bench import table
     from repro.bench.run import run
     from repro.pictures import save_svg
     from repro.tables import as_markdown
 
+    if sweep:
+        path = RUNS / "bench" / "sweep.json"
+        print(f"{sweeping.as_text(sweeping.run(path))}\n{path}")
+        return
     name = "growth" if growth else f"threads{threads}"
     path = RUNS / "bench" / f"{name}.json"
     if growth:

@@ -1,0 +1,85 @@
+"""Two trainings at once: ours as the workflow runs them, and a peer at its defaults."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from repro.bench.run import training_step
+from repro.bench.workloads import WORKLOADS, make
+from repro.errors import ConfigError
+from repro.files import write_text
+from repro.models.dmm import DMM
+from repro.provenance import environment
+
+JOBS = 2
+STEPS = 10
+OURS, PYRO, PYRO_TUNED = (
+    "ours, 1 thread a job",
+    "Pyro SVI, torch's threads",
+    "Pyro SVI, 1 thread a job",
+)
+
+
+def run(path: Path) -> dict:
+    """Measure the training steps a second that two jobs reach together; write the record.
+
+    Raises:
+        ConfigError: Pyro is not installed.
+    """
+    try:
+        from repro.bench import pyro_dmm  # noqa: F401
+    except ImportError:
+        raise ConfigError("a sweep is compared with Pyro: pip install -e '.[bench]'.") from None
+    rates = {name: _steps_per_second(name) for name in (OURS, PYRO, PYRO_TUNED)}
+    cores = multiprocessing.cpu_count()
+    record = {"environment": environment("cpu", 1), "cores": cores, "jobs": JOBS, "rates": rates}
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def as_text(record: dict) -> str:
+    """Return rates and ratios in words."""
+    rates = record["rates"]
+    lines = [f"{record['jobs']} trainings at once on {record['cores']} cores, {WORKLOADS[0].name}:"]
+    lines += [
+        f"{name}: {rate:.2f} steps/s together, {rates[OURS] / rate:.1f} times fewer than ours"
+        if name != OURS
+        else f"{name}: {rate:.2f} steps/s together"
+        for name, rate in rates.items()
+    ]
+    return "\n".join(lines)
+
+
+def _steps_per_second(name: str) -> float:
+    context = multiprocessing.get_context("spawn")
+    start, times = context.Barrier(JOBS), context.Queue()
+    jobs = [context.Process(target=_job, args=(name, start, times)) for _ in range(JOBS)]
+    for job in jobs:
+        job.start()
+    slowest = max(times.get() for _ in jobs)
+    for job in jobs:
+        job.join()
+    return JOBS * STEPS / slowest
+
+
+def _job(name: str, start: Any, times: Any) -> None:
+    if name != PYRO:
+        torch.set_num_threads(1)
+    model, batch, noise = make(WORKLOADS[0])
+    assert isinstance(model, DMM)
+    if name == OURS:
+        step = training_step(model, lambda: model(batch.x, batch.lengths, noise))
+    else:
+        from repro.bench.pyro_dmm import svi_step
+
+        step = svi_step(model, batch.x, batch.lengths)
+    step()  # warm-up
+    start.wait()
+    begun = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    times.put(time.perf_counter() - begun)
