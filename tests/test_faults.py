@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from test_cli import cell, make_home, run
 from test_results import result
-from test_training import CPU, recipe, walk  # noqa: F401
+from test_training import CPU, recipe
 
 from repro.checkpoints import load_checkpoint, load_state, save_state
 from repro.data import sequences
@@ -162,7 +162,7 @@ def test_two_trainings_of_one_run_give_one_checkpoint(unbroken, home):
 
 
 @pytest.fixture(scope="module")
-def written(walk, tmp_path_factory):  # noqa: F811
+def written(walk, tmp_path_factory):
     """One file of every kind that holds numbers, and how each is read."""
     folder = tmp_path_factory.mktemp("written")
     train(recipe(max_epochs=1), walk, 0, folder, CPU, "disabled")
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     assert not list(folder.iterdir())
 
 
-def test_a_clock_that_runs_backwards_changes_nothing(walk, tmp_path, monkeypatch):  # noqa: F811
+def test_a_clock_that_runs_backwards_changes_nothing(walk, tmp_path, monkeypatch):
     expected = load_file(train(recipe(), walk, 0, tmp_path / "a", CPU, "disabled"))
     now = iter(range(2_000_000_000, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))

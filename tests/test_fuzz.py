@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 from test_handwriting import LISTS, SQUARE, corpus, line_of
 from test_results import result
-from test_training import CPU, recipe, walk  # noqa: F401
+from test_training import CPU, recipe
 
 from repro import config as configuration
 from repro.checkpoints import load_checkpoint, load_state, save_state
@@ -160,7 +160,7 @@ def test_piano_rolls(data, rolls, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(walk, tmp_path_factory):  # noqa: F811
+def checkpoint(walk, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     return train(recipe(max_epochs=1), walk, 0, folder, CPU, "disabled").read_bytes()
 
