@@ -1,6 +1,7 @@
 """Trainings of several seeds as one: stacked weights, batched operations."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,6 +39,13 @@ def train_stack(trainings: list[Training], graphs: bool = False) -> None:
         stack.one_epoch()
 
 
+def _or_diverge(training: Training, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except NumericalError as error:
+        training.diverge(error)
+
+
 class _Stack:
     """Models whose parameters stand side by side along a first axis S.
 
@@ -65,28 +73,25 @@ class _Stack:
     def one_epoch(self) -> None:
         """Train, validate and save one epoch of every member."""
         clock = Clock()
-        totals, steps = [0.0] * len(self.trainings), [0] * len(self.trainings)
         for one in self.trainings:
             one.model.train()
+        totals: Tensor | float = 0.0
         for group in zip(*(one.batches() for one in self.trainings), strict=True):
             weight = self.trainings[0].kl_weight
-            found, losses, *gradients = self.compute(*self._inputs(group, weight))
-            objectives = found.tolist()
-            for s, (one, batch) in enumerate(zip(self.trainings, group, strict=True)):
+            inputs = self._inputs(group, weight)
+            objectives, losses, *gradients = self.compute(*inputs)
+            totals = totals + objectives.double() * inputs[1]
+            for s, one in enumerate(self.trainings):
                 if one.diverged:
                     continue
                 for parameter, gradient in zip(one.model.parameters(), gradients, strict=True):
                     parameter.grad = gradient[s]
-                try:
-                    one.update(losses[s].item())
-                except NumericalError as error:
-                    one.diverge(error)
-                totals[s] += objectives[s] * len(batch.ids)
-                steps[s] += int(batch.lengths.sum())
+                _or_diverge(one, partial(one.update, losses[s]))
         seconds, cpu_seconds = (spent / len(self.trainings) for spent in clock.read())
-        for one, total, count in zip(self.trainings, totals, steps, strict=True):
+        for one, total in zip(self.trainings, torch.as_tensor(totals).tolist(), strict=True):
+            _or_diverge(one, one.require_finite)
             if not one.diverged:
-                one.close_epoch(one.row(total / count, weight), (seconds, cpu_seconds))
+                one.close_epoch(one.row(total, weight), (seconds, cpu_seconds))
 
     def _compute(
         self,

@@ -66,6 +66,8 @@ class Training:
         self.history: list[dict] = []
         self.seconds = self.cpu_seconds = 0.0
         self.diverged = ""
+        self.waits = device.type == "cpu"  # for every loss; a GPU's are looked at after an epoch
+        self._not_looked_at: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
         self.state_file = folder / "state" / "last.pt"
 
     def begin(self, monitor: Monitor) -> None:
@@ -108,7 +110,7 @@ class Training:
             NumericalError: a loss or a gradient is not finite.
         """
         self.model.train()
-        settings, total, steps = self.settings, 0.0, 0
+        settings, total = self.settings, torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in self.batches():
             state = None
             for i, (part, places) in enumerate(batches.segments(batch, settings.get("segment"))):
@@ -125,33 +127,52 @@ class Training:
                     loss = loss + settings["l2_penalty"] * squares
                 self.optimizer.zero_grad()
                 loss.backward()
-                self.update(loss.item())
-                total += objective.item() * len(part.ids)
-                steps += int(part.lengths.sum())
-        return self.row(total / steps, weight)
+                self.update(loss.detach())
+                total += objective.detach().double() * len(part.ids)
+        self.require_finite()
+        return self.row(total.item(), weight)
 
-    def row(self, objective: float, weight: float) -> dict:
-        """Return an epoch's row of the history, from its objective in nats per step and its β."""
+    def row(self, total: float, weight: float) -> dict:
+        """Return an epoch's row of the history, from its objectives' sum and its β."""
+        objective = total / sum(len(x) for x in self.train_part)
         progress = {"epoch": self.epoch + 1, "train_objective": objective, "kl_weight": weight}
         return {**progress, **self.model.watched}
 
-    def update(self, loss: float) -> None:
-        """Change the weights by the gradients that stand there, clipped.
+    def update(self, loss: Tensor) -> None:
+        """Change the weights by the gradients that stand there, clipped; `loss` is a scalar.
+
+        A GPU is not waited for: there `require_finite` looks at all of an epoch's.
 
         Raises:
             NumericalError: the loss or the gradient is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm.item())):
-            what = "loss" if not math.isfinite(loss) else "gradient"
-            raise NumericalError(
-                f"the {what} of {self.recipe['model']['name']} on {self.data.name}, "
-                f"seed {self.seed}, is not finite at update {self.updates} "
-                f"(epoch {self.epoch + 1}); the weights of epoch "
-                f"{self.best_epoch}, the best before, are kept. Lower learning_rate or clip_norm."
-            )
-        self.optimizer.step()
+        self._not_looked_at.append(torch.stack([loss, norm]))
         self.updates += 1
+        if self.waits:
+            self.require_finite()
+        self.optimizer.step()
+
+    def require_finite(self) -> None:
+        """Look at the updates since the last call.
+
+        Raises:
+            NumericalError: a loss or a gradient was not finite.
+        """
+        if not self._not_looked_at:
+            return
+        seen = torch.stack(self._not_looked_at)
+        self._not_looked_at.clear()
+        broken = (~seen.isfinite()).nonzero().tolist()
+        if broken:
+            place, column = broken[0]
+            raise NumericalError(
+                f"the {('loss', 'gradient')[column]} of {self.recipe['model']['name']} on "
+                f"{self.data.name}, seed {self.seed}, is not finite at update "
+                f"{self.updates - len(seen) + place} (epoch {self.epoch + 1}); the weights of "
+                f"epoch {self.best_epoch}, the best before, are kept. Lower learning_rate or "
+                "clip_norm."
+            )
 
     def diverge(self, error: NumericalError) -> None:
         """End the training: this is an outcome, and the checkpoint will say so."""

@@ -31,7 +31,8 @@ def test_plain_implementation_equals_the_fast_one_in_values_and_gradients(worklo
         assert (a - b).norm() <= 1e-4 * (b.norm() + 1.0)
 
 
-def test_pyros_loss_is_the_elbo_of_the_same_draw():
+@pytest.mark.parametrize("packed", [False, True])
+def test_pyros_loss_is_the_elbo_of_the_same_draw(packed):
     """Pyro draws its own noise: its mean loss over many is ours, by the standard error."""
     pytest.importorskip("pyro")
     import pyro
@@ -41,7 +42,7 @@ def test_pyros_loss_is_the_elbo_of_the_same_draw():
 
     workload = dataclasses.replace(WORKLOADS[0], lengths=(3, 6), batch=3)
     model, batch, _ = make(workload)
-    wrapped, draws = PyroDMM(model), 200
+    wrapped, draws = PyroDMM(model, packed), 200
     pyro.set_rng_seed(0)
     losses = torch.tensor(
         [

@@ -138,7 +138,7 @@ def test_a_seed_that_diverges_leaves_the_others(uneven, tmp_path, monkeypatch):
     original = Training.update
 
     def poisoned(self, loss):
-        original(self, float("nan") if self.seed == 3 and self.updates == 5 else loss)
+        original(self, loss * float("nan") if self.seed == 3 and self.updates == 5 else loss)
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "update", poisoned)

@@ -203,6 +203,23 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
     assert "diverged" in result.training and np.isfinite(result.values("is")).all()
 
 
+@pytest.mark.fault
+def test_where_nobody_waits_the_epochs_end_names_the_update(walk, tmp_path, monkeypatch):
+    """As on a GPU."""
+    one = training.Training(recipe(), walk, 0, tmp_path, CPU, 0)
+    one.waits, original = False, training.Training.update
+
+    def poisoned(self, loss):
+        original(self, loss * math.nan if self.updates in (5, 6) else loss)
+
+    monkeypatch.setattr(training.Training, "update", poisoned)
+    row = one.one_epoch()  # updates 0 to 3
+    one.epoch = row["epoch"]
+    with pytest.raises(NumericalError, match=r"the loss .* not finite at update 5 \(epoch 2\)"):
+        one.one_epoch()
+    assert one.updates == 8
+
+
 def test_evaluation_does_not_depend_on_batches_or_chunks(walk, tmp_path, monkeypatch):
     checkpoint = run(walk, tmp_path)
     model, _ = load_checkpoint(checkpoint)

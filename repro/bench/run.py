@@ -182,7 +182,11 @@ def _pyro(model: DMM, batch: Batch) -> dict[str, Callable[[], object]]:
         from repro.bench.pyro_dmm import svi_step
     except ImportError:
         return {}  # an optional peer: pip install -e '.[bench]'
-    return {"Pyro SVI": svi_step(copy.deepcopy(model), batch.x, batch.lengths)}
+    names = {"Pyro SVI": False, "Pyro SVI, packed LSTM": True}
+    return {
+        name: svi_step(copy.deepcopy(model), batch.x, batch.lengths, packed)
+        for name, packed in names.items()
+    }
 
 
 def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
