@@ -32,9 +32,9 @@ def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
     assert isinstance(network, StructuredInference)
     directions = [_hidden_states(lstm, network.embedding, x, lengths) for lstm in network.lstms]
     state, previous_x, terms = model.initial(noise.shape[1], x), torch.zeros_like(x[0]), []
+    dropped = network.dropouts[0].share
     for t in range(len(x)):
-        share = network.dropouts[0].share
-        hidden = [F.dropout(states[t], share, network.training) for states in directions]
+        hidden = [F.dropout(states[t], dropped, network.training) for states in directions]
         share = network.posterior.linear(network.share * torch.stack(hidden).sum(0))
         is_first = x.new_full((*x.shape[1:2], 1), float(t == 0))
         context = Context(x[t][None], previous_x[None], share[None], is_first[None])

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn import bernoulli
-from repro.nn.linear import Linear
+from repro.nn.biases import BiasedHead
 
 
-class MadeHead(nn.Module):
+class MadeHead(BiasedHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · ReLU(W x_t + a) + c_i)) under masks.
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
@@ -21,24 +21,17 @@ class MadeHead(nn.Module):
     give both biases.
     """
 
-    can_stack = False
     generator: torch.Generator | None = None  # of orders and degrees; torch's default if None
     ranks: Tensor
     degrees: Tensor
 
     def __init__(self, in_features: int, dim: int, hidden: int, orders: int) -> None:
-        super().__init__()
-        self.hidden_bias = Linear(in_features, hidden)
-        self.visible_bias = Linear(in_features, dim)
+        super().__init__(in_features, dim, hidden)
         self.read = nn.Parameter(torch.randn(hidden, dim) / dim**0.5)  # W
         self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
         fixed = [self._connect() for _ in range(orders)]
         self.register_buffer("ranks", torch.stack([ranks for ranks, _ in fixed]))  # (M, D)
         self.register_buffer("degrees", torch.stack([degrees for _, degrees in fixed]))  # (M, H)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
-        return self.hidden_bias(features), self.visible_bias(features)
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""

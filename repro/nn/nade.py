@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn import bernoulli
-from repro.nn.linear import Linear
+from repro.nn.biases import BiasedHead
 from repro.nn.pieces import in_pieces
 
 NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
 
 
-class NadeHead(nn.Module):
+class NadeHead(BiasedHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · σ(a + Σ_{j<i} W_j x_tj) + c_i)).
 
     The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
@@ -23,18 +23,10 @@ class NadeHead(nn.Module):
     stands between.
     """
 
-    can_stack = False
-
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.hidden_bias = Linear(in_features, hidden)
-        self.visible_bias = Linear(in_features, dim)
+        super().__init__(in_features, dim, hidden)
         self.read = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # W
         self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
-        return self.hidden_bias(features), self.visible_bias(features)
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""

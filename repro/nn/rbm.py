@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.nn.linear import Linear
+from repro.nn.biases import BiasedHead
 from repro.nn.pieces import in_pieces
 
 ENUMERATED = 10  # Z is a sum over all states of the smaller layer up to so many units
@@ -17,7 +17,7 @@ SETTLING = 200  # Gibbs steps of a sample
 NUMBERS = 20_000_000  # hidden values of annealed chains in one pass; bounds memory
 
 
-class RbmHead(nn.Module):
+class RbmHead(BiasedHead):
     """p(x_t | h) = exp(−F(x_t)) / Z,  −F(x) = c · x + Σ_j softplus(a_j + W_j · x).
 
     As the output of a sequence model, with biases a and c linear in the features and W shared, it
@@ -31,7 +31,6 @@ class RbmHead(nn.Module):
     same random numbers, the same at every call.
     """
 
-    can_stack = False
     generator: torch.Generator | None = None  # of Gibbs steps; torch's default if None
 
     def __init__(
@@ -43,15 +42,9 @@ class RbmHead(nn.Module):
         chains: int,
         temperatures: int,
     ) -> None:
-        super().__init__()
-        self.hidden_bias = Linear(in_features, hidden)
-        self.visible_bias = Linear(in_features, dim)
+        super().__init__(in_features, dim, hidden)
         self.read = nn.Parameter(0.01 * torch.randn(hidden, dim))  # W
         self.gibbs_steps, self.chains, self.temperatures = gibbs_steps, chains, temperatures
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
-        return self.hidden_bias(features), self.visible_bias(features)
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
