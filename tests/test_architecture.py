@@ -53,8 +53,8 @@ ALLOWED = {
     "trust": {"oracles", "calibration", "comparison", "files", "pictures"},
     "report": {"errors", "files", "listen", "results", "tables"},
     "api": {"config", "checkpoints", "data", "devices", "evaluate", "paths", "results", "train"},
-    "bench": {"bench", "data", "models", "nn", "objectives", "evaluate", "errors", "files",
-              "pictures", "provenance"},
+    "bench": {"bench", "data", "devices", "models", "nn", "objectives", "evaluate", "errors",
+              "files", "pictures", "provenance"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors",

@@ -9,8 +9,9 @@ from repro.nn import recurrent
 from repro.nn.chain import posterior_chain
 from repro.nn.lstm import lstm_rows, lstm_step
 from repro.nn.packing import last_rows, packing
-from repro.nn.products import prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, product, product_plus, summed_outer
 from repro.nn.recurrent import run_lstm
+from repro.nn.vrnn_chain import Weights, vrnn_chain
 
 pytestmark = pytest.mark.oracle
 LENGTHS = [
@@ -138,15 +139,88 @@ def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(("encoder", "features"), [([3], [5]), ([3, 6], [5, 2, 4])])
+def test_chain_of_a_vrnn_equals_torchs_cell_on_each_sequence(lengths, encoder, features):
+    latent, hidden = 2, 4
+    steps, batch = int(lengths.max()), len(lengths)
+    torch.manual_seed(0)
+    cell = nn.LSTMCell(features[-1], hidden).double()
+    widths = [(*encoder[:1], hidden), *zip(encoder[1:], encoder, strict=False)]
+    widths += [(2 * latent, encoder[-1]), *zip(features, [latent, *features], strict=False)]
+    maps = [nn.Linear(i, o).double() for o, i in widths]
+    encoder_share, cell_share = draw(steps, batch, encoder[0]), draw(steps, batch, 4 * hidden)
+    start = draw(batch, hidden), draw(hidden, batch).T.contiguous()
+    shares = encoder_share, cell_share, *start
+    weights = [
+        *maps[0].parameters(),
+        *cell.parameters(),
+        *(p for m in maps[1:] for p in m.parameters()),
+    ]
+    tensors = [t.requires_grad_() for t in (*shares, *weights)]
+    noise, rows = draw(steps, batch, latent), packing(lengths, steps)
+
+    chain, *last = vrnn_chain(
+        rows.pack((encoder_share + maps[0].bias).unsqueeze(1))[0],
+        rows.pack((cell_share + cell.bias_ih + cell.bias_hh).unsqueeze(1))[0],
+        rows.pack(noise.unsqueeze(1))[0],
+        *(state[rows.order] for state in start),
+        rows.sizes,
+        Weights(
+            *(maps[0].weight, cell.weight_hh, cell.weight_ih),
+            layers=[(m.weight, m.bias) for m in maps[1:]],
+            depth=len(encoder) - 1,
+        ),
+    )
+    weigh = [draw(steps, batch, field.shape[-1]) for field in chain]
+    fields = [rows.unpack(field.unsqueeze(0))[:, 0] for field in chain]
+    back = rows.order.argsort()
+    ours = sum((w * field).sum() for w, field in zip(weigh, fields, strict=True))
+    ours = ours + sum((i + 2.0) * state.square().sum() for i, state in enumerate(last))
+
+    theirs = torch.zeros((), dtype=torch.float64)
+    for b, length in enumerate(lengths.tolist()):
+        h, c = start[0][b : b + 1], start[1][b : b + 1]
+        for t in range(length):
+            before, made = h, maps[0](h) + encoder_share[t, b : b + 1]
+            for layer in maps[1 : len(encoder)]:
+                made = layer(F.relu(made))
+            mean, spread = maps[len(encoder)](F.relu(made)).chunk(2, dim=-1)
+            std = F.softplus(spread) + 1e-4
+            made = z = mean + std * noise[t, b]
+            for layer in maps[len(encoder) + 1 :]:
+                made = F.relu(layer(made))
+            h, c = _lstm_cell(cell, made, cell_share[t, b : b + 1], h, c)
+            for expected, field, w in zip((mean, std, z, made, before), fields, weigh, strict=True):
+                torch.testing.assert_close(field[t, b], expected[0])
+                theirs = theirs + (w[t, b] * expected[0]).sum()
+        for i, (state, found) in enumerate(zip((h, c), last, strict=True)):
+            torch.testing.assert_close(found[back][b], state[0])
+            theirs = theirs + (i + 2.0) * state.square().sum()
+    for a, b in zip(gradients_of(ours, tensors), gradients_of(theirs, tensors), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def _lstm_cell(cell, x, share, h, c):
+    """torch's cell reads x and one bias; an identity beside its weights lets it read a share."""
+    wide = nn.LSTMCell(x.shape[-1] + share.shape[-1], h.shape[-1]).double()
+    eye = torch.eye(share.shape[-1], dtype=torch.float64)
+    parameters = {
+        "weight_ih": torch.cat([cell.weight_ih, eye], dim=1),
+        **{name: getattr(cell, name) for name in ("weight_hh", "bias_ih", "bias_hh")},
+    }
+    return torch.func.functional_call(wide, parameters, (torch.cat([x, share], dim=-1), (h, c)))
+
+
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_are_torchs(rows, dtype):
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
-    for result in (product(x, weight), product(x, prepared(weight)),
-                   product_plus(x, prepared(weight), other) - other,
-                   product(x, prepared(weight.T.contiguous().T))):  # fmt: skip
+    for result in (product(x, weight), product(x, Prepared(weight)),
+                   product_plus(x, Prepared(weight), other) - other,
+                   product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     for a, b in ((x, other), (other, x)):
         exact = a.double().T @ b.double()

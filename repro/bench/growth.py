@@ -8,10 +8,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
 from repro.bench.run import interleaved, training_step
 from repro.bench.workloads import DMM, Workload, make
+from repro.devices import use_threads
 from repro.evaluate import bound_sequences
 from repro.files import write_text
 from repro.pictures import use_style
@@ -29,7 +29,7 @@ REPEATS = 3
 
 def run(threads: int, path: Path) -> dict:
     """Measure how cost grows; write and return the record."""
-    torch.set_num_threads(threads)
+    use_threads(threads)
     record = {
         "environment": environment("cpu", threads),
         "memory": _evaluation_memory(),  # first: a process's peak never falls again

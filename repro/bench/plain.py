@@ -22,8 +22,13 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
     state, terms = None, []
     for t in range(len(x)):
         here = torch.ones_like(lengths)
-        step, state = model.advance(x[t : t + 1], here, noise[t : t + 1], state)
-        terms.append(step)
+        step = (x[t : t + 1], here, noise[t : t + 1], state)
+        if model.latent:
+            ((context, drawn, state),) = model.propose_all(*step)
+            terms.append(model.score(context, drawn))
+        else:
+            scored, state = model.advance(*step)
+            terms.append(scored)
     return masked(_join(terms), lengths)
 
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro.bench.plain import plain_terms
 from repro.bench.workloads import WORKLOADS, Workload, make
 from repro.data.batches import Batch
+from repro.devices import use_threads
 from repro.errors import NumericalError
 from repro.evaluate import bound_sequences
 from repro.files import write_text
@@ -69,7 +70,7 @@ def run(quick: bool, threads: int, path: Path) -> dict:
         quick: three repeats instead of seven, and long evaluations once.
         path: of the JSON file.
     """
-    torch.set_num_threads(threads)
+    use_threads(threads)
     repeats = 3 if quick else 7
     rates = matrix_rates()
     timings: list[Timing] = []

@@ -3,13 +3,13 @@
 import json
 import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import torch
+from threading import Barrier
 
 from repro.bench.run import training_step
 from repro.bench.workloads import WORKLOADS, make
+from repro.devices import use_threads
 from repro.errors import ConfigError
 from repro.files import write_text
 from repro.models.dmm import DMM
@@ -17,6 +17,7 @@ from repro.provenance import environment
 
 JOBS = 2
 STEPS = 10
+PATIENCE = 300  # seconds that a job waits for the other to begin
 OURS, PYRO, PYRO_TUNED = (
     "ours, 1 thread a job",
     "Pyro SVI, torch's threads",
@@ -56,19 +57,15 @@ def as_text(record: dict) -> str:
 
 def _steps_per_second(name: str) -> float:
     context = multiprocessing.get_context("spawn")
-    start, times = context.Barrier(JOBS), context.Queue()
-    jobs = [context.Process(target=_job, args=(name, start, times)) for _ in range(JOBS)]
-    for job in jobs:
-        job.start()
-    slowest = max(times.get() for _ in jobs)
-    for job in jobs:
-        job.join()
+    with context.Manager() as manager, ProcessPoolExecutor(JOBS, context) as pool:
+        start = manager.Barrier(JOBS, timeout=PATIENCE)  # a job that died is not waited for
+        slowest = max(pool.map(_job, [name] * JOBS, [start] * JOBS))
     return JOBS * STEPS / slowest
 
 
-def _job(name: str, start: Any, times: Any) -> None:
+def _job(name: str, start: Barrier) -> float:
     if name != PYRO:
-        torch.set_num_threads(1)
+        use_threads(1)
     model, batch, noise = make(WORKLOADS[0])
     assert isinstance(model, DMM)
     if name == OURS:
@@ -82,4 +79,4 @@ def _job(name: str, start: Any, times: Any) -> None:
     begun = time.perf_counter()
     for _ in range(STEPS):
         step()
-    times.put(time.perf_counter() - begun)
+    return time.perf_counter() - begun

@@ -171,8 +171,7 @@ class SequenceModel(nn.Module):
             state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
                 None at the start of the sequences. The others as for `forward`.
         """
-        packs = steps_at_once is None and x.device.type == "cpu" and not elementary()
-        if packs and int(lengths.min()) < len(x):
+        if steps_at_once is None and x.device.type == "cpu" and not elementary():
             return self._advance_packed(x, lengths, noise, state)
         scored = []
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):
@@ -184,7 +183,8 @@ class SequenceModel(nn.Module):
         self, x: Tensor, lengths: Tensor, noise: Tensor, state: Any
     ) -> tuple[Terms, Any]:
         # Only the steps that are there: a step has the rows of the sequences that still go on, and
-        # `score` sees all rows side by side as if they were sequences of one step.
+        # `score` sees all rows side by side as if they were sequences of one step. Without padding
+        # too: `propose_rows` is where a family may have its time loop by hand.
         rows = packing(lengths, len(x))
         context = _rows(self.encode(x, lengths), rows.pack)
         state = self.initial(noise.shape[1], x) if state is None else state

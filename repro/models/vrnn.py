@@ -14,6 +14,7 @@ from repro.nn.linear import Linear
 from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
 from repro.nn.recurrent import RecurrentLinear
+from repro.nn.vrnn_chain import Weights, vrnn_chain
 
 
 class Context(NamedTuple):
@@ -50,7 +51,8 @@ class VRNN(SequenceModel):
     posterior  z_t ~ N(μ, σ)(φ_enc([φ_x(x_t), h_{t-1}]))    (eq. 9)
 
     The shares of φ_x in the encoder's first layer and in the LSTM's gates are computed for all
-    steps at once; prior, decoder and head are too, in `score`.
+    steps at once; prior, decoder and head are too, in `score`. What waits for z_{t-1} is
+    `propose`, or for one sample and all steps on a CPU `vrnn_chain`, the same by hand.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -92,6 +94,26 @@ class VRNN(SequenceModel):
         features_z = self.features_z(z)
         next_state = self._advance(context.cell_share, features_z, state)
         return next_state, Step(q.mean, q.std, z, features_z, state.hidden)
+
+    def propose_rows(
+        self, context: Context, state: State, noise: Tensor, sizes: list[int]
+    ) -> tuple[Step, State]:
+        if len(noise) > 1:
+            return super().propose_rows(context, state, noise, sizes)
+        layers = [
+            *(layer for layer in self.encoder if isinstance(layer, Linear)),
+            self.posterior.linear,
+            *(layer for layer in self.features_z if isinstance(layer, Linear)),
+        ]
+        weights = Weights(
+            *(self.encoder_h.weight, self.cell_h.weight, self.cell_z.weight),
+            layers=[(layer.weight, layer.bias) for layer in layers],
+            depth=sum(isinstance(layer, Linear) for layer in self.encoder),
+        )
+        shares = context.encoder_share[0], context.cell_share[0]
+        start = state.hidden[0], state.cell[0]
+        steps, *last = vrnn_chain(*shares, noise[0], *start, sizes, weights)
+        return Step(*(rows.unsqueeze(0) for rows in steps)), State(*(s.unsqueeze(0) for s in last))
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.gaussian import VARIANCE_FLOOR
-from repro.nn.products import prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, product, product_plus, summed_outer
 
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -62,7 +62,7 @@ class _Chain(torch.autograd.Function):
         sizes: list[int],
     ) -> tuple[Tensor, ...]:
         latent = noise.shape[1]
-        into, out_of = prepared(in_weight), prepared(out_weight)
+        into, out_of = Prepared(in_weight), Prepared(out_weight)
         z, steps = start, []
         for share, noise_t in zip(data_share.split(sizes), noise.split(sizes), strict=True):
             previous = z[: len(share)]
@@ -86,7 +86,7 @@ class _Chain(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         noise, in_weight, out_weight, std, before, bent, spread = ctx.saved_tensors
         sizes, latent = ctx.sizes, noise.shape[1]
-        back_in, back_out = prepared(in_weight.T), prepared(out_weight.T)
+        back_in, back_out = Prepared(in_weight.T), Prepared(out_weight.T)
         slope = torch.sigmoid(spread).div_(std).mul_(0.5)  # dσ/ds
         raw = torch.cat([to_mean, to_std * slope], dim=1)  # what the step itself owes
         noise_slope = noise * slope

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from repro.nn.linear import Linear
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+STD_FLOOR = 1e-4  # nips2015_vrnn
 VARIANCE_FLOOR = 1e-8  # ours: a softplus that underflows to 0 has no density
 
 
@@ -84,4 +85,4 @@ class GaussianLayer(nn.Module):
         mean, spread = outputs.split(self.size, dim=-1)
         if self.variance:
             return Gaussian(mean, (F.softplus(spread) + VARIANCE_FLOOR).sqrt())
-        return Gaussian(mean, F.softplus(spread) + 1e-4)
+        return Gaussian(mean, F.softplus(spread) + STD_FLOOR)

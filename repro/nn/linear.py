@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from repro.nn.products import prepared, product, summed_outer
+from repro.nn.products import Prepared, product, summed_outer
 from repro.nn.ways import elementary
 
 # Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
@@ -24,13 +24,13 @@ class _Loop:
 
     def __init__(self, weight: Tensor, many_calls: bool) -> None:
         self._weight = weight.detach()
-        self.weight = prepared(self._weight) if many_calls else self._weight
+        self.weight = Prepared(self._weight) if many_calls else self._weight
         self.owed: list[tuple[Tensor, Tensor]] = []
 
     @cached_property
-    def transposed(self) -> Tensor:
+    def transposed(self) -> Prepared:
         """Wᵀ for products; made when the first step is differentiated."""
-        return prepared(self._weight.T)
+        return Prepared(self._weight.T)
 
 
 class _Weight(torch.autograd.Function):
@@ -44,7 +44,8 @@ class _Weight(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, token: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        gradients, inputs = (torch.cat(parts) for parts in zip(*ctx.loop.owed, strict=True))
+        pairs = zip(*ctx.loop.owed, strict=True)
+        gradients, inputs = (p[0] if len(p) == 1 else torch.cat(p) for p in pairs)
         ctx.loop.owed.clear()
         ctx.loop.__dict__.pop("transposed", None)  # a graph may outlive its backward pass
         total = summed_outer(gradients, inputs)

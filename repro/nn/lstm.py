@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.packing import before, last_rows
-from repro.nn.products import prepared, product, summed_outer
+from repro.nn.products import Prepared, product, summed_outer
 from repro.nn.ways import elementary
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -107,7 +107,7 @@ class _LSTM(torch.autograd.Function):
         sizes: list[int],
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = hidden.shape[1]
-        recurrent = prepared(recurrent_weight)
+        recurrent = Prepared(recurrent_weight)
         gates = product(x, input_weight, bias)  # (N, 4H): input, forget, candidate, output
         hiddens, cells, bents = gates.new_empty(3, len(x), width)
         h, c = hidden, cell
@@ -133,7 +133,7 @@ class _LSTM(torch.autograd.Function):
         x, input_weight, recurrent_weight, hidden, cell, *kept = ctx.saved_tensors
         gates, hiddens, cells, bents = kept
         sizes, width = ctx.sizes, hidden.shape[1]
-        transposed = prepared(recurrent_weight.T)
+        transposed = Prepared(recurrent_weight.T)
         raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
         # What flows back into a sequence's state begins with what its last state is owed.
         to_hidden, to_cell = last_hidden.clone(), last_cell.clone()

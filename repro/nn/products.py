@@ -1,5 +1,7 @@
 """Products of float32 matrices on a CPU by the faster of the two libraries that torch carries."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,27 +10,52 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and all(
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
 ROWS_HINT = 128  # any value near it gives the same speed
+# Rows × inputs × outputs below which MKL wins: a call of oneDNN costs about 20 µs before it begins.
+FEW = 800_000
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+class Prepared:
+    """W (out, in) for many products: as it lies for few rows, rearranged for many.
+
+    oneDNN otherwise rearranges W at every call, which for the 20 rows of a time step takes longer
+    than the product.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    @cached_property
+    def rearranged(self) -> Tensor:
+        """W as oneDNN wants it; made when it is first needed."""
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), ROWS_HINT)
+
+    def suited_to(self, x: Tensor) -> Tensor:
+        """Return W in the layout that is the faster one for as many rows as x has."""
+        few = x.numel() * len(self.weight) < FEW
+        return self.weight if few or not _by_onednn(x) else self.rearranged
+
+
+def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b for x (..., in) and W (out, in), without a gradient.
 
     torch multiplies float32 matrices on a CPU with MKL, which on AMD processors reaches half of
     what oneDNN does with the same rounding of single products; torch carries both.
-
-    Args:
-        weight: W, or what `prepared` made of it.
     """
+    if isinstance(weight, Prepared):
+        weight = weight.suited_to(x)
+        if not weight.is_mkldnn:
+            return F.linear(x, weight, bias)
     if _by_onednn(x):
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def product_plus(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
-    """Return x Wᵀ + other for x (N, in), W as for `product` and other (N, out)."""
-    if _by_onednn(x):
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, None, "add")
-    return torch.addmm(other, x, weight.T)
+def product_plus(x: Tensor, weight: Prepared, other: Tensor) -> Tensor:
+    """Return x Wᵀ + other for x (N, in) and other (N, out), without a gradient."""
+    suited = weight.suited_to(x)
+    if suited.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, suited, None, "add")
+    return torch.addmm(other, x, suited.T)
 
 
 def summed_outer(gradients: Tensor, inputs: Tensor) -> Tensor:
@@ -39,17 +66,6 @@ def summed_outer(gradients: Tensor, inputs: Tensor) -> Tensor:
     if inputs.shape[1] < gradients.shape[1]:
         return product(inputs.T, gradients.T).T
     return product(gradients.T, inputs.T)
-
-
-def prepared(weight: Tensor) -> Tensor:
-    """Return W (out, in) laid out for many products: a few rows then go 2 to 3 times as fast.
-
-    oneDNN otherwise rearranges W at every call, which for the 20 rows of a time step takes longer
-    than the product.
-    """
-    if _by_onednn(weight):
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
-    return weight
 
 
 def _by_onednn(tensor: Tensor) -> bool:
