@@ -48,6 +48,7 @@ SIZES = {
         "decoder": [6],
     },
     "tsbn": {"latent": 3, "previous_x": True, "baseline": 4},
+    "sbn": {"layers": [3, 2, 2], "baseline": 4},
     "fixed_linear": RECOGNITION,
     "two_parameters": RECOGNITION,
 }
@@ -63,6 +64,7 @@ VARIANTS = {
     "storn": {"": {}},
     "srnn": {"": {}},
     "tsbn": {"tsbn": {}, "hmsbn": {"previous_x": False}},
+    "sbn": {"": {}},
     "fixed_linear": {name: {"inference_network": name} for name in ("st-r", "mf-lr")},
     "two_parameters": {"st-r": {}},
 }

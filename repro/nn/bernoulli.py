@@ -15,6 +15,11 @@ def kl(q: Tensor, p: Tensor) -> Tensor:
     return (torch.sigmoid(q) * (q - p) + F.softplus(p) - F.softplus(q)).sum(-1)
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Return the entropy summed over the last axis, (...), in nats."""
+    return (F.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
+
+
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
     """Return z of 0 and 1 drawn by standard normal noise: 1 where Φ(noise) < σ(logits)."""
     return (torch.special.ndtr(noise) < torch.sigmoid(logits)).to(logits.dtype)

@@ -127,6 +127,35 @@ def tsbn(p, sizes, x, noise):
     return terms
 
 
+def sbn(p, sizes, x, noise):
+    terms, depth = [], len(sizes["layers"])
+    for x_t, eps in zip(x, noise, strict=True):
+        below, z, q = x_t, [], []
+        for i, eps_l in enumerate(eps.split(sizes["layers"])):
+            q.append(torch.sigmoid(linear(p, f"up.{i - 1}" if i else "first", below)))
+            below = (0.5 * torch.erfc(-eps_l / 2**0.5) < q[-1].detach()).to(x.dtype)
+            z.append(below)
+        priors = [torch.sigmoid(linear(p, f"down.{i}", z[i + 1])) for i in range(depth - 1)]
+        priors.append(torch.sigmoid(p["top"]))
+        log_priors = [bernoulli(b, r) for b, r in zip(z, priors, strict=True)]
+        log_q = [bernoulli(b, r) for b, r in zip(z, q, strict=True)]
+        negative_entropies = [bernoulli(r, r) for r in q]
+        last = bernoulli(q[-1], priors[-1])
+        terms.append(
+            (
+                head_log_prob(p, z[0], x_t),
+                sum(log_priors),
+                sum(log_q),
+                sum(negative_entropies) - sum(log_priors[:-1]) - last,
+            )
+        )
+    return terms
+
+
+def bernoulli(b, r):
+    return (b * r.log() + (1 - b) * (1 - r).log()).sum()
+
+
 def known(p, name, v):
     return linear(p, name, v) if f"{name}.weight" in p else 0.0
 
