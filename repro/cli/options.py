@@ -1,9 +1,34 @@
 """The options that several subcommands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Where(StrEnum):
+    """A device."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Products(StrEnum):
+    """How a GPU multiplies."""
+
+    float32 = "float32"
+    tf32 = "tf32"
+
+
+class Tracking(StrEnum):
+    """What Weights & Biases is sent."""
+
+    disabled = "disabled"
+    offline = "offline"
+    online = "online"
+
 
 Preset = Annotated[str, typer.Option(help="A preset of config/.")]
 Dataset = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
@@ -21,12 +46,12 @@ Entry = Annotated[
     Path | None,
     typer.Option("--config", help="A frozen entry; default: the one in config/datasets.yaml."),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: the preset's.")]
+Device = Annotated[Where | None, typer.Option(help="Default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
 Precision = Annotated[
-    str | None, typer.Option(help="float32 or tf32, on a GPU; default: the preset's.")
+    Products | None, typer.Option(help="Of products on a GPU; default: the preset's.")
 ]
-Wandb = Annotated[str | None, typer.Option(help="disabled, offline or online.")]
+Wandb = Annotated[Tracking | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 Source = Annotated[Path, typer.Option(help="Where Results are read: runs or results.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: beside the Results.")]
