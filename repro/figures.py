@@ -104,7 +104,8 @@ def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figu
             axes.axhline(value, color="black", lw=1.5, label=title)
         elif samples == 1:
             value = float(np.mean([r.per_step("is") for r in cell]))
-            axes.axhline(value, color=colour, ls="--", lw=1.2, label=f"{title} (exact)")
+            label = f"{title} (exact, {value:.4g})"  # said there too: it may leave the picture
+            axes.axhline(value, color=colour, ls="--", lw=1.2, label=label)
             continue
         else:
             curve = cell[0].evaluation["curve"]
