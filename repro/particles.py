@@ -1,13 +1,17 @@
-"""The particle filter's estimate of log p(x): FIVO, beside plain importance weights."""
+"""The particle filter: its estimate of log p(x) (FIVO), and training by it (NASMC)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from repro.bounds import effective_sample_size, importance_weighted
-from repro.models.base import SequenceModel, stack_steps, unbind_steps
+from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
+from repro.nn.ways import samples_held
+
+Scheme = Callable[[Tensor], Tensor]
 
 
 def systematic(uniforms: Tensor) -> Tensor:
@@ -38,7 +42,7 @@ def fivo(
     lengths: Tensor,
     noise: Tensor,
     uniforms: Tensor,
-    scheme: Callable[[Tensor], Tensor] = systematic,
+    scheme: Scheme = systematic,
 ) -> Tensor:
     """Return the particle filter's estimate of log p(x) of each sequence, (B,), in nats.
 
@@ -53,15 +57,66 @@ def filtered(
     lengths: Tensor,
     noise: Tensor,
     uniforms: Tensor,
-    scheme: Callable[[Tensor], Tensor] = systematic,
+    scheme: Scheme = systematic,
 ) -> Tensor:
     """Return the particle filter's estimates of log p(x_≤t), (T, B), in nats.
 
+    The estimate of p(x_≤t) is unbiased for every t, so that its logarithm is a lower bound in
+    expectation, even where q has looked ahead (Maddison et al. 2017, arXiv 1705.09279). Past a
+    sequence's end it stays what it was. Arguments as for `particle_filter`.
+    """
+    steps = particle_filter(model, x, lengths, noise, uniforms, scheme)
+    return torch.stack([step.estimate for step in steps])
+
+
+def nasmc(
+    model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor, uniforms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the filter's estimate of log p(x), (B,), and what to maximise, a scalar.
+
+    Neural adaptive sequential Monte Carlo (Gu, Ghahramani & Turner 2015, arXiv 1506.03338): the
+    gradient of the scalar is the mean over sequences of
+
+        Σ_t Σ_k w̃_t^k ∇ [log p(x_t, z_t^k | ·) + log q(z_t^k | ·)],
+
+    with the filter's normalised weights w̃_t and every z held where it is. It moves p up the
+    likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
+    cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
+    """
+    estimate, total = noise.new_zeros(noise.shape[2]), noise.new_zeros(noise.shape[2])
+    with samples_held():
+        steps = particle_filter(model, x, lengths, noise, uniforms)
+        for t, (terms, log_weight, now) in enumerate(steps):
+            weight = torch.softmax(log_weight, dim=0).to(noise.dtype)
+            score = terms.log_likelihood + terms.log_prior + terms.log_proposal
+            estimate = now
+            total = total + (weight * score[0]).sum(0).where(t < lengths, 0.0)
+    return estimate, total.mean()
+
+
+class Filtered(NamedTuple):
+    """After a step: its terms (1, K, B), log weights (K, B), and the estimate of log p(x_≤t), (B,).
+
+    The weights are those since the last resampling, and detached as the estimate is.
+    """
+
+    terms: Terms
+    log_weight: Tensor
+    estimate: Tensor
+
+
+def particle_filter(
+    model: SequenceModel,
+    x: Tensor,
+    lengths: Tensor,
+    noise: Tensor,
+    uniforms: Tensor,
+    scheme: Scheme = systematic,
+) -> Iterator[Filtered]:
+    """Yield what a particle filter has after every step.
+
     The model's own q proposes; whenever the effective sample size falls below K/2, the mean weight
-    joins the estimate and the particles are drawn anew (Maddison et al. 2017, arXiv 1705.09279,
-    algorithm 1). The estimate of p(x_≤t) is unbiased for every t, so that its logarithm is a lower
-    bound in expectation, even where q has looked ahead. Past a sequence's end it stays what it
-    was. Not differentiable through the resampling.
+    joins the estimate and the particles are drawn anew (Maddison et al. 2017, algorithm 1).
 
     Args:
         x: (T, B, D), zero past each length. lengths: (B,).
@@ -72,14 +127,16 @@ def filtered(
     count = noise.shape[1]
     state = model.initial(count, x)
     log_weight = noise.new_zeros(noise.shape[1:3], dtype=torch.float64)  # (K, B)
-    estimate, after_each = log_weight[0], []
+    estimate = log_weight[0]
     own = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
     for t, (context, noise_t) in enumerate(steps):
         state, step = model.propose(context, state, noise_t)
         terms = model.score(stack_steps([context]), stack_steps([step]))
-        log_weight = log_weight + terms.log_weight[0].double().where(t < lengths, 0.0)
-        after_each.append(estimate + torch.logsumexp(log_weight, dim=0) - math.log(count))
+        gained = terms.log_weight[0].detach().double()
+        log_weight = log_weight + gained.where(t < lengths, 0.0)
+        now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
+        yield Filtered(terms, log_weight, now)
         poor = (effective_sample_size(log_weight) < count / 2) & (t + 1 < lengths)
         if poor.any():
             points = scheme(uniforms[t].double())
@@ -87,4 +144,3 @@ def filtered(
             state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
             estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
             log_weight = log_weight.where(~poor, 0.0)
-    return torch.stack(after_each)

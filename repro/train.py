@@ -59,7 +59,8 @@ def train_seeds(
 
     Every seed gets what it gets alone, up to rounding: its own batches and random numbers, early
     stopping, state and checkpoint. Models that cannot be batched (`SequenceModel.can_stack`), and
-    trainings on segments, run one seed after another. Arguments as for `train`, a folder a seed.
+    trainings on segments or by NASMC, run one seed after another. Arguments as for `train`, a
+    folder a seed.
 
     Args:
         graphs: on a GPU, replay recorded kernels (`repro.graphs`) where the model can be batched.
@@ -75,9 +76,10 @@ def train_seeds(
                 monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
                 one.begin(open_ones.enter_context(monitor))
                 trainings.append(one)
-        segmented = recipe["model"]["training"].get("segment")
+        settings = recipe["model"]["training"]
+        simple = "segment" not in settings and settings.get("objective", "elbo") == "elbo"
         wanted = graphs or len(trainings) > 1
-        if wanted and trainings and trainings[0].model.can_stack and not segmented:
+        if wanted and trainings and trainings[0].model.can_stack and simple:
             train_stack(trainings, graphs)
         for one in trainings:
             _train_alone(one)

@@ -19,7 +19,7 @@ from repro.files import sha256_of, write_text
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.monitors import Monitor
-from repro.objectives import annealed_elbo, kl_weight
+from repro.objectives import by_elbo, by_nasmc, kl_weight
 from repro.provenance import environment, peak_memory_mb
 from repro.seeding import derive, generator
 from repro.validation import validation_bound, validation_is
@@ -118,10 +118,12 @@ class Training:
                 weight, noise = self.kl_weight, self.draw_noise(part)
                 if state is not None:  # of the sequences that go on; no gradient flows back
                     state = type(state)(*(s.detach()[:, places] for s in state))
-                terms, state = self.model.advance(part.x, part.lengths, noise, state)
-                objective = annealed_elbo(terms, weight)
-                surrogate = self.model.surrogate(part.x, part.lengths, terms, weight)
-                loss = -objective if surrogate is None else -objective - surrogate
+                given = self.model, part.x, part.lengths, noise
+                if settings.get("objective") == "nasmc":
+                    objective, to_maximise = by_nasmc(*given, self.noise)
+                else:
+                    objective, to_maximise, state = by_elbo(*given, weight, state)
+                loss = -to_maximise
                 if settings["l2_penalty"]:
                     squares = sum(p.square().sum() for p in self.model.parameters())
                     loss = loss + settings["l2_penalty"] * squares

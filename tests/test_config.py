@@ -32,6 +32,7 @@ def test_every_preset_is_valid_and_resolves(preset):
 
 
 RELATIVES = {
+    "lv-rnn",
     "storn",
     "srnn",
     "tsbn",

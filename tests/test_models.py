@@ -114,7 +114,7 @@ def test_generative_terms_do_not_look_at_the_future(family, head, sizes, small_m
     """With every z fixed, log p(x_t | ·) at t ignores x_>t and log p(z_t | ·) ignores x_≥t."""
     model = small_model(family, head, **sizes)
     x, lengths, noise = ragged(head, lengths=(5,), latent=model.latent, samples=1)
-    terms = _terms_at_fixed_z(model, x.requires_grad_(), lengths, _draw(model, x, lengths, noise))
+    terms = terms_at_fixed_z(model, x.requires_grad_(), lengths, draw(model, x, lengths, noise))
     for t in range(len(x)):
         (likelihood,) = torch.autograd.grad(terms.log_likelihood[t].sum(), x, retain_graph=True)
         assert (likelihood[t + 1 :].abs() < ROUNDING).all()
@@ -133,10 +133,10 @@ def test_probabilities_of_the_next_step_sum_to_one(family, head, sizes, small_mo
     """Over all values of x_t at fixed z and x_<t; they would not if the decoder had seen x_t."""
     model = small_model(family, head, dim=3, **sizes)
     x, lengths, noise = ragged(head, dim=3, lengths=(4,), latent=model.latent, samples=1)
-    z, total = _draw(model, x, lengths, noise), 0.0
+    z, total = draw(model, x, lengths, noise), 0.0
     for values in itertools.product([0.0, 1.0], repeat=3):
         x[-1, 0] = torch.tensor(values)
-        total += _terms_at_fixed_z(model, x, lengths, z).log_likelihood[-1].exp().item()
+        total += terms_at_fixed_z(model, x, lengths, z).log_likelihood[-1].exp().item()
     assert total == pytest.approx(1.0, abs=1e-12)
 
 
@@ -144,7 +144,7 @@ def _steps(context):
     return [type(context)(*fields) for fields in zip(*(f.unbind() for f in context), strict=True)]
 
 
-def _draw(model, x, lengths, noise):
+def draw(model, x, lengths, noise):
     if not model.latent:
         return None
     with torch.no_grad():
@@ -155,7 +155,7 @@ def _draw(model, x, lengths, noise):
     return drawn
 
 
-def _terms_at_fixed_z(model, x, lengths, z):
+def terms_at_fixed_z(model, x, lengths, z):
     """The terms when q is made to draw these z: the noise follows x, z does not."""
     if z is None:
         return model(x, lengths, x.new_zeros(len(x), 1, x.shape[1], 0))

@@ -1,16 +1,18 @@
 """The particle filter against the Kalman filter, and resampling against its weights."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from conftest import LINEAR, spec
 from reference.kalman import log_likelihood
+from test_models import draw, terms_at_fixed_z
 
 from repro.data.batches import Batch
 from repro.evaluate import filter_sequences
 from repro.models import build
-from repro.particles import filtered, fivo, multinomial, resample, systematic
+from repro.particles import filtered, fivo, multinomial, nasmc, resample, systematic
 
 pytestmark = pytest.mark.oracle
 
@@ -114,3 +116,59 @@ def test_a_sequences_estimate_does_not_depend_on_its_batch(family, small_model, 
     for b, (identity, length) in enumerate(zip([4, 9, 2], lengths.tolist(), strict=True)):
         alone = Batch(x[:length, b : b + 1], lengths[b : b + 1], [identity])
         torch.testing.assert_close(filter_sequences(model, alone, 20, seed=3)[0], together[b])
+
+
+def test_nasmc_follows_the_filtering_posterior_found_by_enumeration():
+    """Σ_t E ∇ [log p(x_t, z_t | ·) + log q(z_t | ·)] over it; K = 2000 leaves little bias."""
+    steps, latent, particles, runs, groups = 3, 2, 2000, 4, 40
+    torch.manual_seed(2)
+    model = build(spec("tsbn", "bernoulli", latent=latent, previous_x=True)).double().eval()
+    weights = [p for name, p in model.named_parameters() if not name.startswith("nvil")]
+    g = torch.Generator().manual_seed(0)
+    x, length = (torch.randn(steps, 1, 2, generator=g) > 0).double(), torch.tensor([steps])
+    bits = torch.tensor(list(itertools.product([0.0, 1.0], repeat=steps * latent))).double()
+    z = bits.view(-1, steps, latent).transpose(0, 1).unsqueeze(2)
+    terms = model(x, length, 24.0 * (0.5 - z))  # noise far on the side that makes this z
+    joint = (terms.log_likelihood + terms.log_prior).detach().cumsum(0)
+    score = terms.log_likelihood + terms.log_prior + terms.log_proposal
+    exact = torch.autograd.grad((torch.softmax(joint, dim=1) * score).sum(), weights)
+    many, found = x.expand(-1, runs, -1), []
+    for group in range(groups):
+        noise, uniforms = draws(steps, particles, runs, latent, seed=group)
+        estimate, objective = nasmc(model, many, length.expand(runs), noise, uniforms)
+        assert not estimate.requires_grad
+        found.append(torch.autograd.grad(objective, weights))
+    for whole, parts in zip(exact, zip(*found, strict=True), strict=True):
+        parts = torch.stack(parts)
+        error = parts.std(0) / groups**0.5
+        assert ((parts.mean(0) - whole).abs() <= 6 * error + 0.01 * whole.abs().max()).all()
+        assert whole.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("family", ["vrnn", "dmm", "srnn", "storn"])
+def test_nasmc_holds_every_sample_where_it_is(family):
+    """With one particle: the gradient of log p(x, z) + log q(z | x) at z that are numbers."""
+    torch.manual_seed(0)
+    model = build(spec(family)).double().eval()
+    x, length = torch.randn(4, 1, 2, dtype=torch.float64), torch.tensor([4])
+    noise, uniforms = draws(4, 1, 1)
+    held = terms_at_fixed_z(model, x, length, draw(model, x, length, noise))
+    score = (held.log_likelihood + held.log_prior + held.log_proposal).sum()
+    weights = list(model.parameters())
+    expected = torch.autograd.grad(score, weights, allow_unused=True)
+    found = torch.autograd.grad(
+        nasmc(model, x, length, noise, uniforms)[1], weights, allow_unused=True
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        if ours is not None or theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_nasmc_learns_nothing_past_a_sequences_end():
+    torch.manual_seed(0)
+    model = build(spec("vrnn")).double().eval()
+    x, noise, uniforms = torch.randn(5, 2, 2).double(), *draws(5, 6, 2)
+    lengths = torch.tensor([5, 2])
+    total = nasmc(model, x, lengths, noise, uniforms)[1]
+    x[2:, 1] = 7.0
+    torch.testing.assert_close(nasmc(model, x, lengths, noise, uniforms)[1], total)

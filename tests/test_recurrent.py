@@ -222,6 +222,7 @@ def test_products_are_torchs(rows, dtype):
                    product_plus(x, Prepared(weight), other) - other,
                    product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
-    for a, b in ((x, other), (other, x)):
+    wide = torch.cat([other, other], dim=1)
+    for a, b in ((x, other), (other, x), (x, wide[:, 5:]), (wide[:, 2:7], x)):
         exact = a.double().T @ b.double()
         torch.testing.assert_close(summed_outer(a, b).double(), exact, rtol=1e-4, atol=1e-4)

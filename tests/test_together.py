@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import CPU, DROPOUT, SEGMENTS, Killed, recipe, same_bits, weights
+from test_training import CPU, DROPOUT, NASMC, SEGMENTS, Killed, recipe, same_bits, weights
 
 import repro.graphs
 import repro.together
@@ -172,7 +172,9 @@ def test_a_kill_between_states_costs_nothing(victim, same, uneven, tmp_path, mon
         assert not same or same_bits(weights(before), weights(after))
 
 
-@pytest.mark.parametrize("arguments", [SEGMENTS, {"family": "tsbn"}], ids=["segments", "tsbn"])
+@pytest.mark.parametrize(
+    "arguments", [SEGMENTS, NASMC, {"family": "tsbn"}], ids=["segments", "nasmc", "tsbn"]
+)
 def test_what_cannot_be_batched_trains_one_seed_after_another(arguments, walk, tmp_path, stacks):
     arguments = {"family": "vrnn", **arguments}
     found = together(walk, tmp_path, **arguments)

@@ -72,6 +72,7 @@ def run(walk, folder, seed=0, **arguments):
 
 
 DROPOUT = {"sizes": {"dropout": 0.3}}
+NASMC = {"objective": "nasmc", "samples": 3}
 
 
 @pytest.mark.parametrize("family", ["dmm", "vrnn", "rnn"])
@@ -104,7 +105,12 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
 @pytest.mark.fault
 @pytest.mark.parametrize(
     "family_arguments",
-    [{"family": "dmm", **DROPOUT}, {"family": "vrnn"}, {"family": "vrnn", **SEGMENTS}],
+    [
+        {"family": "dmm", **DROPOUT},
+        {"family": "vrnn"},
+        {"family": "vrnn", **SEGMENTS},
+        {"family": "vrnn", **NASMC},
+    ],
 )
 @pytest.mark.parametrize("update", [1, 6, 10, 15])
 def test_killed_and_resumed_run_gives_the_same_bits(
@@ -183,15 +189,15 @@ def test_training_improves_the_bound(walk, tmp_path):
 def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
     walk, tmp_path, monkeypatch
 ):
-    original = training.annealed_elbo
+    original = training.by_elbo
     calls = []
 
-    def poisoned(terms, weight):
+    def poisoned(*given):
         calls.append(0)
-        value = original(terms, weight)
-        return value * math.nan if len(calls) > 6 else value
+        *values, state = original(*given)
+        return *(v * math.nan if len(calls) > 6 else v for v in values), state
 
-    monkeypatch.setattr(training, "annealed_elbo", poisoned)
+    monkeypatch.setattr(training, "by_elbo", poisoned)
     _, info = load_checkpoint(run(walk, tmp_path))
     assert "the loss of dmm on walk, seed 0, is not finite at update 6 (epoch 2)" in str(
         info.training["diverged"]

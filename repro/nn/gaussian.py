@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.linear import Linear
+from repro.nn.ways import holds_samples
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 STD_FLOOR = 1e-4  # nips2015_vrnn
@@ -27,8 +28,9 @@ class Gaussian(NamedTuple):
         )
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Return mean + std · noise, for standard normal noise (..., Z)."""
-        return self.mean + self.std * noise
+        """Return mean + std · noise, for standard normal noise (..., Z); see `samples_held`."""
+        z = self.mean + self.std * noise
+        return z.detach() if holds_samples() else z
 
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:

@@ -45,9 +45,13 @@ def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) ->
         weight = weight.suited_to(x)
         if not weight.is_mkldnn:
             return F.linear(x, weight, bias)
-    if _by_onednn(x):
-        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-    return F.linear(x, weight, bias)
+    if not _by_onednn(x):
+        return F.linear(x, weight, bias)
+    if not (weight.is_mkldnn or weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = (
+            weight.contiguous()
+        )  # of columns of a wider matrix oneDNN is a hundred times slower
+    return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
 
 def product_plus(x: Tensor, weight: Prepared, other: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
-"""Which way a computation takes: a CPU's fast one, or torch's elementary operations."""
+"""Which way a computation takes: a CPU's fast one or torch's elementary operations; whether
+samples are differentiated through."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _elementary = False
+_held = False
 
 
 @contextmanager
@@ -24,3 +26,19 @@ def elementary_operations() -> Iterator[None]:
 def elementary() -> bool:
     """Return whether only elementary operations may be used."""
     return _elementary
+
+
+@contextmanager
+def samples_held() -> Iterator[None]:
+    """Let every z drawn inside be a number, of which no parameter knows."""
+    global _held
+    before, _held = _held, True
+    try:
+        yield
+    finally:
+        _held = before
+
+
+def holds_samples() -> bool:
+    """Return whether a z is to be held where it was drawn."""
+    return _held
