@@ -83,15 +83,14 @@ def nasmc(
     likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
     cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
-    estimate, total = noise.new_zeros(noise.shape[2]), noise.new_zeros(noise.shape[2])
     with samples_held():
-        steps = particle_filter(model, x, lengths, noise, uniforms)
-        for t, (terms, log_weight, now) in enumerate(steps):
-            weight = torch.softmax(log_weight, dim=0).to(noise.dtype)
-            score = terms.log_likelihood + terms.log_prior + terms.log_proposal
-            estimate = now
-            total = total + (weight * score[0]).sum(0).where(t < lengths, 0.0)
-    return estimate, total.mean()
+        steps = list(particle_filter(model, x, lengths, noise, uniforms))
+    total = noise.new_zeros(noise.shape[2])
+    for t, (terms, log_weight, _) in enumerate(steps):
+        weight = torch.softmax(log_weight, dim=0).to(noise.dtype)
+        score = terms.log_likelihood + terms.log_prior + terms.log_proposal
+        total = total + (weight * score[0]).sum(0).where(t < lengths, 0.0)
+    return steps[-1].estimate, total.mean()
 
 
 class Filtered(NamedTuple):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.nn import recurrent
+from repro.nn import products, recurrent
 from repro.nn.chain import posterior_chain
 from repro.nn.lstm import lstm_rows, lstm_step
 from repro.nn.packing import last_rows, packing
@@ -214,7 +214,9 @@ def _lstm_cell(cell, x, share, h, c):
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_are_torchs(rows, dtype):
+@pytest.mark.parametrize("few", [0, products.FEW])  # with 0, always the rearranged weights
+def test_products_are_torchs(rows, dtype, few, monkeypatch):
+    monkeypatch.setattr(products, "FEW", few)
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))

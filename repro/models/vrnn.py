@@ -100,15 +100,15 @@ class VRNN(SequenceModel):
     ) -> tuple[Step, State]:
         if len(noise) > 1:
             return super().propose_rows(context, state, noise, sizes)
-        layers = [
-            *(layer for layer in self.encoder if isinstance(layer, Linear)),
-            self.posterior.linear,
-            *(layer for layer in self.features_z if isinstance(layer, Linear)),
-        ]
+        encoder, features_z = (
+            [layer for layer in network if isinstance(layer, Linear)]
+            for network in (self.encoder, self.features_z)
+        )
+        layers = [*encoder, self.posterior.linear, *features_z]
         weights = Weights(
             *(self.encoder_h.weight, self.cell_h.weight, self.cell_z.weight),
             layers=[(layer.weight, layer.bias) for layer in layers],
-            depth=sum(isinstance(layer, Linear) for layer in self.encoder),
+            depth=len(encoder),
         )
         shares = context.encoder_share[0], context.cell_share[0]
         start = state.hidden[0], state.cell[0]
