@@ -56,6 +56,7 @@ VARIANTS = {
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
     "dmm": {
         "dmm-aug": {"previous_x": True},
+        "dmm-relu": {"inference_cell": "relu", "embedding": None},
         **{
             f"dmm-{name}": {"inference_network": name}
             for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")

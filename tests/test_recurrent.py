@@ -11,6 +11,7 @@ from repro.nn.lstm import lstm_rows, lstm_step
 from repro.nn.packing import last_rows, packing
 from repro.nn.products import Prepared, product, product_plus, summed_outer
 from repro.nn.recurrent import run_lstm
+from repro.nn.relu_rnn import relu_rows
 from repro.nn.vrnn_chain import Weights, vrnn_chain
 
 pytestmark = pytest.mark.oracle
@@ -29,16 +30,18 @@ def gradients_of(total, tensors):
     return torch.autograd.grad(total, tensors)
 
 
+def in_travel(steps, backward):
+    return steps.flip(0) if backward else steps
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("backward", [False, True])
-def test_rows_are_each_sequences_own_steps_in_the_direction_of_travel(lengths, backward):
+def test_rows_are_each_sequences_own_steps(lengths):
     x = draw(9, 2, 5, 3)  # padded beyond the longest
-    rows = packing(lengths, len(x), backward)
+    rows = packing(lengths, len(x))
     packed = rows.pack(x).split(rows.sizes, dim=1)
     for place, b in enumerate(rows.order.tolist()):
-        steps = range(lengths[b])
-        for t, source in enumerate(reversed(steps) if backward else steps):
-            torch.testing.assert_close(packed[t][:, place], x[source, :, b], rtol=0, atol=0)
+        for t in range(lengths[b]):
+            torch.testing.assert_close(packed[t][:, place], x[t, :, b], rtol=0, atol=0)
     inside = (torch.arange(9).unsqueeze(1) < lengths)[:, None, :, None]
     assert rows.unpack(rows.pack(x)).equal(x.where(inside, 0.0))
     assert sum(rows.sizes) == lengths.sum() and rows.sizes == sorted(rows.sizes, reverse=True)
@@ -53,25 +56,47 @@ def test_last_rows_are_the_last_steps(lengths):
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_lstm_over_rows_equals_torchs_on_each_sequence(lengths):
+@pytest.mark.parametrize("backward", [False, True])
+def test_lstm_over_rows_equals_torchs_on_each_sequence(lengths, backward):
     torch.manual_seed(0)
     lstm = nn.LSTM(3, 4).double()
     x = draw(7, 5, 3).requires_grad_()
     hidden, cell = draw(5, 4).requires_grad_(), draw(4, 5).T.contiguous().requires_grad_()
     weigh, tensors = draw(7, 5, 4), [x, hidden, cell, *lstm.parameters()]
     rows = packing(lengths, len(x))
-    states, *last = lstm_rows(
-        lstm, rows.pack(x.unsqueeze(1))[0], rows.sizes, hidden[rows.order], cell[rows.order]
-    )
+    start = hidden[rows.order], cell[rows.order]
+    packed = rows.pack(x.unsqueeze(1))[0]
+    states, *last = lstm_rows(lstm, packed, rows.sizes, *start, backward)
     padded = rows.unpack(states.unsqueeze(0))[:, 0]
     ours = (weigh * padded).sum() + sum((i + 2.0) * s.square().sum() for i, s in enumerate(last))
     theirs = torch.zeros((), dtype=torch.float64)
     for b, length in enumerate(lengths.tolist()):
         start = hidden[b].view(1, 1, 4), cell[b].view(1, 1, 4)
-        alone, (h, c) = lstm(x[:length, b : b + 1], start)
+        alone, (h, c) = lstm(in_travel(x[:length, b : b + 1], backward), start)
+        alone = in_travel(alone, backward)
         torch.testing.assert_close(padded[:length, b], alone[:, 0])
         theirs = theirs + (weigh[:length, b] * alone[:, 0]).sum()
         theirs = theirs + 2.0 * h.square().sum() + 3.0 * c.square().sum()
+    for a, b in zip(gradients_of(ours, tensors), gradients_of(theirs, tensors), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("backward", [False, True])
+def test_relu_rnn_over_rows_equals_torchs_on_each_sequence(lengths, backward):
+    torch.manual_seed(0)
+    rnn, rows = nn.RNN(3, 4, nonlinearity="relu").double(), packing(lengths, 7)
+    x, hidden = draw(7, 5, 3).requires_grad_(), draw(5, 4).requires_grad_()
+    weigh, tensors = draw(7, 5, 4), [x, hidden, *rnn.parameters()]
+    packed = rows.pack(x.unsqueeze(1))[0]
+    states = relu_rows(rnn, packed, rows.sizes, hidden[rows.order], backward)
+    padded = rows.unpack(states.unsqueeze(0))[:, 0]
+    theirs = torch.zeros((), dtype=torch.float64)
+    for b, length in enumerate(lengths.tolist()):
+        alone = in_travel(rnn(in_travel(x[:length, b], backward), hidden[b : b + 1])[0], backward)
+        torch.testing.assert_close(padded[:length, b], alone)
+        theirs = theirs + (weigh[:length, b] * alone).sum()
+    ours = (weigh * padded).sum()
     for a, b in zip(gradients_of(ours, tensors), gradients_of(theirs, tensors), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 

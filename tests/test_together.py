@@ -30,6 +30,7 @@ CASES = {
     "dmm, dropout": {"family": "dmm", **DROPOUT},
     "dmm-aug": {"family": "dmm", "sizes": {"previous_x": True}},
     "st-lr, dropout": {"family": "dmm", "sizes": {"inference_network": "st-lr", "dropout": 0.3}},
+    "relu": {"family": "dmm", "sizes": {"inference_cell": "relu", "embedding": None}},
     "mf-lr": {"family": "dmm", "sizes": {"inference_network": "mf-lr"}},
 }
 

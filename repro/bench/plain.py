@@ -1,13 +1,17 @@
 """The same models step by step, as one writes them first: nothing outside the time loop."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from repro.models.base import SequenceModel, Terms, concatenate, masked, stack_steps
 from repro.models.dmm import DMM, Context
 from repro.nn.inference import StructuredInference
-from repro.nn.recurrent import DirectedLSTM
+from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
 
 def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
@@ -35,7 +39,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
 def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
     network = model.inference
     assert isinstance(network, StructuredInference)
-    directions = [_hidden_states(lstm, network.embedding, x, lengths) for lstm in network.lstms]
+    directions = [_hidden_states(rnn, network.embed, x, lengths) for rnn in network.rnns]
     state, previous_x, terms = model.initial(noise.shape[1], x), torch.zeros_like(x[0]), []
     dropped = network.dropouts[0].share
     for t in range(len(x)):
@@ -49,17 +53,37 @@ def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
     return masked(concatenate(terms), lengths)
 
 
+def torchs_own(
+    rnn: DirectedLSTM | DirectedReLU, x: Tensor | PackedSequence, state: Sequence[Tensor]
+) -> tuple[Any, Sequence[Tensor]]:
+    """Run torch's own module over x from a state; return its hidden states and the last state.
+
+    A state is (h, c) of an LSTM, (h,) of a ReLU RNN, (1, B, H) each.
+    """
+    if isinstance(rnn, DirectedLSTM):
+        return rnn.lstm(x, tuple(state))
+    states, hidden = rnn.rnn(x, *state)
+    return states, (hidden,)
+
+
+def start_of(rnn: DirectedLSTM | DirectedReLU, x: Tensor) -> list[Tensor]:
+    """Return the state before the first step of x (T, B, ·)."""
+    width = (rnn.lstm if isinstance(rnn, DirectedLSTM) else rnn.rnn).hidden_size
+    return [x.new_full((1, x.shape[1], width), value) for value in rnn.start]
+
+
 def _hidden_states(
-    directed: DirectedLSTM, embedding: torch.nn.Linear, x: Tensor, lengths: Tensor
+    rnn: DirectedLSTM | DirectedReLU,
+    embed: Callable[[Tensor], Tensor],
+    x: Tensor,
+    lengths: Tensor,
 ) -> list[Tensor]:
-    hidden = x.new_zeros(1, x.shape[1], directed.lstm.hidden_size)
-    start = (hidden, hidden + directed.initial_cell)
-    state: tuple[Tensor, ...] = start
-    states = [hidden[0]] * len(x)
+    state = start_of(rnn, x)
+    states = [state[0][0]] * len(x)
     order = range(len(x))
-    for t in reversed(order) if directed.backward_in_time else order:
-        _, after = directed.lstm(F.relu(embedding(x[t : t + 1])), state)
+    for t in reversed(order) if rnn.backward_in_time else order:
+        _, after = torchs_own(rnn, embed(x[t : t + 1]), state)
         inside = (t < lengths).unsqueeze(-1)  # padding never reaches a real step
-        state = tuple(new.where(inside, old) for new, old in zip(after, state, strict=True))
+        state = [new.where(inside, old) for new, old in zip(after, state, strict=True)]
         states[t] = state[0][0]
     return states

@@ -9,9 +9,9 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
 from torch import BoolTensor, Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from repro.bench.plain import start_of, torchs_own
 from repro.models.dmm import DMM
 from repro.nn.inference import StructuredInference
 from repro.nn.recurrent import reverse
@@ -21,17 +21,16 @@ class PyroDMM(nn.Module):
     """Model and guide that read the weights of a DMM with structured inference.
 
     As Pyro users write it: a loop over steps with a sample statement each, masked by length; the
-    recognition LSTM in one call of torch's own. Backward LSTM only (ST-R).
+    recognition RNN in one call of torch's own. Backward RNN only (ST-R).
 
     Args:
-        packed: feed the LSTM a PackedSequence, as Pyro's own DMM example does, instead of the
-            padded batch. torch computes no padding then, but takes a slower way.
+        packed: feed the RNN a PackedSequence, as Pyro's own DMM example does, instead of the
+            padded batch. torch computes no padding then.
     """
 
     def __init__(self, dmm: DMM, packed: bool) -> None:
         super().__init__()
         self.dmm, self.packed = dmm, packed
-        self.start = (0.0, dmm.inference.lstms[0].initial_cell)  # hidden and cell state
 
     def model(self, x: Tensor, lengths: Tensor) -> None:
         """p(x, z)."""
@@ -54,15 +53,14 @@ class PyroDMM(nn.Module):
         pyro.module("dmm", self)
         network = self.dmm.inference
         assert isinstance(network, StructuredInference)
-        (directed,) = network.lstms
-        embedded = F.relu(network.embedding(x))
-        start = [x.new_full((1, x.shape[1], directed.lstm.hidden_size), v) for v in self.start]
-        inputs = reverse(embedded, lengths)
+        (rnn,) = network.rnns
+        inputs = reverse(network.embed(x), lengths)
+        start = start_of(rnn, x)
         if self.packed:
             rows = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
-            backwards, _ = pad_packed_sequence(directed.lstm(rows, tuple(start))[0])
+            backwards, _ = pad_packed_sequence(torchs_own(rnn, rows, start)[0])
         else:
-            backwards, _ = directed.lstm(inputs, tuple(start))
+            backwards, _ = torchs_own(rnn, inputs, start)
         hidden = reverse(backwards, lengths)
         with pyro.plate("sequences", x.shape[1]):
             z = x.new_zeros(x.shape[1], self.dmm.latent)

@@ -55,6 +55,13 @@ DMM = {
     "dropout": 0.0,
     "initial_weights": 0.1,
 }
+# As Pyro's example of the model: a ReLU RNN that reads x itself.
+RELU_DMM = {
+    **DMM,
+    "embedding": None,
+    "inference_cell": "relu",
+    "inference_hidden": 600,
+}
 RNN = {
     "features": [500],
     "hidden": 500,
@@ -65,10 +72,17 @@ RNN = {
 
 # JSB Chorales: 25 to 129 steps, 60 on average; Nottingham: 254; handwriting: about 600; speech:
 # half a second in frames of 200 samples.
+JSB = (25, 95), 20, 88
+NOTTINGHAM = (180, 320), 20, 88
 WORKLOADS = [
-    Workload("DMM, JSB, random batches", "dmm", "bernoulli", DMM, (25, 95), 20, 88),
-    Workload("DMM, JSB, similar lengths", "dmm", "bernoulli", DMM, (25, 95), 20, 88, similar=True),
-    Workload("DMM, Nottingham", "dmm", "bernoulli", DMM, (180, 320), 20, 88),
+    Workload("DMM, JSB, random batches", "dmm", "bernoulli", DMM, *JSB),
+    Workload("DMM, JSB, similar lengths", "dmm", "bernoulli", DMM, *JSB, similar=True),
+    Workload("DMM, Nottingham", "dmm", "bernoulli", DMM, *NOTTINGHAM),
+    Workload("DMM, ReLU RNN, JSB, random batches", "dmm", "bernoulli", RELU_DMM, *JSB),
+    Workload(
+        "DMM, ReLU RNN, JSB, similar lengths", "dmm", "bernoulli", RELU_DMM, *JSB, similar=True
+    ),
+    Workload("DMM, ReLU RNN, Nottingham", "dmm", "bernoulli", RELU_DMM, *NOTTINGHAM),
     Workload("VRNN 100, music", "vrnn", "bernoulli", _vrnn(100, 16), (60, 60), 20, 88),
     Workload("VRNN 500, music", "vrnn", "bernoulli", _vrnn(500, 100), (60, 60), 20, 88),
     Workload(

@@ -58,8 +58,8 @@ class SRNN(SequenceModel):
         sizes = spec.sizes
         self.latent, self.dim, hidden = sizes["latent"], spec.dim, sizes["hidden"]
         prior, posterior = sizes["prior"], sizes["posterior"]
-        self.forwards = DirectedLSTM(spec.dim, hidden, False, 0.0)
-        self.backwards = DirectedLSTM(hidden + spec.dim, sizes["smoother"], True, 0.0)
+        self.forwards = DirectedLSTM(spec.dim, hidden, False)
+        self.backwards = DirectedLSTM(hidden + spec.dim, sizes["smoother"], True)
         self.prior_d = Linear(hidden, prior[0])
         self.prior_z = Linear(self.latent, prior[0], bias=False)
         self.prior = MLP(prior[0], prior[1:])

@@ -54,7 +54,7 @@ class STORN(SequenceModel):
         super().__init__()
         sizes = spec.sizes
         self.latent, self.dim, hidden = sizes["latent"], spec.dim, sizes["hidden"]
-        self.recognition = DirectedLSTM(spec.dim, sizes["recognition"], False, 0.0)
+        self.recognition = DirectedLSTM(spec.dim, sizes["recognition"], False)
         self.posterior = GaussianLayer(sizes["recognition"], self.latent)
         self.cell_x = Linear(spec.dim, 4 * hidden)
         self.cell_z = Linear(self.latent, 4 * hidden, bias=False)

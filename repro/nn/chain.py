@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.gaussian import VARIANCE_FLOOR
+from repro.nn.packing import before
 from repro.nn.products import Prepared, product, product_plus, summed_outer
 
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -63,28 +64,29 @@ class _Chain(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         latent = noise.shape[1]
         into, out_of = Prepared(in_weight), Prepared(out_weight)
+        bent = noise.new_empty(len(noise), len(in_weight))
+        stds, zs = torch.empty_like(noise), torch.empty_like(noise)
         z, steps = start, []
-        for share, noise_t in zip(data_share.split(sizes), noise.split(sizes), strict=True):
-            previous = z[: len(share)]
-            bent = product(previous, into, bias).tanh_()
-            outputs = product_plus(bent, out_of, share)
+        rows = (data_share, noise, bent, stds, zs)
+        for share, noise_t, bent_t, std, z_t in zip(*(t.split(sizes) for t in rows), strict=True):
+            torch.tanh(product(z[: len(share)], into, bias), out=bent_t)
+            outputs = product_plus(bent_t, out_of, share)
             mean, spread = outputs.split(latent, dim=1)
-            std = F.softplus(spread).add_(VARIANCE_FLOOR).sqrt_()
-            z = torch.addcmul(mean, std, noise_t)
-            steps.append((mean, std, z, previous, bent, spread))
-        means, stds, zs, before, bent, spread = (
-            torch.cat(field) for field in zip(*steps, strict=True)
-        )
-        ctx.save_for_backward(noise, in_weight, out_weight, stds, before, bent, spread)
+            torch.sqrt(F.softplus(spread).add_(VARIANCE_FLOOR), out=std)
+            z = torch.addcmul(mean, std, noise_t, out=z_t)
+            steps.append(outputs)
+        means, spreads = (half.contiguous() for half in torch.cat(steps).split(latent, dim=1))
+        previous = before(zs, start, sizes)
+        ctx.save_for_backward(noise, in_weight, out_weight, stds, previous, bent, spreads)
         ctx.sizes, ctx.start_shape = sizes, start.shape
-        return means, stds, zs, before
+        return means, stds, zs, previous
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, to_mean: Tensor, to_std: Tensor, to_z: Tensor, to_previous: Tensor
     ) -> tuple[Tensor | None, ...]:
-        noise, in_weight, out_weight, std, before, bent, spread = ctx.saved_tensors
+        noise, in_weight, out_weight, std, previous, bent, spread = ctx.saved_tensors
         sizes, latent = ctx.sizes, noise.shape[1]
         back_in, back_out = Prepared(in_weight.T), Prepared(out_weight.T)
         slope = torch.sigmoid(spread).div_(std).mul_(0.5)  # dσ/ds
@@ -106,7 +108,7 @@ class _Chain(torch.autograd.Function):
             raw,
             None,
             F.pad(carried, (0, 0, 0, ctx.start_shape[0] - len(carried))),
-            summed_outer(bent_gradient, before),
+            summed_outer(bent_gradient, previous),
             bent_gradient.sum(0),
             summed_outer(raw, bent),
             None,

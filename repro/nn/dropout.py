@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from repro.nn.packing import Packing
+
 
 class Dropout(nn.Module):
     """Sets a share of the values to 0 in training and scales the others by 1 / (1 − share).
@@ -20,12 +22,13 @@ class Dropout(nn.Module):
         self.share, self.width = share, width
         self.register_buffer("mask", torch.empty(0), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (T, B, width) to the same shape."""
+    def forward(self, x: Tensor, rows: Packing | None = None) -> Tensor:
+        """Map (T, B, width), or its rows (N, width), to the same shape."""
         if not (self.training and self.share):
             return x
-        steps, batch, _ = x.shape
-        return x * (self.mask if self.mask.numel() else self.draw(steps, batch, x))
+        steps, batch = x.shape[:2] if rows is None else rows.shape
+        mask = self.mask if self.mask.numel() else self.draw(steps, batch, x)
+        return x * (mask if rows is None else rows.pack(mask.unsqueeze(1))[0])
 
     def draw(self, steps: int, batch: int, like: Tensor) -> Tensor:
         """Return a mask (T, B, width) of the type and device of `like`."""

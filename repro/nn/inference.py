@@ -10,7 +10,9 @@ from repro.nn.chain import Chain, posterior_chain
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.linear import Linear
-from repro.nn.recurrent import DirectedLSTM
+from repro.nn.packing import Packing, packing
+from repro.nn.recurrent import DirectedLSTM, DirectedReLU
+from repro.nn.ways import elementary
 
 FORWARD, BACKWARD = False, True
 DIRECTIONS = {
@@ -23,36 +25,48 @@ DIRECTIONS = {
 
 
 class RecognitionNetwork(nn.Module):
-    """e_t = ReLU(W x_t + b), then an LSTM over e per direction, with dropout in training.
+    """e_t = ReLU(W x_t + b), then an RNN over e per direction, with dropout in training.
 
-    L sees x_≤t, R sees x_≥t, LR all of x (Krishnan et al. 2017, table 1). Sizes and initial values
-    (`forget_bias`, `initial_cell`) as in the authors' code.
+    L sees x_≤t, R sees x_≥t, LR all of x (Krishnan et al. 2017, table 1). Sizes, LSTM and its
+    initial values (`forget_bias`, `initial_cell`) as in the authors' code. With `inference_cell:
+    relu` the RNN has ReLU units, and without `embedding` it reads x itself: both as in Pyro's
+    example of this model.
     """
 
     def __init__(self, dim: int, sizes: dict) -> None:
         super().__init__()
-        self.embedding = Linear(dim, sizes["embedding"])
-        self.lstms: Sequence[DirectedLSTM] = nn.ModuleList(  # type: ignore[assignment]
-            DirectedLSTM(
-                sizes["embedding"], sizes["inference_hidden"], backward, sizes["initial_cell"]
-            )
+        width = sizes["embedding"]
+        self.embedding = Linear(dim, width) if width else None
+        self.rnns: Sequence[DirectedLSTM | DirectedReLU] = nn.ModuleList(  # type: ignore[assignment]
+            _rnn(width or dim, sizes, backward)
             for backward in DIRECTIONS[sizes["inference_network"]]
         )
         self.dropouts: Sequence[Dropout] = nn.ModuleList(  # type: ignore[assignment]
-            Dropout(sizes["dropout"], sizes["inference_hidden"]) for _ in self.lstms
+            Dropout(sizes["dropout"], sizes["inference_hidden"]) for _ in self.rnns
         )
-        self.forget_bias = sizes["forget_bias"]
 
-    def initialise(self) -> None:
-        """Set the LSTMs' forget bias."""
-        for directed in self.lstms:
-            directed.set_forget_bias(self.forget_bias)
+    def embed(self, x: Tensor) -> Tensor:
+        """Map (..., D) to what the RNNs read, (..., E)."""
+        return x if self.embedding is None else F.relu(self.embedding(x))
 
     def directions(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
         """Map (T, B, D) to the hidden states of each direction, (T, B, H)."""
-        embedded = F.relu(self.embedding(x))
-        hidden = [lstm(embedded, lengths) for lstm in self.lstms]
+        embedded = self.embed(x)
+        hidden = [rnn(embedded, lengths) for rnn in self.rnns]
         return [drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)]
+
+    def directions_of_rows(self, x: Tensor, rows: Packing) -> list[Tensor]:
+        """Map rows (N, D) to the hidden states of each direction, (N, H)."""
+        embedded = self.embed(x)
+        hidden = [rnn.over_rows(embedded, rows.sizes) for rnn in self.rnns]
+        return [drop(h, rows) for drop, h in zip(self.dropouts, hidden, strict=True)]
+
+
+def _rnn(inputs: int, sizes: dict, backward: bool) -> DirectedLSTM | DirectedReLU:
+    hidden = sizes["inference_hidden"]
+    if sizes.get("inference_cell") == "relu":
+        return DirectedReLU(inputs, hidden, backward)
+    return DirectedLSTM(inputs, hidden, backward, sizes["initial_cell"], sizes["forget_bias"])
 
 
 class StructuredInference(RecognitionNetwork):
@@ -69,12 +83,20 @@ class StructuredInference(RecognitionNetwork):
         super().__init__(dim, sizes)
         self.from_latent = Linear(latent, sizes["inference_hidden"])
         self.posterior = GaussianLayer(sizes["inference_hidden"], latent, variance=True)
-        self.share = 1.0 / (1 + len(self.lstms))
+        self.share = 1.0 / (1 + len(self.rnns))
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the data's share of the posterior's parameters, (T, B, 2Z)."""
-        summed = torch.stack(self.directions(x, lengths)).sum(0)
-        return self.posterior.linear(self.share * summed)
+        if x.device.type != "cpu" or elementary():
+            return self._share_of(self.directions(x, lengths))
+        rows = packing(lengths, len(x))  # nothing is computed on padding
+        share = self._share_of(self.directions_of_rows(rows.pack(x.unsqueeze(1))[0], rows))
+        return rows.unpack(share.unsqueeze(0))[:, 0]
+
+    def _share_of(self, hidden: list[Tensor]) -> Tensor:
+        # W (share · Σ h) + b, but multiplied where it is narrow
+        linear = self.posterior.linear
+        return self.share * linear(sum(hidden[1:], hidden[0])) + (1.0 - self.share) * linear.bias
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | z_{t-1}, x) from (1, B, 2Z) and z_{t-1} (K, B, Z)."""
@@ -103,7 +125,7 @@ class MeanFieldInference(RecognitionNetwork):
     def __init__(self, dim: int, latent: int, sizes: dict) -> None:
         super().__init__(dim, sizes)
         self.posteriors = nn.ModuleList(
-            GaussianLayer(sizes["inference_hidden"], latent, variance=True) for _ in self.lstms
+            GaussianLayer(sizes["inference_hidden"], latent, variance=True) for _ in self.rnns
         )
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def initialise(model: nn.Module, scale: float) -> None:
             nn.init.uniform_(module.weight, -scale, scale)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.LSTM):
+        elif isinstance(module, nn.RNNBase):
             for name, parameter in module.named_parameters():
                 if name.startswith("weight_hh"):
                     _orthogonal_blocks(parameter)

@@ -23,14 +23,16 @@ class _Loop:
     """What the steps of a loop owe to one weight: pairs of output gradient and input."""
 
     def __init__(self, weight: Tensor, many_calls: bool) -> None:
+        # Rearranged only where that is made up for by many products.
+        self._laid_out = Prepared if many_calls else Tensor.detach
         self._weight = weight.detach()
-        self.weight = Prepared(self._weight) if many_calls else self._weight
+        self.weight = self._laid_out(self._weight)
         self.owed: list[tuple[Tensor, Tensor]] = []
 
     @cached_property
-    def transposed(self) -> Prepared:
+    def transposed(self) -> Tensor | Prepared:
         """Wᵀ for products; made when the first step is differentiated."""
-        return Prepared(self._weight.T)
+        return self._laid_out(self._weight.T)
 
 
 class _Weight(torch.autograd.Function):

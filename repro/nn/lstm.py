@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from repro.nn.packing import before, last_rows
+from repro.nn.packing import before, carried, last_rows
 from repro.nn.products import Prepared, product, summed_outer
 from repro.nn.ways import elementary
 
@@ -20,7 +20,12 @@ tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 def lstm_rows(
-    lstm: nn.LSTM, x: Tensor, sizes: list[int], hidden: Tensor, cell: Tensor
+    lstm: nn.LSTM,
+    x: Tensor,
+    sizes: list[int],
+    hidden: Tensor,
+    cell: Tensor,
+    backward: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM of one layer over rows.
 
@@ -29,13 +34,14 @@ def lstm_rows(
         x: (N, ·), the rows of one step after those of another (`packing`).
         sizes: rows of each step; they never grow.
         hidden, cell: before the first step, (B, H).
+        backward: from each sequence's last step to its first.
     Returns:
         the hidden states (N, H), and hidden and cell state of each sequence after its last step,
         (B, H). Differentiable once.
     """
     input_weight, recurrent_weight, input_bias, recurrent_bias = lstm.parameters()
     weights = input_weight, recurrent_weight, input_bias + recurrent_bias
-    return _LSTM.apply(x, *weights, hidden, cell, sizes)
+    return _LSTM.apply(x, *weights, hidden, cell, sizes, backward)
 
 
 def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,44 +111,45 @@ class _LSTM(torch.autograd.Function):
         hidden: Tensor,
         cell: Tensor,
         sizes: list[int],
+        backward: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = hidden.shape[1]
         recurrent = Prepared(recurrent_weight)
         gates = product(x, input_weight, bias)  # (N, 4H): input, forget, candidate, output
         hiddens, cells, bents = gates.new_empty(3, len(x), width)
-        h, c = hidden, cell
+        h, c = hidden[:0], cell[:0]
         rows = (gates, *_columns(gates, width), hiddens, cells, bents)
-        for all_four, both, i, f, g, o, h_t, c_t, bent in zip(
-            *(t.split(sizes) for t in rows), strict=True
-        ):
-            all_four += product(h[: len(i)], recurrent)
+        steps = list(zip(*(t.split(sizes) for t in rows), strict=True))
+        for all_four, both, i, f, g, o, h_t, c_t, bent in steps[::-1] if backward else steps:
+            all_four += product(carried(h, hidden, len(i)), recurrent)
             both.sigmoid_()
             g.tanh_()
             o.sigmoid_()
-            c = torch.mul(f, c[: len(i)], out=c_t).addcmul_(i, g)
+            c = torch.mul(f, carried(c, cell, len(i)), out=c_t).addcmul_(i, g)
             h = torch.mul(o, torch.tanh(c, out=bent), out=h_t)
         ctx.save_for_backward(
             x, input_weight, recurrent_weight, hidden, cell, gates, hiddens, cells, bents
         )
-        ctx.sizes = sizes
-        return hiddens, last_rows(hiddens, sizes), last_rows(cells, sizes)
+        ctx.sizes, ctx.backward_in_time = sizes, backward
+        return hiddens, *(last_rows(states, sizes, backward) for states in (hiddens, cells))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, last_hidden: Tensor, last_cell: Tensor) -> tuple:
         x, input_weight, recurrent_weight, hidden, cell, *kept = ctx.saved_tensors
         gates, hiddens, cells, bents = kept
-        sizes, width = ctx.sizes, hidden.shape[1]
+        way, width = (ctx.sizes, ctx.backward_in_time), hidden.shape[1]
         transposed = Prepared(recurrent_weight.T)
         raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
         # What flows back into a sequence's state begins with what its last state is owed.
         to_hidden, to_cell = last_hidden.clone(), last_cell.clone()
         rows = (
-            *(gradient, bents, before(cells, cell, sizes)),
+            *(gradient, bents, before(cells, cell, *way)),
             *_columns(gates, width),
             *(raw, *_columns(raw, width)),
         )
-        for step in reversed(list(zip(*(t.split(sizes) for t in rows), strict=True))):
+        steps = list(zip(*(t.split(ctx.sizes) for t in rows), strict=True))
+        for step in steps if ctx.backward_in_time else reversed(steps):
             to_h, bent, c_before, both, i, f, g, o, raw_t, raw_both, raw_i, raw_f, raw_g, raw_o = (
                 step
             )
@@ -160,10 +167,11 @@ class _LSTM(torch.autograd.Function):
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
             summed_outer(raw, x),
-            summed_outer(raw, before(hiddens, hidden, sizes)),
+            summed_outer(raw, before(hiddens, hidden, *way)),
             raw.sum(0),
             to_hidden if ctx.needs_input_grad[4] else None,
             to_cell if ctx.needs_input_grad[5] else None,
+            None,
             None,
         )
 

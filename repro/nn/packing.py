@@ -33,29 +33,47 @@ class Packing(NamedTuple):
         return padded.index_copy(1, self.places, rows).unflatten(1, self.shape).movedim(0, 1)
 
 
-def packing(lengths: Tensor, steps: int, backward: bool = False) -> Packing:
-    """Return the packing of sequences of these lengths (B,), padded to `steps`.
-
-    Args:
-        backward: rows run from each sequence's own last step to its first.
-    """
+def packing(lengths: Tensor, steps: int) -> Packing:
+    """Return the packing of sequences of these lengths (B,), padded to `steps`."""
     order = lengths.argsort(descending=True, stable=True)
-    longest_first = lengths[order]
     step = torch.arange(steps, device=lengths.device).unsqueeze(1)  # (T, 1)
-    inside = step < longest_first  # (T, B)
-    source = longest_first - 1 - step if backward else step
-    index = (source * len(lengths) + order)[inside]
+    inside = step < lengths[order]  # (T, B)
+    index = (step * len(lengths) + order)[inside]
     sizes = [size for size in inside.sum(1).tolist() if size]
     return Packing(index, sizes, order, (steps, len(lengths)))
 
 
-def last_rows(rows: Tensor, sizes: list[int]) -> Tensor:
-    """Return each sequence's last of rows (N, ·), (B, ·), longest sequence first."""
+def last_rows(rows: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
+    """Return each sequence's last of rows (N, ·), (B, ·), longest sequence first.
+
+    Args:
+        backward: the last on the way from the end to the beginning.
+    """
+    if backward:
+        return rows[: sizes[0]]
     steps = zip(rows.split(sizes), [*sizes[1:], 0], strict=True)
     return torch.cat([step[going_on:] for step, going_on in steps][::-1])
 
 
-def before(rows: Tensor, start: Tensor, sizes: list[int]) -> Tensor:
-    """Return what rows (N, ·) were one step before, and at the first step start (B, ·)."""
-    steps = zip(rows.split(sizes)[:-1], sizes[1:], strict=True)
-    return torch.cat([start[: sizes[0]], *(step[:going_on] for step, going_on in steps)])
+def before(rows: Tensor, start: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
+    """Return what rows (N, ·) were one step before, and at a sequence's first step start (B, ·).
+
+    Args:
+        backward: the way is from each sequence's end to its beginning.
+    """
+    steps = rows.split(sizes)
+    neighbours = [*steps[1:], start[:0]] if backward else [start, *steps[:-1]]
+    pairs = zip(neighbours, sizes, strict=True)
+    return torch.cat([carried(state, start, size) for state, size in pairs])
+
+
+def carried(state: Tensor, start: Tensor, size: int) -> Tensor:
+    """Return the state with which `size` sequences enter a step.
+
+    Args:
+        state: after the step before, longest sequence first; of fewer sequences where some begin
+            here, of more where some have ended. start: of those that begin, (B, ·).
+    """
+    if len(state) >= size:
+        return state[:size]
+    return torch.cat([state, start[len(state) : size]])

@@ -1,4 +1,4 @@
-"""LSTMs over whole sequences and as single steps, safe for ragged batches."""
+"""Recurrent networks over whole sequences, safe for ragged batches."""
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from repro.nn.linear import Linear
 from repro.nn.lstm import lstm_rows, lstm_steps
 from repro.nn.packing import packing
+from repro.nn.relu_rnn import relu_rows, relu_steps
 from repro.nn.ways import elementary
 
 MUCH = 0.9  # share of valid steps below which padding is worth the detour
@@ -51,9 +52,10 @@ def run_lstm(
         states, hidden, cell = lstm_steps(lstm, x, hidden, cell)
         return reverse(states, lengths) if backward else states, hidden, cell
     if x.device.type == "cpu" and int(lengths.sum()) < MUCH * len(x) * len(lengths):
-        rows = packing(lengths, len(x), backward)
+        rows = packing(lengths, len(x))
         start = hidden[rows.order], cell[rows.order]
-        states, *last = lstm_rows(lstm, rows.pack(x.unsqueeze(1))[0], rows.sizes, *start)
+        packed = rows.pack(x.unsqueeze(1))[0]
+        states, *last = lstm_rows(lstm, packed, rows.sizes, *start, backward)
         back = rows.order.argsort()
         return rows.unpack(states.unsqueeze(0))[:, 0], last[0][back], last[1][back]
     x = reverse(x, lengths) if backward else x
@@ -64,23 +66,66 @@ def run_lstm(
 class DirectedLSTM(nn.Module):
     """An LSTM over (T, B, ·), forwards, or backwards from each sequence's own last step.
 
-    The initial cell state is a constant; torch's two bias vectors are kept (they add).
+    Its state before the first step is a constant, `start`, of h and c; torch's two bias vectors
+    are kept (they add).
     """
 
-    def __init__(self, in_features: int, hidden: int, backward: bool, initial_cell: float) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        hidden: int,
+        backward: bool,
+        initial_cell: float = 0.0,
+        forget_bias: float = 0.0,
+    ) -> None:
         super().__init__()
         self.lstm = nn.LSTM(in_features, hidden)
         self.backward_in_time = backward
-        self.initial_cell = initial_cell
+        self.start = (0.0, initial_cell)
+        self.forget_bias = forget_bias
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Map (T, B, ·) to hidden states (T, B, H)."""
-        hidden = x.new_zeros(x.shape[1], self.lstm.hidden_size)
-        start = hidden, hidden + self.initial_cell
+        start = self._start(x, x.shape[1])
         return run_lstm(self.lstm, x, lengths, *start, self.backward_in_time)[0]
 
-    def set_forget_bias(self, value: float) -> None:
+    def over_rows(self, x: Tensor, sizes: list[int]) -> Tensor:
+        """Map the rows (N, ·) of a `packing` with these sizes to hidden states (N, H)."""
+        start = self._start(x, sizes[0])
+        return lstm_rows(self.lstm, x, sizes, *start, self.backward_in_time)[0]
+
+    def initialise(self) -> None:
         """Set the forget gate's bias (torch's gate order: input, forget, candidate, output)."""
         biases = dict(self.lstm.named_parameters())
         _, forget, _, _ = biases["bias_ih_l0"].data.chunk(4)
-        forget.fill_(value)
+        forget.fill_(self.forget_bias)
+
+    def _start(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        hidden, cell = (x.new_full((batch, self.lstm.hidden_size), value) for value in self.start)
+        return hidden, cell
+
+
+class DirectedReLU(nn.Module):
+    """The same with ReLU units: h_t = ReLU(W x_t + U h_{t-1} + b) from h_0 = 0."""
+
+    start = (0.0,)
+
+    def __init__(self, in_features: int, hidden: int, backward: bool) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(in_features, hidden, nonlinearity="relu")
+        self.backward_in_time = backward
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Map (T, B, ·) to hidden states (T, B, H)."""
+        x = reverse(x, lengths) if self.backward_in_time else x
+        hidden = x.new_zeros(x.shape[1], self.rnn.hidden_size)
+        if elementary():
+            states = relu_steps(self.rnn, x, hidden)
+        else:
+            states, _ = self.rnn(x, hidden.unsqueeze(0))
+        return reverse(states, lengths) if self.backward_in_time else states
+
+    def over_rows(self, x: Tensor, sizes: list[int]) -> Tensor:
+        """Map the rows (N, ·) of a `packing` with these sizes to hidden states (N, H)."""
+        hidden = x.new_zeros(sizes[0], self.rnn.hidden_size)
+        return relu_rows(self.rnn, x, sizes, hidden, self.backward_in_time)

@@ -15,6 +15,7 @@ from .parts import (
     normal_log_density,
     softplus,
     torch_lstm,
+    torch_relu_rnn,
 )
 
 
@@ -162,14 +163,19 @@ def known(p, name, v):
 
 def recognition(p, sizes, x):
     """Return the function (t, z_{t-1}) → mean and std of q(z_t)."""
-    embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
+    embedded = x
+    if sizes["embedding"]:
+        embedded = [torch.relu(linear(p, "inference.embedding", x_t)) for x_t in x]
     structure, _, directions = sizes["inference_network"].partition("-")
     states = [[] for _ in x]
     for k, direction in enumerate(directions):
         h = x.new_zeros(sizes["inference_hidden"])
         c = h + sizes["initial_cell"]
         for t in reversed(range(len(x))) if direction == "r" else range(len(x)):
-            h, c = torch_lstm(p, f"inference.lstms.{k}.lstm", embedded[t], h, c)
+            if sizes.get("inference_cell") == "relu":
+                h = torch_relu_rnn(p, f"inference.rnns.{k}.rnn", embedded[t], h)
+            else:
+                h, c = torch_lstm(p, f"inference.rnns.{k}.lstm", embedded[t], h, c)
             states[t].append(h)
 
     def mean_field(t, previous):

@@ -112,6 +112,11 @@ def torch_lstm(p, name, v, h, c):
     return lstm(gates + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"], c)
 
 
+def torch_relu_rnn(p, name, v, h):
+    drive = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
+    return torch.relu(drive + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"])
+
+
 def nade_log_prob(p, features, x):
     """One conditional after the other."""
     activation, total = linear(p, "head.hidden_bias", features), 0.0
