@@ -43,14 +43,14 @@ def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) ->
     """
     if isinstance(weight, Prepared):
         weight = weight.suited_to(x)
-        if not weight.is_mkldnn:
-            return F.linear(x, weight, bias)
-    if not _by_onednn(x):
+        onednn = weight.is_mkldnn
+    else:
+        onednn = _by_onednn(x)
+        if onednn and not (weight.is_contiguous() or weight.T.is_contiguous()):
+            # Of columns of a wider matrix oneDNN is a hundred times slower.
+            weight = weight.contiguous()
+    if not onednn:
         return F.linear(x, weight, bias)
-    if not (weight.is_mkldnn or weight.is_contiguous() or weight.T.is_contiguous()):
-        weight = (
-            weight.contiguous()
-        )  # of columns of a wider matrix oneDNN is a hundred times slower
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
 
