@@ -73,6 +73,7 @@ def run(walk, folder, seed=0, **arguments):
 
 DROPOUT = {"sizes": {"dropout": 0.3}}
 NASMC = {"objective": "nasmc", "samples": 3}
+IWAE = {"objective": "iwae", "samples": 3}
 
 
 @pytest.mark.parametrize("family", ["dmm", "vrnn", "rnn"])
@@ -110,6 +111,8 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
         {"family": "vrnn"},
         {"family": "vrnn", **SEGMENTS},
         {"family": "vrnn", **NASMC},
+        {"family": "vrnn", **IWAE},
+        {"family": "tsbn", **IWAE},
     ],
 )
 @pytest.mark.parametrize("update", [1, 6, 10, 15])
