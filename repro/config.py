@@ -22,6 +22,7 @@ NEEDED_OPTIONS = {
 }
 # Families whose inference reads the whole sequence or the step before: cut, it would see less.
 WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
+DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -149,6 +150,11 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
         raise ConfigError(
             f"model '{model}' on {dataset}: its inference reads whole sequences, which cannot be "
             "cut; remove `segment` from its training."
+        )
+    if chosen["training"].get("objective") == "fivo" and chosen["family"] in DISCRETE:
+        raise ConfigError(
+            f"model '{model}' on {dataset}: its z is discrete; FIVO's gradient flows through z; "
+            "set `objective` to iwae (there VIMCO) or to nasmc."
         )
     needed = NEEDED_OPTIONS.get(chosen["family"])
     if needed and needed not in data["options"]:

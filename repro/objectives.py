@@ -7,7 +7,7 @@ from torch import Tensor
 
 from repro.bounds import elbo, importance_weighted
 from repro.models.base import SequenceModel, Terms
-from repro.particles import nasmc
+from repro.particles import fivo, nasmc
 
 
 def kl_weight(update: int, start: float, updates: int) -> float:
@@ -73,14 +73,23 @@ def vimco(log_weight: Tensor, log_q: Tensor) -> Tensor:
     return (signal * log_q).sum(0)
 
 
-def by_nasmc(
-    model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor, random: torch.Generator
+def by_filter(
+    name: str,
+    model: SequenceModel,
+    x: Tensor,
+    lengths: Tensor,
+    noise: Tensor,
+    random: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return the particle filter's estimate of log p(x), a scalar, and what to maximise (`nasmc`).
+    """Return the particle filter's estimate of log p(x), a scalar, and what to maximise.
 
     Args:
-        random: resampling draws from it. The others as for `nasmc`.
+        name: `fivo`, the estimate itself, or `nasmc`.
+        random: resampling draws from it. The others as for `fivo`.
     """
     uniforms = torch.rand(noise.shape[:3], generator=random, device=noise.device)
+    if name == "fivo":
+        estimate = fivo(model, x, lengths, noise, uniforms).mean()
+        return estimate, estimate
     estimate, surrogate = nasmc(model, x, lengths, noise, uniforms)
     return estimate.mean(), surrogate

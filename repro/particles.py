@@ -1,4 +1,4 @@
-"""The particle filter: its estimate of log p(x) (FIVO), and training by it (NASMC)."""
+"""The particle filter: its estimate of log p(x), and training by it (FIVO, NASMC)."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -46,7 +46,9 @@ def fivo(
 ) -> Tensor:
     """Return the particle filter's estimate of log p(x) of each sequence, (B,), in nats.
 
-    The last of `filtered`, whose arguments it shares.
+    The last of `filtered`, whose arguments it shares. Its gradient flows through weights and z, not
+    through the choice of ancestors, whose score functions are left out for their variance
+    (Maddison et al. 2017, section 4).
     """
     return filtered(model, x, lengths, noise, uniforms, scheme)[-1]
 
@@ -87,16 +89,16 @@ def nasmc(
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
     total = noise.new_zeros(noise.shape[2])
     for t, (terms, log_weight, _) in enumerate(steps):
-        weight = torch.softmax(log_weight, dim=0).to(noise.dtype)
+        weight = torch.softmax(log_weight.detach(), dim=0).to(noise.dtype)
         score = terms.log_likelihood + terms.log_prior + terms.log_proposal
         total = total + (weight * score[0]).sum(0).where(t < lengths, 0.0)
-    return steps[-1].estimate, total.mean()
+    return steps[-1].estimate.detach(), total.mean()
 
 
 class Filtered(NamedTuple):
     """After a step: its terms (1, K, B), log weights (K, B), and the estimate of log p(x_≤t), (B,).
 
-    The weights are those since the last resampling, and detached as the estimate is.
+    The weights are those since the last resampling.
     """
 
     terms: Terms
@@ -132,14 +134,14 @@ def particle_filter(
     for t, (context, noise_t) in enumerate(steps):
         state, step = model.propose(context, state, noise_t)
         terms = model.score(stack_steps([context]), stack_steps([step]))
-        gained = terms.log_weight[0].detach().double()
+        gained = terms.log_weight[0].double()
         log_weight = log_weight + gained.where(t < lengths, 0.0)
         now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
         yield Filtered(terms, log_weight, now)
         poor = (effective_sample_size(log_weight) < count / 2) & (t + 1 < lengths)
         if poor.any():
             points = scheme(uniforms[t].double())
-            ancestors = resample(log_weight, points).where(poor, own).unsqueeze(-1)
+            ancestors = resample(log_weight.detach(), points).where(poor, own).unsqueeze(-1)
             state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
             estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
             log_weight = log_weight.where(~poor, 0.0)

@@ -19,7 +19,7 @@ from repro.files import sha256_of, write_text
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.monitors import Monitor
-from repro.objectives import by_elbo, by_iwae, by_nasmc, kl_weight
+from repro.objectives import by_elbo, by_filter, by_iwae, kl_weight
 from repro.provenance import environment, peak_memory_mb
 from repro.seeding import derive, generator
 from repro.validation import validation_bound, validation_is
@@ -119,12 +119,13 @@ class Training:
                 if state is not None:  # of the sequences that go on; no gradient flows back
                     state = type(state)(*(s.detach()[:, places] for s in state))
                 given = self.model, part.x, part.lengths, noise
-                if settings.get("objective") == "nasmc":
-                    objective, to_maximise = by_nasmc(*given, self.noise)
-                elif settings.get("objective") == "iwae":
-                    objective, to_maximise = by_iwae(*given, weight)
-                else:
-                    objective, to_maximise, state = by_elbo(*given, weight, state)
+                match settings.get("objective", "elbo"):
+                    case "elbo":
+                        objective, to_maximise, state = by_elbo(*given, weight, state)
+                    case "iwae":
+                        objective, to_maximise = by_iwae(*given, weight)
+                    case name:
+                        objective, to_maximise = by_filter(name, *given, self.noise)
                 loss = -to_maximise
                 if settings["l2_penalty"]:
                     squares = sum(p.square().sum() for p in self.model.parameters())

@@ -32,6 +32,8 @@ def test_every_preset_is_valid_and_resolves(preset):
 
 
 RELATIVES = {
+    "vrnn-iwae",
+    "vrnn-fivo",
     "lv-rnn",
     "storn",
     "srnn",
@@ -88,6 +90,19 @@ BROKEN = [
         r"model 'dmm' on bach_chorales: its inference reads whole",
     ),
     (change("experiments.0.training", {"objective": "iwae"}), r"'samples' is a required property"),
+    (
+        change(
+            "experiments",
+            [
+                {
+                    "datasets": ["bach_chorales"],
+                    "models": ["tsbn"],
+                    "training": {"objective": "fivo"},
+                }
+            ],
+        ),
+        r"model 'tsbn' on bach_chorales: its z is discrete",
+    ),
     (change("corpora", "/nowhere"), r"corpora: /nowhere is no folder"),
     (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
     (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),

@@ -12,6 +12,7 @@ from test_models import draw, terms_at_fixed_z
 from repro.data.batches import Batch
 from repro.evaluate import filter_sequences
 from repro.models import build
+from repro.objectives import by_iwae
 from repro.particles import filtered, fivo, multinomial, nasmc, resample, systematic
 
 pytestmark = pytest.mark.oracle
@@ -92,6 +93,61 @@ def test_without_resampling_it_is_the_importance_weighted_estimate(family, small
     estimate = fivo(model, x, lengths, noise, torch.rand(noise.shape[:3]))
     log_weight = model(x, lengths, noise).log_weight.sum(0)
     torch.testing.assert_close(estimate, torch.logsumexp(log_weight, 0) - math.log(2))
+
+
+@pytest.mark.parametrize("family", ["vrnn", "dmm", "srnn"])
+def test_gradient_without_resampling_is_that_of_the_importance_weighted_bound(family, ragged):
+    torch.manual_seed(0)
+    model = build(spec(family)).double()
+    x, lengths, noise = ragged(samples=2)
+    weights = list(model.parameters())
+    estimate = fivo(model, x, lengths, noise, torch.rand(noise.shape[:3])).mean()
+    bound, _ = by_iwae(model, x, lengths, noise, 1.0)
+    pair = (torch.autograd.grad(value, weights, allow_unused=True) for value in (estimate, bound))
+    for ours, theirs in zip(*pair, strict=True):
+        if ours is not None or theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+def plain_fivo(model, x, noise, uniforms):
+    """One sequence, particle by particle, ancestors by counting; how often it resampled."""
+    count, total, resampled = noise.shape[1], 0.0, 0
+    context, state = model.encode(x, torch.tensor([len(x)])), model.initial(count, x)
+    log_w = [torch.zeros(()).double()] * count
+    for t in range(len(x)):
+        context_t = type(context)(*(c[t : t + 1] for c in context))
+        state, step = model.propose(type(context)(*(c[t] for c in context)), state, noise[t])
+        scored = model.score(context_t, type(step)(*(s.unsqueeze(0) for s in step))).log_weight
+        log_w = [log_w[k] + scored[0, k, 0] for k in range(count)]
+        w = [v.exp().item() for v in log_w]
+        mean = sum(v.exp() for v in log_w) / count
+        if t == len(x) - 1:
+            return total + mean.log(), resampled
+        if sum(w) ** 2 / sum(v * v for v in w) < count / 2:
+            points = [(k + uniforms[t, 0, 0].item()) / count for k in range(count)]
+            heap = list(itertools.accumulate(v / sum(w) for v in w))
+            chosen = [sum(edge <= point for edge in heap) for point in points]
+            state = type(state)(*(torch.stack([s[k] for k in chosen]) for s in state))
+            total, log_w, resampled = total + mean.log(), [0.0 * v for v in log_w], resampled + 1
+
+
+@pytest.mark.parametrize("family", ["vrnn", "dmm"])
+def test_gradient_with_resampling_is_that_of_a_plain_loop_over_each_sequence(family, ragged):
+    torch.manual_seed(0)
+    model = build(spec(family)).double()
+    x, lengths, noise = ragged(samples=6)
+    x, uniforms = 3.0 * x, torch.rand(noise.shape[:3], dtype=torch.float64)  # surprising data
+    weights, alone, times = list(model.parameters()), 0.0, 0
+    for b, length in enumerate(lengths.tolist()):
+        noise_b, uniforms_b = (v[:length, :, b : b + 1] for v in (noise, uniforms))
+        estimate, resampled = plain_fivo(model, x[:length, b : b + 1], noise_b, uniforms_b)
+        alone, times = alone + estimate, times + resampled
+    together = fivo(model, x, lengths, noise, uniforms).sum()
+    assert times > 0 and together.item() == pytest.approx(alone.item())
+    pair = (torch.autograd.grad(value, weights, allow_unused=True) for value in (together, alone))
+    for ours, theirs in zip(*pair, strict=True):
+        if ours is not None or theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -74,6 +74,7 @@ def run(walk, folder, seed=0, **arguments):
 DROPOUT = {"sizes": {"dropout": 0.3}}
 NASMC = {"objective": "nasmc", "samples": 3}
 IWAE = {"objective": "iwae", "samples": 3}
+FIVO = {"objective": "fivo", "samples": 3}
 
 
 @pytest.mark.parametrize("family", ["dmm", "vrnn", "rnn"])
@@ -113,6 +114,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
         {"family": "vrnn", **NASMC},
         {"family": "vrnn", **IWAE},
         {"family": "tsbn", **IWAE},
+        {"family": "vrnn", **FIVO},
     ],
 )
 @pytest.mark.parametrize("update", [1, 6, 10, 15])
