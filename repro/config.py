@@ -23,6 +23,7 @@ NEEDED_OPTIONS = {
 # Families whose inference reads the whole sequence or the step before: cut, it would see less.
 WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
 DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
+EXACT = ("rnn", "marginal")  # without latent variables
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -151,7 +152,13 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' on {dataset}: its inference reads whole sequences, which cannot be "
             "cut; remove `segment` from its training."
         )
-    if chosen["training"].get("objective") == "fivo" and chosen["family"] in DISCRETE:
+    objective = chosen["training"].get("objective", "elbo")
+    if objective != "elbo" and chosen["family"] in EXACT:
+        raise ConfigError(
+            f"model '{model}' on {dataset}: it has no latent variables, so that its likelihood is "
+            f"exact; remove `objective: {objective}` from its training."
+        )
+    if objective == "fivo" and chosen["family"] in DISCRETE:
         raise ConfigError(
             f"model '{model}' on {dataset}: its z is discrete; FIVO's gradient flows through z; "
             "set `objective` to iwae (there VIMCO) or to nasmc."
