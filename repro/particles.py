@@ -138,10 +138,11 @@ def particle_filter(
         log_weight = log_weight + gained.where(t < lengths, 0.0)
         now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
         yield Filtered(terms, log_weight, now)
-        poor = (effective_sample_size(log_weight) < count / 2) & (t + 1 < lengths)
+        held = log_weight.detach()
+        poor = (effective_sample_size(held) < count / 2) & (t + 1 < lengths)
         if poor.any():
             points = scheme(uniforms[t].double())
-            ancestors = resample(log_weight.detach(), points).where(poor, own).unsqueeze(-1)
+            ancestors = resample(held, points).where(poor, own).unsqueeze(-1)
             state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
             estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
             log_weight = log_weight.where(~poor, 0.0)

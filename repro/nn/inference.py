@@ -49,16 +49,13 @@ class RecognitionNetwork(nn.Module):
         """Map (..., D) to what the RNNs read, (..., E)."""
         return x if self.embedding is None else F.relu(self.embedding(x))
 
-    def directions(self, x: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Map (T, B, D) to the hidden states of each direction, (T, B, H)."""
+    def directions(self, x: Tensor, lengths: Tensor, rows: Packing | None = None) -> list[Tensor]:
+        """Map (T, B, D), or its rows (N, D), to the hidden states of each direction."""
         embedded = self.embed(x)
-        hidden = [rnn(embedded, lengths) for rnn in self.rnns]
-        return [drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)]
-
-    def directions_of_rows(self, x: Tensor, rows: Packing) -> list[Tensor]:
-        """Map rows (N, D) to the hidden states of each direction, (N, H)."""
-        embedded = self.embed(x)
-        hidden = [rnn.over_rows(embedded, rows.sizes) for rnn in self.rnns]
+        hidden = [
+            rnn(embedded, lengths) if rows is None else rnn.over_rows(embedded, rows.sizes)
+            for rnn in self.rnns
+        ]
         return [drop(h, rows) for drop, h in zip(self.dropouts, hidden, strict=True)]
 
 
@@ -90,7 +87,7 @@ class StructuredInference(RecognitionNetwork):
         if x.device.type != "cpu" or elementary():
             return self._share_of(self.directions(x, lengths))
         rows = packing(lengths, len(x))  # nothing is computed on padding
-        share = self._share_of(self.directions_of_rows(rows.pack(x.unsqueeze(1))[0], rows))
+        share = self._share_of(self.directions(rows.pack(x.unsqueeze(1))[0], lengths, rows))
         return rows.unpack(share.unsqueeze(0))[:, 0]
 
     def _share_of(self, hidden: list[Tensor]) -> Tensor:

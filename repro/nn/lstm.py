@@ -39,9 +39,7 @@ def lstm_rows(
         the hidden states (N, H), and hidden and cell state of each sequence after its last step,
         (B, H). Differentiable once.
     """
-    input_weight, recurrent_weight, input_bias, recurrent_bias = lstm.parameters()
-    weights = input_weight, recurrent_weight, input_bias + recurrent_bias
-    return _LSTM.apply(x, *weights, hidden, cell, sizes, backward)
+    return _LSTM.apply(x, *weights_of(lstm), hidden, cell, sizes, backward)
 
 
 def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,12 +61,18 @@ def lstm_steps(
     lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM of one layer step by step over x (T, B, ·); return what `lstm_rows` does."""
-    input_weight, recurrent_weight, input_bias, recurrent_bias = lstm.parameters()
+    input_weight, recurrent_weight, bias = weights_of(lstm)
     states = []
-    for gates in F.linear(x, input_weight, input_bias + recurrent_bias).unbind():
+    for gates in F.linear(x, input_weight, bias).unbind():
         hidden, cell = lstm_step(gates + F.linear(hidden, recurrent_weight), cell)
         states.append(hidden)
     return torch.stack(states), hidden, cell
+
+
+def weights_of(rnn: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights of x and of h of one layer, and its two biases as one."""
+    input_weight, recurrent_weight, input_bias, recurrent_bias = rnn.parameters()
+    return input_weight, recurrent_weight, input_bias + recurrent_bias
 
 
 class _Step(torch.autograd.Function):

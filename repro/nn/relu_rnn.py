@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.lstm import weights_of
 from repro.nn.packing import before, carried
 from repro.nn.products import Prepared, product, product_plus, summed_outer
 
@@ -30,16 +31,14 @@ def relu_rows(
     Returns:
         the hidden states (N, H). Differentiable once.
     """
-    input_weight, recurrent_weight, input_bias, recurrent_bias = rnn.parameters()
-    weights = input_weight, recurrent_weight, input_bias + recurrent_bias
-    return _ReLU.apply(x, *weights, hidden, sizes, backward)
+    return _ReLU.apply(x, *weights_of(rnn), hidden, sizes, backward)
 
 
 def relu_steps(rnn: nn.RNN, x: Tensor, hidden: Tensor) -> Tensor:
     """Run the same over x (T, B, ·) in elementary operations; return hidden states (T, B, H)."""
-    input_weight, recurrent_weight, input_bias, recurrent_bias = rnn.parameters()
+    input_weight, recurrent_weight, bias = weights_of(rnn)
     states = []
-    for drive in F.linear(x, input_weight, input_bias + recurrent_bias).unbind():
+    for drive in F.linear(x, input_weight, bias).unbind():
         hidden = F.relu(drive + F.linear(hidden, recurrent_weight))
         states.append(hidden)
     return torch.stack(states)
