@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import BINARY, HEADS
+from reference.parts import nade_log_prob
 from scipy import integrate, stats
 
 from repro.nn import nade, rbm
 from repro.nn.heads import build_head
+from repro.nn.nade import NadeHead
 
 pytestmark = pytest.mark.oracle
 
@@ -140,6 +142,27 @@ def test_nade_in_pieces_is_nade_at_once(monkeypatch):
     whole = head.log_prob(params, STATES)
     monkeypatch.setattr(nade, "NUMBERS", 3 * 5 * 5)  # three vectors at a time
     torch.testing.assert_close(head.log_prob(params, STATES), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("few", [0, 100], ids=["blocks of values", "counts of ones"])
+def test_nade_either_way_is_the_plain_loop(few, monkeypatch):
+    """Log-probability and all gradients, with more values than a block has."""
+    torch.manual_seed(0)
+    dim, hidden = 2 * nade.BLOCK + 3, 5
+    head = NadeHead(4, dim, hidden).double()
+    x = torch.bernoulli(torch.full((7, dim), 0.4, dtype=torch.float64))
+    features = torch.randn(7, 4, dtype=torch.float64)
+    plain = {f"head.{name}": value for name, value in head.named_parameters()}
+    expected = torch.stack([nade_log_prob(plain, *each) for each in zip(features, x, strict=True)])
+    monkeypatch.setattr(nade, "FEW", few)
+    ours = head.log_prob(head(features), x)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+    weights = torch.rand(7, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((weights * value).sum(), list(head.parameters()), retain_graph=True)
+        for value in (ours, expected)
+    ]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-11)
 
 
 def test_gaussian_equals_scipy():
