@@ -69,12 +69,15 @@ class Training:
         self.waits = device.type == "cpu"  # for every loss; a GPU's are looked at after an epoch
         self._not_looked_at: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
         self.state_file = folder / "state" / "last.pt"
+        self.checkpoint = folder / "checkpoint.safetensors"
 
     def begin(self, monitor: Monitor) -> None:
         """Go on from the saved state, or look at the untrained model, for the learning curve."""
         self.monitor = monitor
         if self._resume():
             monitor.note(f"resumes after epoch {self.epoch}")
+        elif self.checkpoint.exists():
+            monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
         if self.epoch == 0 and not self.history:
             self._validate({"epoch": 0, **self.model.watched})
             monitor.epoch(self.history[-1])
@@ -271,10 +274,9 @@ class Training:
         )
         lines = [json.dumps(row) for row in self.history]
         write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
-        path = self.folder / "checkpoint.safetensors"
-        save_checkpoint(path, self.best_weights, info)
+        save_checkpoint(self.checkpoint, self.best_weights, info)
         shutil.rmtree(self.state_file.parent, ignore_errors=True)
-        return path
+        return self.checkpoint
 
 
 _PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds", "cpu_seconds")

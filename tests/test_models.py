@@ -202,6 +202,27 @@ def test_gradients_reach_every_parameter(family, head, sizes, small_model, ragge
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+def test_dropout_of_an_rnn_spares_its_memory(small_model, ragged):
+    """One step after the other with the same masks: on the input and on what is read from h."""
+    model = small_model("rnn", "gaussian", dropout=0.4).train()
+    x, lengths, noise = ragged(latent=0, samples=1)
+    steps, batch = x.shape[:2]
+    drops = model.drop_features, model.drop_hidden
+    for drop in drops:
+        drop.mask = drop.draw(steps, batch, x)
+    terms, _ = model.advance(x, lengths, noise)
+    w_x, w_h, b_x, b_h = model.lstm.parameters()
+    hidden = cell = x.new_zeros(batch, model.lstm.hidden_size)
+    for t in range(steps):
+        read = model.head(model.decoder(drops[1].mask[t] * hidden))
+        expected = model.head.log_prob(read, x[t]) * (t < lengths)
+        torch.testing.assert_close(terms.log_likelihood[t, 0], expected)
+        pushed = drops[0].mask[t] * model.features(x[t])
+        i, f, g, o = (pushed @ w_x.T + b_x + hidden @ w_h.T + b_h).chunk(4, dim=-1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+
+
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)
 def test_samples_have_the_asked_shape_and_follow_the_generator(family, head, sizes, small_model):
     model = small_model(family, head, **sizes).float()

@@ -86,6 +86,14 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(family, walk, t
     assert same_bits(a, b) and not same_bits(a, other)
 
 
+def test_a_finished_run_says_that_it_begins_anew(walk, tmp_path, capsys):
+    first = weights(run(walk, tmp_path))
+    assert "anew" not in capsys.readouterr().err
+    again = weights(run(walk, tmp_path))
+    assert f"begins anew; {tmp_path / 'checkpoint.safetensors'}" in capsys.readouterr().err
+    assert same_bits(first, again)
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
@@ -109,6 +117,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
     "family_arguments",
     [
         {"family": "dmm", **DROPOUT},
+        {"family": "rnn", **DROPOUT},
         {"family": "vrnn"},
         {"family": "vrnn", **SEGMENTS},
         {"family": "vrnn", **NASMC},

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
+from repro.nn.dropout import Dropout
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
@@ -22,7 +23,9 @@ class State(NamedTuple):
 class RNN(SequenceModel):
     """x_t ~ head(φ_dec(h_{t-1})), h_t = LSTM(φ_x(x_t), h_{t-1}), h_0 = 0.
 
-    Chung et al. 2015, section 2.1.
+    Chung et al. 2015, section 2.1. In training, dropout (where `sizes` has it) falls on the LSTM's
+    inputs and on what the decoder reads, never on its memory (Zaremba et al. 2014, arXiv
+    1409.2329).
 
     Padding comes after every real step, and its likelihood is masked.
     """
@@ -32,6 +35,9 @@ class RNN(SequenceModel):
         sizes = spec.sizes
         self.features = MLP(spec.dim, sizes["features"])
         self.lstm = nn.LSTM(self.features.width, sizes["hidden"])
+        share = sizes.get("dropout", 0.0)
+        self.drop_features = Dropout(share, self.features.width)
+        self.drop_hidden = Dropout(share, sizes["hidden"])
         self.decoder = MLP(sizes["hidden"], sizes["decoder"])
         self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
@@ -47,9 +53,9 @@ class RNN(SequenceModel):
         if state is None:
             zero = x.new_zeros(1, x.shape[1], self.lstm.hidden_size)
             state = State(zero, zero)
-        features = self.features(x)
+        features = self.drop_features(self.features(x))
         hidden, *last = run_lstm(self.lstm, features, lengths, state.hidden[0], state.cell[0])
-        past = torch.cat([state.hidden, hidden[:-1]])  # step t sees x_<t
+        past = self.drop_hidden(torch.cat([state.hidden, hidden[:-1]]))  # step t sees x_<t
         block = steps_at_once or len(x)
         log_likelihood = torch.cat(
             [
