@@ -137,6 +137,20 @@ def test_made_conditionals_see_only_what_comes_before():
         assert (seen[~allowed] == 0).all() and (seen[allowed] != 0).any()
 
 
+def test_made_is_trained_in_each_of_its_orders_and_no_other():
+    head, params = head_and_params("made", 4)
+    each = torch.stack(
+        [
+            head._log_prob(params, STATES, *pair)
+            for pair in zip(head.ranks, head.degrees, strict=True)
+        ]
+    )
+    head.train()
+    drawn = torch.stack([head.log_prob(params, STATES) for _ in range(50)])
+    same = (drawn.unsqueeze(1) == each).all(-1)  # (call, order)
+    assert same.any(1).all() and same.any(0).all()
+
+
 def test_nade_in_pieces_is_nade_at_once(monkeypatch):
     head, params = head_and_params("nade", 4)
     whole = head.log_prob(params, STATES)

@@ -15,28 +15,30 @@ class MadeHead(BiasedHead):
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
     reads x_d only if d stands no later than m_k in the order of the values, and speaks only to
-    those that stand after m_k. In training every call draws an order and degrees (order-agnostic
-    and connectivity-agnostic training), the same for its whole batch; otherwise the density is the
-    mean over a fixed set of `orders`, which is a density again. As in the NADE head, the features h
-    give both biases.
+    those that stand after m_k. There is a fixed set of `orders`, each with its degrees. In training
+    every call takes one of them for its whole batch (order-agnostic and connectivity-agnostic
+    training; the authors' code takes them in turn); otherwise the density is the mean over all,
+    which is a density again. As in the NADE head, the features h give both biases.
     """
 
-    generator: torch.Generator | None = None  # of orders and degrees; torch's default if None
-    ranks: Tensor
-    degrees: Tensor
+    generator: torch.Generator | None = None  # chooses in training; torch's default if None
+    ranks: Tensor  # (orders, D)
+    degrees: Tensor  # (orders, hidden)
 
     def __init__(self, in_features: int, dim: int, hidden: int, orders: int) -> None:
         super().__init__(in_features, dim, hidden)
         self.read = nn.Parameter(torch.randn(hidden, dim) / dim**0.5)  # W
         self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
-        fixed = [self._connect() for _ in range(orders)]
-        self.register_buffer("ranks", torch.stack([ranks for ranks, _ in fixed]))  # (M, D)
-        self.register_buffer("degrees", torch.stack([degrees for _, degrees in fixed]))  # (M, H)
+        # The place of each value in the order, from 0, and each unit's degree.
+        self.register_buffer("ranks", torch.stack([torch.randperm(dim) for _ in range(orders)]))
+        self.register_buffer("degrees", torch.randint(dim, (orders, hidden)))
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         if self.training:
-            return self._log_prob(params, x, *self._connect())
+            device = self.ranks.device
+            one = torch.randint(len(self.ranks), (1,), generator=self.generator, device=device)
+            return self._log_prob(params, x, self.ranks[one][0], self.degrees[one][0])
         each = [
             self._log_prob(params, x, ranks, degrees)
             for ranks, degrees in zip(self.ranks, self.degrees, strict=True)
@@ -57,13 +59,6 @@ class MadeHead(BiasedHead):
                 drawn[:, i] = torch.bernoulli(torch.sigmoid(logits), generator=generator)
             x[which == m] = drawn
         return x.view(params[1].shape)
-
-    def _connect(self) -> tuple[Tensor, Tensor]:
-        """Draw the place of each value in the order, from 0, and each unit's degree."""
-        hidden, dim = self.read.shape
-        device = self.read.device
-        ranks = torch.randperm(dim, device=device, generator=self.generator)
-        return ranks, torch.randint(dim, (hidden,), device=device, generator=self.generator)
 
     def _log_prob(
         self, params: tuple[Tensor, Tensor], x: Tensor, ranks: Tensor, degrees: Tensor
