@@ -105,7 +105,7 @@ class SequenceModel(nn.Module):
         return self.reparameterised and all(getattr(m, "can_stack", True) for m in inside)
 
     def draw_masks_from(self, generator: torch.Generator) -> None:
-        """Let dropout, the choice of MADE's order and Gibbs steps come from it, not from `noise`."""
+        """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
