@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repro import config as configuration
-from repro.checkpoints import is_trained, load_checkpoint
+from repro.checkpoints import checkpoint_in, is_trained, load_checkpoint
 from repro.data import sequences
 from repro.data.batches import to_tensors
 from repro.data.prepare import prepare
@@ -65,7 +65,7 @@ def train(
         config = configuration.check({**config, **changed})
     recipe = configuration.resolve(config, dataset, model)
     folder = run_folder(config["preset"], dataset, model, seed)
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = checkpoint_in(folder)
     if is_trained(checkpoint, recipe):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])

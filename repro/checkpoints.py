@@ -106,6 +106,11 @@ def load_checkpoint(
     return model, info
 
 
+def checkpoint_in(folder: Path) -> Path:
+    """Return where a run's folder has its checkpoint."""
+    return folder / "checkpoint.safetensors"
+
+
 def is_trained(path: Path, recipe: dict) -> bool:
     """Return whether `path` is a whole checkpoint of a recipe."""
     return path.exists() and load_checkpoint(path)[1].recipe == recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from repro.checkpoints import is_trained
+from repro.checkpoints import checkpoint_in, is_trained
 from repro.errors import NumericalError
 from repro.monitors import Monitor, Run, bars
 from repro.together import train_stack
@@ -65,7 +65,7 @@ def train_seeds(
     Args:
         graphs: on a GPU, replay recorded kernels (`repro.graphs`) where the model can be batched.
     """
-    paths = {folder: folder / "checkpoint.safetensors" for folder in folders}
+    paths = {folder: checkpoint_in(folder) for folder in folders}
     with ExitStack() as open_ones:
         shown = open_ones.enter_context(bars())
         trainings = []

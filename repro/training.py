@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repro.checkpoints import CheckpointInfo, load_state, model_spec, save_checkpoint, save_state
+from repro.checkpoints import (
+    CheckpointInfo,
+    checkpoint_in,
+    load_state,
+    model_spec,
+    save_checkpoint,
+    save_state,
+)
 from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.errors import NumericalError
@@ -69,7 +76,7 @@ class Training:
         self.waits = device.type == "cpu"  # for every loss; a GPU's are looked at after an epoch
         self._not_looked_at: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
         self.state_file = folder / "state" / "last.pt"
-        self.checkpoint = folder / "checkpoint.safetensors"
+        self.checkpoint = checkpoint_in(folder)
 
     def begin(self, monitor: Monitor) -> None:
         """Go on from the saved state, or look at the untrained model, for the learning curve."""

@@ -93,6 +93,7 @@ def evaluate(
 
     Example: repro evaluate --model dmm --dataset linear_gaussian --seed 0
     """
+    from repro.checkpoints import checkpoint_in
     from repro.devices import prepare_device
     from repro.evaluate import evaluate as evaluate_checkpoint
     from repro.monitors import Run, report_result
@@ -116,7 +117,7 @@ def evaluate(
         wandb = wandb or loaded["wandb"]
     precision = precision or loaded.get("precision", "float32")
     if checkpoint is None:
-        checkpoint = run_folder(preset, dataset, model, seed) / "checkpoint.safetensors"
+        checkpoint = checkpoint_in(run_folder(preset, dataset, model, seed))
     result = evaluate_checkpoint(
         checkpoint,
         data_file(dataset),
@@ -146,12 +147,13 @@ def sample(
 
     Example: repro sample --model dmm --dataset linear_gaussian --seed 0
     """
+    from repro.checkpoints import checkpoint_in
     from repro.sampling import write_samples
 
     folder = run_folder(preset, dataset, model, seed)
     expected = {"model": model, "dataset": dataset, "seed": seed}
     path = folder / "samples.npz"
-    write_samples(folder / "checkpoint.safetensors", data_file(dataset), num, path, expected)
+    write_samples(checkpoint_in(folder), data_file(dataset), num, path, expected)
     print(path)
 
 
@@ -168,6 +170,7 @@ def predict(
 
     Example: repro predict --model dmm --dataset linear_gaussian --seed 0
     """
+    from repro.checkpoints import checkpoint_in
     from repro.devices import prepare_device
     from repro.predict import write_predictions
 
@@ -175,7 +178,7 @@ def predict(
     folder = run_folder(preset, dataset, model, seed)
     path = folder / "predictions.csv"
     write_predictions(
-        folder / "checkpoint.safetensors",
+        checkpoint_in(folder),
         data_file(dataset),
         particles,
         prepare_device(device or loaded["device"], threads or loaded["threads"]),
