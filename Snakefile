@@ -71,9 +71,6 @@ def of_cells(pattern, seeds):
 
 
 RESULTS = of_cells("runs/{preset}/{dataset}/{model}/seed{seed}.json", config["seeds"])
-HISTORIES = of_cells(
-    "runs/{preset}/{dataset}/{model}/seed{seed}/history.jsonl", config["seeds"]
-)
 SAMPLES = of_cells(
     "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz", config["seeds"][:1]
 )
@@ -249,7 +246,6 @@ rule tables:
 rule figures:
     input:
         results=RESULTS,
-        histories=HISTORIES,
         samples=SAMPLES,
     output:
         report(

@@ -24,7 +24,8 @@ class CheckpointInfo:
         recipe: the frozen configuration of the run. seed: its seed.
         data: specification of the data it was trained on.
         training: epochs, updates, seconds by the clock and of CPU time, best epoch and its
-            validation bound, parameter count.
+            validation bound, parameter count; under "validations" the learning curve, a list a
+            column: epoch, valid_bound (nats per step), valid_is where it was watched.
         environment: code version, libraries and hardware of the training.
     """
 

@@ -1,6 +1,5 @@
 """Learning curves and estimates against the number of samples; every figure of a data set."""
 
-import json
 from itertools import groupby
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from repro.pictures import draw_kl, draw_samples, save_svg, use_style
+from repro.pictures import draw_kl, draw_samples, palette, save_svg, use_style
 from repro.results import Result
 from repro.tables import cells
 
@@ -19,7 +18,7 @@ import seaborn as sns
 
 # What each figure is drawn from, beside the Results: a file of every run.
 FIGURES = {
-    "learning": "history.jsonl",
+    "learning": None,
     "samples-needed": None,
     "samples": "samples.npz",
     "kl": "samples.npz",
@@ -29,11 +28,12 @@ FIGURES = {
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
 
-    A figure whose runs are not there (stored results have none) is left out.
+    A figure whose runs are not there (stored results have none) is left out, and so are learning
+    curves where no Result has one.
 
     Args:
         results: sorted by cell.
-        runs: the preset's folder, with histories and samples beside the checkpoints.
+        runs: the preset's folder, with samples beside the checkpoints.
     """
     use_style()
     draws = (draw_learning_curves, draw_estimate_against_samples, draw_samples, draw_kl)
@@ -44,39 +44,40 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
         for (name, needed), draw in zip(FIGURES.items(), draws, strict=True):
             if needed and not (first / needed).exists():
                 continue
-            figure = draw(group, runs)
-            paths.append(folder / f"{dataset}-{name}.svg")
-            save_svg(figure, paths[-1])
+            if figure := draw(group, runs):
+                paths.append(folder / f"{dataset}-{name}.svg")
+                save_svg(figure, paths[-1])
     return paths
 
 
-def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
+def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure | None:
     """Return the validation bound over epochs, a line a seed; below it, what else was watched.
 
-    Dashed: the importance-sampled estimate, where the training had `validation_samples`.
+    Dashed: the importance-sampled estimate, where the training had `validation_samples`. None where
+    every model came with its true parameters, or was trained by code that kept no curve.
     """
-    rows = []
-    for r in results:
-        history = runs / r.dataset / r.model / f"seed{r.seed}" / "history.jsonl"
-        if not (r.training["epochs"] and history.exists()):
-            continue  # it came with its true parameters, or was trained elsewhere
-        for line in history.read_text().splitlines():
-            rows.append({"model": r.title, "seed": r.seed, **json.loads(line)})
-    frame = pd.DataFrame(rows)
-    validated = frame[frame["valid_bound"].notna() & (frame["epoch"] > 0)]
+    curves = [
+        pd.DataFrame({"model": r.title, "seed": r.seed, **r.training["validations"]})
+        for r in results
+        if r.training["epochs"] and "validations" in r.training
+    ]
+    if not curves:
+        return None
+    frame = pd.concat(curves).query("epoch > 0")
     watched = sorted({name for r in results for name in r.training.get("learned", {})})
     figure, grid = plt.subplots(
         1 + len(watched), figsize=(8, 4.5 + 2 * len(watched)), sharex=True, squeeze=False
     )
-    style = {"hue": "model", "units": "seed", "estimator": None, "lw": 1.2}
+    titles = list(frame["model"].unique())
+    style: dict = {"hue": "model", "units": "seed", "estimator": None, "lw": 1.2}
+    style |= {"hue_order": titles, "palette": palette(len(titles))}
     axes = grid[0, 0]
-    sns.lineplot(validated, x="epoch", y="valid_bound", ax=axes, **style)
-    best = validated.groupby("model")["valid_bound"].max()
+    sns.lineplot(frame, x="epoch", y="valid_bound", ax=axes, **style)
+    best = frame.groupby("model")["valid_bound"].max()
     label = "validation bound"
-    if "valid_is" in validated:
-        sampled = validated[validated["valid_is"].notna()]
-        order = {"hue_order": list(validated["model"].unique()), "legend": False, "ls": "--"}
-        sns.lineplot(sampled, x="epoch", y="valid_is", ax=axes, **style, **order)
+    if "valid_is" in frame:
+        sampled = frame[frame["valid_is"].notna()]
+        sns.lineplot(sampled, x="epoch", y="valid_is", ax=axes, legend=False, ls="--", **style)
         best = pd.concat([best, sampled.groupby("model")["valid_is"].max()])
         label += " (dashed: IS)"
     low = best.min() - 0.5 * (best.max() - best.min() + 0.1)  # the first epochs are far below
@@ -85,7 +86,7 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
     truth = results[0].recipe["dataset"]["options"].get("nonlinear_parameters", {})
     for axes, name in zip(grid[1:, 0], watched, strict=True):
-        sns.lineplot(frame[frame["epoch"] > 0], x="epoch", y=name, ax=axes, legend=False, **style)
+        sns.lineplot(frame, x="epoch", y=name, ax=axes, legend=False, **style)
         axes.axhline(truth[name], color="black", ls="--", lw=1.0)
         axes.set(ylabel=f"{name} (dashed: true)")
     grid[-1, 0].set_xlabel("epoch (log scale)")
@@ -95,7 +96,7 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure:
 def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figure:
     """Return the importance-sampled estimate against K; exact values as horizontal lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    colours = sns.color_palette(n_colors=len(cells(results)))
+    colours = palette(len(cells(results)))
     shown = []
     for colour, cell in zip(colours, cells(results), strict=True):
         title, samples = cell[0].title, cell[0].evaluation["num_samples"]

@@ -24,6 +24,11 @@ def use_style() -> None:
     plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
 
 
+def palette(count: int) -> list[tuple[float, float, float]]:
+    """Return colours that an eye can tell apart: for up to ten models, and for up to twenty."""
+    return sns.color_palette("colorblind" if count <= 10 else "tab20", count)
+
+
 def save_svg(figure: plt.Figure, path: Path) -> None:
     """Write a figure as SVG without a date, and close it."""
     with replacing(path) as partial:
@@ -123,6 +128,7 @@ def draw_kl(results: list[Result], runs: Path) -> plt.Figure:
     draw_sequence(above, drawn[0][1]["data"][0], view, "C0")
     if view not in ("strokes", "image"):
         above.sharex(below)
+    below.set_prop_cycle(color=palette(len(latent)))
     for title, kl in latent:
         below.plot(np.arange(len(kl)) + 0.5, kl, lw=1.2, label=title)
     below.set(xlabel="step", ylabel="KL, nats", title="" if latent else "no latent variables")

@@ -5,6 +5,7 @@ No torch here: tables, figures and the check read these files on any machine.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from repro.files import sha256_of, write_text
 
 SCHEMA = 2
 DRAWS = 2000  # of the bootstrap
+NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of them in indented JSON
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,11 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write a Result as JSON, a line a statistic, with a digest of all of it."""
+    """Write a Result as JSON, a list of numbers a line, with a digest of all of it."""
     record = asdict(result)
     record["sha256"] = sha256_of(record)
-    per_sequence = record.pop("per_sequence")
-    head = json.dumps(record, indent=1, sort_keys=True)[:-2]
-    rows = [f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in sorted(per_sequence.items())]
-    write_text(path, head + ',\n "per_sequence": {\n' + ",\n".join(rows) + "\n }\n}\n")
+    text = json.dumps(record, indent=1, sort_keys=True)
+    write_text(path, NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def read(path: Path) -> Result:

@@ -225,6 +225,13 @@ class Training:
             self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
             self.best_weights = _copy(self.model)
 
+    def _validations(self) -> dict[str, list]:
+        """Return what the history has of the epochs that were validated, a list a column."""
+        rows = [row for row in self.history if "valid_bound" in row]
+        names = ["epoch", "valid_bound", *self.model.watched]
+        names += ["valid_is"] if "valid_is" in rows[-1] else []
+        return {name: [row.get(name) for row in rows] for name in names}
+
     def _fingerprint(self) -> str:
         parts = {"state": STATE, "seed": self.seed, "data": self.data.sha256}
         return sha256_of({**self.recipe, **parts})
@@ -273,6 +280,7 @@ class Training:
                 "best_epoch": self.best_epoch,
                 "best_validation_bound": self.best_bound,
                 "untrained_validation_bound": self.history[0]["valid_bound"],
+                "validations": self._validations(),
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 **({"diverged": self.diverged} if self.diverged else {}),
                 **({"learned": self.model.watched} if self.model.watched else {}),

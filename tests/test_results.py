@@ -12,6 +12,7 @@ from scipy.stats import bootstrap
 from repro import results as results_module
 from repro.check import compare, render, summary
 from repro.errors import DataError
+from repro.figures import draw_learning_curves, write_figures
 from repro.reliability import reliability
 from repro.results import (
     Result,
@@ -145,6 +146,21 @@ def test_results_survive_writing_and_reading(tmp_path):
     path = tmp_path / "r.json"
     write(result(), path)
     assert read(path) == result()
+
+
+def test_learning_curves_come_with_the_results(tmp_path):
+    curve = {"epoch": [0, 2, 3], "valid_bound": [-9.0, -3.0, -2.5], "valid_is": [-8.0, -2.5, -2.0]}
+    trained = {**result().training, "validations": curve}
+    kept = [result(seed, training=trained) for seed in (0, 1)]
+    without = result(model="rnn")  # by code that kept no curve
+    [path] = write_figures([*kept, without], tmp_path, tmp_path)[:1]
+    assert path.name == "walk-learning.svg" and path.exists()
+    lines = draw_learning_curves([*kept, without], tmp_path).axes[0].lines
+    drawn = [line.get_xydata().tolist() for line in lines if len(line.get_xydata())]
+    bounds, estimates = [[2, -3.0], [3, -2.5]], [[2, -2.5], [3, -2.0]]
+    assert drawn == [bounds, bounds, estimates, estimates]
+    assert draw_learning_curves([without], tmp_path) is None
+    assert not [p for p in write_figures([without], tmp_path, tmp_path) if "learning" in p.name]
 
 
 @pytest.mark.fault

@@ -184,6 +184,16 @@ def test_sampling_the_validation_part_changes_nothing_else(walk, tmp_path):
     assert all(row["valid_is"] > row["valid_bound"] - 0.1 for row in rows)
 
 
+def test_the_checkpoint_keeps_the_learning_curve(walk, tmp_path):
+    changed = recipe(max_epochs=5, validate_every=2)
+    path = train(changed, walk, 0, tmp_path, CPU, "disabled", 10)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    curve = load_checkpoint(path)[1].training["validations"]
+    assert curve["epoch"] == [0, 2, 4, 5] and set(curve) == {"epoch", "valid_bound", "valid_is"}
+    for name, column in curve.items():
+        assert column == [rows[epoch][name] for epoch in curve["epoch"]]
+
+
 def test_patience_stops_training(walk, tmp_path):
     path = run(walk, tmp_path, max_epochs=200, learning_rate=0.1, patience=3)
     info = load_checkpoint(path)[1].training
