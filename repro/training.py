@@ -32,6 +32,7 @@ from repro.seeding import derive, generator
 from repro.validation import validation_bound, validation_is
 
 STATE = 2  # version of what a saved state holds; an older one is not resumed
+APART = 1.05  # at least, from one epoch whose IS is watched to the next
 
 
 class Training:
@@ -217,7 +218,7 @@ class Training:
 
     def _validate(self, row: dict) -> None:
         row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
-        if self.validation_samples and self.model.latent:
+        if self.validation_samples and self.model.latent and self._samples_are_due():
             samples = self.validation_samples
             row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
         self.history.append(row)
@@ -225,11 +226,16 @@ class Training:
             self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
             self.best_weights = _copy(self.model)
 
+    def _samples_are_due(self) -> bool:
+        # It can take as long as an epoch's updates. The curve's epochs have a logarithmic axis.
+        watched = [row["epoch"] for row in self.history if "valid_is" in row]
+        return not watched or self.epoch >= APART * watched[-1]
+
     def _validations(self) -> dict[str, list]:
         """Return what the history has of the epochs that were validated, a list a column."""
         rows = [row for row in self.history if "valid_bound" in row]
         names = ["epoch", "valid_bound", *self.model.watched]
-        names += ["valid_is"] if "valid_is" in rows[-1] else []
+        names += ["valid_is"] if any("valid_is" in row for row in rows) else []
         return {name: [row.get(name) for row in rows] for name in names}
 
     def _fingerprint(self) -> str:

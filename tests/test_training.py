@@ -185,13 +185,16 @@ def test_sampling_the_validation_part_changes_nothing_else(walk, tmp_path):
 
 
 def test_the_checkpoint_keeps_the_learning_curve(walk, tmp_path):
-    changed = recipe(max_epochs=5, validate_every=2)
+    changed = recipe(max_epochs=45, validate_every=2)
     path = train(changed, walk, 0, tmp_path, CPU, "disabled", 10)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     curve = load_checkpoint(path)[1].training["validations"]
-    assert curve["epoch"] == [0, 2, 4, 5] and set(curve) == {"epoch", "valid_bound", "valid_is"}
+    assert curve["epoch"] == [*range(0, 45, 2), 45]
+    assert set(curve) == {"epoch", "valid_bound", "valid_is"}
     for name, column in curve.items():
-        assert column == [rows[epoch][name] for epoch in curve["epoch"]]
+        assert column == [rows[epoch].get(name) for epoch in curve["epoch"]]
+    sampled = [e for e, value in zip(curve["epoch"], curve["valid_is"], strict=True) if value]
+    assert sampled == [*range(0, 43, 2), 45]  # 44 is less than 5 % above 42
 
 
 def test_patience_stops_training(walk, tmp_path):
