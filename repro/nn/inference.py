@@ -49,8 +49,23 @@ class RecognitionNetwork(nn.Module):
         """Map (..., D) to what the RNNs read, (..., E)."""
         return x if self.embedding is None else F.relu(self.embedding(x))
 
-    def directions(self, x: Tensor, lengths: Tensor, rows: Packing | None = None) -> list[Tensor]:
-        """Map (T, B, D), or its rows (N, D), to the hidden states of each direction."""
+    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return `self.output` of the hidden states that belong to x (T, B, D), (T, B, ·).
+
+        On a CPU nothing is computed on padding, where the outputs are 0.
+        """
+        if x.device.type != "cpu" or elementary():
+            return self.output(self._directions(x, lengths))
+        rows = packing(lengths, len(x))
+        output = self.output(self._directions(rows.pack(x.unsqueeze(1))[0], lengths, rows))
+        return rows.unpack(output.unsqueeze(0))[:, 0]
+
+    def output(self, hidden: list[Tensor]) -> Tensor:
+        """Map the hidden states of each direction, (..., H), to what is kept of them, (..., ·)."""
+        raise NotImplementedError
+
+    def _directions(self, x: Tensor, lengths: Tensor, rows: Packing | None = None) -> list[Tensor]:
+        # of (T, B, D), or of its rows (N, D)
         embedded = self.embed(x)
         hidden = [
             rnn(embedded, lengths) if rows is None else rnn.over_rows(embedded, rows.sizes)
@@ -82,15 +97,8 @@ class StructuredInference(RecognitionNetwork):
         self.posterior = GaussianLayer(sizes["inference_hidden"], latent, variance=True)
         self.share = 1.0 / (1 + len(self.rnns))
 
-    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the data's share of the posterior's parameters, (T, B, 2Z)."""
-        if x.device.type != "cpu" or elementary():
-            return self._share_of(self.directions(x, lengths))
-        rows = packing(lengths, len(x))  # nothing is computed on padding
-        share = self._share_of(self.directions(rows.pack(x.unsqueeze(1))[0], lengths, rows))
-        return rows.unpack(share.unsqueeze(0))[:, 0]
-
-    def _share_of(self, hidden: list[Tensor]) -> Tensor:
+    def output(self, hidden: list[Tensor]) -> Tensor:
+        """Return the data's share of the posterior's parameters, (..., 2Z)."""
         # W (share · Σ h) + b, but multiplied where it is narrow
         linear = self.posterior.linear
         return self.share * linear(sum(hidden[1:], hidden[0])) + (1.0 - self.share) * linear.bias
@@ -121,16 +129,24 @@ class MeanFieldInference(RecognitionNetwork):
 
     def __init__(self, dim: int, latent: int, sizes: dict) -> None:
         super().__init__(dim, sizes)
-        self.posteriors = nn.ModuleList(
+        self.posteriors: Sequence[GaussianLayer] = nn.ModuleList(  # type: ignore[assignment]
             GaussianLayer(sizes["inference_hidden"], latent, variance=True) for _ in self.rnns
         )
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the posterior's mean and std side by side, (T, B, 2Z)."""
-        hidden = self.directions(x, lengths)
-        factors = [layer(h) for layer, h in zip(self.posteriors, hidden, strict=True)]
+        linears = super().encode(x, lengths).chunk(len(self.posteriors), dim=-1)
+        factors = [
+            layer.from_linear(linear)
+            for layer, linear in zip(self.posteriors, linears, strict=True)
+        ]
         whole = factors[0] if len(factors) == 1 else product(*factors)
         return torch.cat(whole, dim=-1)
+
+    def output(self, hidden: list[Tensor]) -> Tensor:
+        """Return each direction's W h + b side by side."""
+        outputs = [layer.linear(h) for layer, h in zip(self.posteriors, hidden, strict=True)]
+        return torch.cat(outputs, dim=-1)
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
