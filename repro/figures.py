@@ -16,41 +16,34 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 
-# What each figure is drawn from, beside the Results: a file of every run.
-FIGURES = {
-    "learning": None,
-    "samples-needed": None,
-    "samples": "samples.npz",
-    "kl": "samples.npz",
-}
-
 
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
 
-    A figure whose runs are not there (stored results have none) is left out, and so are learning
-    curves where no Result has one.
+    Learning curves are left out where no Result has one, and samples where none were drawn.
 
     Args:
         results: sorted by cell.
         runs: the preset's folder, with samples beside the checkpoints.
     """
     use_style()
-    draws = (draw_learning_curves, draw_estimate_against_samples, draw_samples, draw_kl)
     paths = []
     for dataset, neighbours in groupby(results, key=lambda r: r.dataset):
         group = list(neighbours)
-        first = runs / dataset / group[0].model / f"seed{group[0].seed}"
-        for (name, needed), draw in zip(FIGURES.items(), draws, strict=True):
-            if needed and not (first / needed).exists():
-                continue
-            if figure := draw(group, runs):
+        figures = {
+            "learning": draw_learning_curves(group),
+            "samples-needed": draw_estimate_against_samples(group),
+        }
+        if (runs / dataset / group[0].model / f"seed{group[0].seed}" / "samples.npz").exists():
+            figures |= {"samples": draw_samples(group, runs), "kl": draw_kl(group, runs)}
+        for name, figure in figures.items():
+            if figure:
                 paths.append(folder / f"{dataset}-{name}.svg")
                 save_svg(figure, paths[-1])
     return paths
 
 
-def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure | None:
+def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
     """Return the validation bound over epochs, a line a seed; below it, what else was watched.
 
     Dashed: the importance-sampled estimate, where the training had `validation_samples`. None where
@@ -93,7 +86,7 @@ def draw_learning_curves(results: list[Result], runs: Path) -> plt.Figure | None
     return figure
 
 
-def draw_estimate_against_samples(results: list[Result], runs: Path) -> plt.Figure:
+def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
     """Return the importance-sampled estimate against K; exact values as horizontal lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
     colours = palette(len(cells(results)))

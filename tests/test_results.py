@@ -155,11 +155,11 @@ def test_learning_curves_come_with_the_results(tmp_path):
     without = result(model="rnn")  # by code that kept no curve
     [path] = write_figures([*kept, without], tmp_path, tmp_path)[:1]
     assert path.name == "walk-learning.svg" and path.exists()
-    lines = draw_learning_curves([*kept, without], tmp_path).axes[0].lines
+    lines = draw_learning_curves([*kept, without]).axes[0].lines
     drawn = [line.get_xydata().tolist() for line in lines if len(line.get_xydata())]
     bounds, estimates = [[2, -3.0], [3, -2.5]], [[2, -2.5], [3, -2.0]]
     assert drawn == [bounds, bounds, estimates, estimates]
-    assert draw_learning_curves([without], tmp_path) is None
+    assert draw_learning_curves([without]) is None
     assert not [p for p in write_figures([without], tmp_path, tmp_path) if "learning" in p.name]
 
 
