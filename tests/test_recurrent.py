@@ -240,8 +240,10 @@ def _lstm_cell(cell, x, share, h, c):
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("few", [0, products.FEW])  # with 0, always the rearranged weights
-def test_products_are_torchs(rows, dtype, few, monkeypatch):
+@pytest.mark.parametrize("onednn", [False, True])  # elsewhere, and on AMD's processors
+def test_products_are_torchs(rows, dtype, few, onednn, monkeypatch):
     monkeypatch.setattr(products, "FEW", few)
+    monkeypatch.setattr(products, "ONEDNN", onednn and torch.backends.mkldnn.is_available())
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))

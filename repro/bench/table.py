@@ -45,8 +45,8 @@ def caption(record: dict) -> str:
         f"in turn on {where['device']} with {where['threads']} thread(s), torch {where['torch']}, "
         f"commit {where['commit'][:7]}. GFLOP/s counts the matrix products of valid steps; the "
         "limit is the machine's rate of large products, in this run "
-        f"{rates['oneDNN']:.0f} GFLOP/s by oneDNN and {rates['torch']:.0f} as torch multiplies by "
-        f"itself. Peak memory of all: {record['peak_memory_mb']} MB."
+        f"{rates['repro']:.0f} GFLOP/s as this package multiplies, {rates['torch']:.0f} as torch "
+        f"does by itself. Peak memory of all: {record['peak_memory_mb']} MB."
     )
 
 
