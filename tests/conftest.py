@@ -41,6 +41,7 @@ SIZES = {
     "storn": {"latent": 3, "hidden": 5, "recognition": 4, "decoder": [6]},
     "srnn": {
         "latent": 3,
+        "features": [4, 3],
         "hidden": 5,
         "smoother": 4,
         "prior": [6, 4],

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms, one_step_back
+from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.linear import Linear
-from repro.nn.mlp import MLP
+from repro.nn.mlp import MLP, ClippedLeakyReLU
 from repro.nn.recurrent import DirectedLSTM
 
 
@@ -43,13 +42,16 @@ class Step(NamedTuple):
 class SRNN(SequenceModel):
     """A deterministic recurrent layer below a Markov chain of latent states.
 
-    deterministic  d_t = LSTM(x_{t-1}, d_{t-1})                        (x_0 = 0, z_0 = 0)
+    deterministic  d_t = LSTM(φ_x(x_{t-1}), d_{t-1})                   (x_0 = 0, z_0 = 0)
     transition     z_t ~ N(μ, σ)(φ_prior([z_{t-1}, d_t]))              (eq. 3)
     emission       x_t ~ head(φ_dec([z_t, d_t]))                       (eq. 5)
-    smoother       a_t = LSTM([d_t, x_t], a_{t+1}), backwards          (eq. 9)
+    smoother       a_t = LSTM([d_t, φ_x(x_t)], a_{t+1}), backwards     (eq. 9)
     posterior      z_t ~ N(μ_prior + μ, σ)(φ_q([z_{t-1}, a_t]))        (eqs. 10-14, "Smooth, Res_q")
 
-    The paper's recurrences are GRUs; here LSTMs. Both run once for all samples; in the time loop
+    Of the authors' code are φ_x, shared by both recurrences, and the activation of every MLP
+    (`ClippedLeakyReLU`): with ReLUs all units of φ_q died on jsb_chorales within an epoch. The
+    paper's recurrences are GRUs, here LSTMs; the code's mean and variance have hidden layers of
+    their own, here they share them. Both recurrences run once for all samples; in the time loop
     stands only what waits for z_{t-1}.
     """
 
@@ -58,23 +60,27 @@ class SRNN(SequenceModel):
         sizes = spec.sizes
         self.latent, self.dim, hidden = sizes["latent"], spec.dim, sizes["hidden"]
         prior, posterior = sizes["prior"], sizes["posterior"]
-        self.forwards = DirectedLSTM(spec.dim, hidden, False)
-        self.backwards = DirectedLSTM(hidden + spec.dim, sizes["smoother"], True)
+        self.bend = ClippedLeakyReLU()
+        self.features = MLP(spec.dim, sizes["features"], ClippedLeakyReLU)
+        self.forwards = DirectedLSTM(self.features.width, hidden, False)
+        self.backwards = DirectedLSTM(hidden + self.features.width, sizes["smoother"], True)
         self.prior_d = Linear(hidden, prior[0])
         self.prior_z = Linear(self.latent, prior[0], bias=False)
-        self.prior = MLP(prior[0], prior[1:])
+        self.prior = MLP(prior[0], prior[1:], ClippedLeakyReLU)
         self.prior_layer = GaussianLayer(prior[-1], self.latent)
         self.posterior_a = Linear(sizes["smoother"], posterior[0])
         self.posterior_z = Linear(self.latent, posterior[0], bias=False)
-        self.posterior = MLP(posterior[0], posterior[1:])
+        self.posterior = MLP(posterior[0], posterior[1:], ClippedLeakyReLU)
         self.posterior_layer = GaussianLayer(posterior[-1], self.latent)
-        self.decoder = MLP(self.latent + hidden, sizes["decoder"])
+        self.decoder = MLP(self.latent + hidden, sizes["decoder"], ClippedLeakyReLU)
         self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        d = self.forwards(one_step_back(x), lengths)
-        a = self.backwards(torch.cat([d, x], dim=-1), lengths)
+        features = self.features(x)
+        first = self.features(torch.zeros_like(x[:1]))
+        d = self.forwards(torch.cat([first, features[:-1]]), lengths)
+        a = self.backwards(torch.cat([d, features], dim=-1), lengths)
         shares = (x, d, self.prior_d(d), self.posterior_a(a))
         return Context(*(share.unsqueeze(1) for share in shares))
 
@@ -83,7 +89,7 @@ class SRNN(SequenceModel):
 
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
         p = self._transition(context.prior_share, state.z)
-        first = F.relu(context.posterior_share + self.posterior_z(state.z))
+        first = self.bend(context.posterior_share + self.posterior_z(state.z))
         residual, std = self.posterior_layer(self.posterior(first))
         q = Gaussian(p.mean + residual, std)
         z = q.sample(noise)
@@ -99,7 +105,7 @@ class SRNN(SequenceModel):
         x = torch.zeros(1, num, self.dim, device=device)
         z, state, drawn = torch.zeros(1, num, self.latent, device=device), None, []
         for _ in range(steps):
-            d, state = self.forwards.lstm(x, state)
+            d, state = self.forwards.lstm(self.features(x), state)
             noise = torch.randn(1, num, self.latent, generator=generator, device=device)
             z = self._transition(self.prior_d(d), z).sample(noise)
             x = self.head.sample(self.head(self._decode(z, d)), generator)
@@ -107,7 +113,7 @@ class SRNN(SequenceModel):
         return torch.cat(drawn)
 
     def _transition(self, share: Tensor, z: Tensor) -> Gaussian:
-        return self.prior_layer(self.prior(F.relu(share + self.prior_z(z))))
+        return self.prior_layer(self.prior(self.bend(share + self.prior_z(z))))
 
     def _decode(self, z: Tensor, d: Tensor) -> Tensor:
         return self.decoder(beside(z, d))

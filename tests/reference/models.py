@@ -6,6 +6,7 @@ Each returns, per step, (log_likelihood, log_prior, log_proposal, kl) as scalars
 import torch
 
 from .parts import (
+    clipped,
     gaussian,
     head_log_prob,
     kl_divergence,
@@ -81,21 +82,23 @@ def storn(p, sizes, x, noise):
 def srnn(p, sizes, x, noise):
     d, dc, ds = x.new_zeros(sizes["hidden"]), x.new_zeros(sizes["hidden"]), []
     for before in [torch.zeros_like(x[0]), *x[:-1]]:
-        d, dc = torch_lstm(p, "forwards.lstm", before, d, dc)
+        features = mlp(p, "features", before, clipped)
+        d, dc = torch_lstm(p, "forwards.lstm", features, d, dc)
         ds.append(d)
     a, ac, smoothed = x.new_zeros(sizes["smoother"]), x.new_zeros(sizes["smoother"]), []
     for d, x_t in zip(reversed(ds), reversed(x.unbind()), strict=True):
-        a, ac = torch_lstm(p, "backwards.lstm", torch.cat([d, x_t]), a, ac)
+        features = mlp(p, "features", x_t, clipped)
+        a, ac = torch_lstm(p, "backwards.lstm", torch.cat([d, features]), a, ac)
         smoothed.insert(0, a)
     z, terms = x.new_zeros(sizes["latent"]), []
     for x_t, eps, d, a in zip(x, noise, ds, smoothed, strict=True):
-        first = torch.relu(linear(p, "prior_d", d) + linear(p, "prior_z", z))
-        mean_p, std_p = gaussian(p, "prior_layer", mlp(p, "prior", first))
-        first = torch.relu(linear(p, "posterior_a", a) + linear(p, "posterior_z", z))
-        residual, std = gaussian(p, "posterior_layer", mlp(p, "posterior", first))
+        first = clipped(linear(p, "prior_d", d) + linear(p, "prior_z", z))
+        mean_p, std_p = gaussian(p, "prior_layer", mlp(p, "prior", first, clipped))
+        first = clipped(linear(p, "posterior_a", a) + linear(p, "posterior_z", z))
+        residual, std = gaussian(p, "posterior_layer", mlp(p, "posterior", first, clipped))
         mean = mean_p + residual
         z = mean + std * eps
-        decoded = mlp(p, "decoder", torch.cat([z, d]))
+        decoded = mlp(p, "decoder", torch.cat([z, d]), clipped)
         terms.append(
             (
                 head_log_prob(p, decoded, x_t),

@@ -6,13 +6,18 @@ import math
 import torch
 
 
-def mlp(p, name, v):
-    """ReLU layers called name.0, name.2, …"""
+def mlp(p, name, v, bend=torch.relu):
+    """Layers called name.0, name.2, …"""
     i = 0
     while f"{name}.{i}.weight" in p:
-        v = torch.relu(p[f"{name}.{i}.weight"] @ v + p[f"{name}.{i}.bias"])
+        v = bend(p[f"{name}.{i}.weight"] @ v + p[f"{name}.{i}.bias"])
         i += 2
     return v
+
+
+def clipped(v):
+    bent = torch.where(v > 0, v, v / 3)  # at 0, where biases begin, with torch's slope
+    return torch.where(bent.abs() > 3, 3 * bent.sign(), bent)
 
 
 def linear(p, name, v):
