@@ -128,9 +128,8 @@ def draw_kl(results: list[Result], runs: Path) -> plt.Figure:
     draw_sequence(above, drawn[0][1]["data"][0], view, "C0")
     if view not in ("strokes", "image"):
         above.sharex(below)
-    below.set_prop_cycle(color=palette(len(latent)))
-    for title, kl in latent:
-        below.plot(np.arange(len(kl)) + 0.5, kl, lw=1.2, label=title)
+    for (title, kl), colour in zip(latent, palette(len(latent)), strict=True):
+        below.plot(np.arange(len(kl)) + 0.5, kl, lw=1.2, color=colour, label=title)
     below.set(xlabel="step", ylabel="KL, nats", title="" if latent else "no latent variables")
     if latent:
         below.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
