@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import repro
+from repro.hardware import processor
 
 
 def environment(device: str, threads: int) -> dict:
@@ -48,10 +49,4 @@ def _commit() -> dict:
 
 
 def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown CPU"
+    return processor("model name") or "unknown CPU"

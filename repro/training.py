@@ -228,8 +228,8 @@ class Training:
 
     def _samples_are_due(self) -> bool:
         # It can take as long as an epoch's updates. The curve's epochs have a logarithmic axis.
-        watched = [row["epoch"] for row in self.history if "valid_is" in row]
-        return not watched or self.epoch >= APART * watched[-1]
+        last = max((row["epoch"] for row in self.history if "valid_is" in row), default=0)
+        return self.epoch >= APART * last
 
     def _validations(self) -> dict[str, list]:
         """Return what the history has of the epochs that were validated, a list a column."""

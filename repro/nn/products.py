@@ -1,27 +1,18 @@
 """Products of float32 matrices on a CPU by the faster of the two libraries that torch carries."""
 
-import platform
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def _made_by_amd() -> bool:
-    try:
-        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        processor = platform.processor()
-    return "AuthenticAMD" in processor
-
+from repro.hardware import processor
 
 # torch multiplies float32 matrices on a CPU with MKL, which on AMD's processors reaches half of
 # what oneDNN does with the same rounding of single products; torch carries both. On Intel's MKL is
 # the faster one: with oneDNN a training step took 6 to 40 % longer there.
 ONEDNN = (
-    _made_by_amd()
+    "AuthenticAMD" in processor("vendor_id")
     and torch.backends.mkldnn.is_available()
     and all(
         hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
