@@ -15,7 +15,7 @@ from repro.data.batches import Batch
 from repro.diagnostics import pareto_k
 from repro.errors import CheckpointError, NumericalError
 from repro.models.base import SequenceModel
-from repro.particles import filtered
+from repro.particles import particle_filter
 from repro.provenance import environment, peak_memory_mb
 from repro.results import SCHEMA, Result
 from repro.seeding import generator
@@ -178,7 +178,8 @@ def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) 
         for b, (identity, length) in enumerate(zip(ids, lengths.tolist(), strict=True)):
             stream = generator(seed, "resampling", identity)
             uniforms[:length, :, b] = torch.rand(length, particles, generator=stream)
-        estimates = filtered(model, part.x, lengths, noise, uniforms.to(part.x.device))
+        filtered = particle_filter(model, part.x, lengths, noise, uniforms.to(part.x.device))
+        estimates = torch.stack([step.estimate for step in filtered])
         rest = estimates[-1].expand(len(batch.x) - steps, -1)  # past the group's longest sequence
         found.append(torch.cat([estimates, rest]))
     return torch.cat(found, dim=1)

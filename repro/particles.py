@@ -46,29 +46,12 @@ def fivo(
 ) -> Tensor:
     """Return the particle filter's estimate of log p(x) of each sequence, (B,), in nats.
 
-    The last of `filtered`, whose arguments it shares. Its gradient flows through weights and z, not
-    through the choice of ancestors, whose score functions are left out for their variance
-    (Maddison et al. 2017, section 4).
+    Its expectation is a lower bound of log p(x) (Maddison et al. 2017, arXiv 1705.09279). The
+    gradient flows through weights and z, not through the choice of ancestors, whose score functions
+    are left out for their variance (section 4 there). Arguments as for `particle_filter`.
     """
-    return filtered(model, x, lengths, noise, uniforms, scheme)[-1]
-
-
-def filtered(
-    model: SequenceModel,
-    x: Tensor,
-    lengths: Tensor,
-    noise: Tensor,
-    uniforms: Tensor,
-    scheme: Scheme = systematic,
-) -> Tensor:
-    """Return the particle filter's estimates of log p(x_≤t), (T, B), in nats.
-
-    The estimate of p(x_≤t) is unbiased for every t, so that its logarithm is a lower bound in
-    expectation, even where q has looked ahead (Maddison et al. 2017, arXiv 1705.09279). Past a
-    sequence's end it stays what it was. Arguments as for `particle_filter`.
-    """
-    steps = particle_filter(model, x, lengths, noise, uniforms, scheme)
-    return torch.stack([step.estimate for step in steps])
+    *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
+    return last.estimate
 
 
 def nasmc(
@@ -98,7 +81,8 @@ def nasmc(
 class Filtered(NamedTuple):
     """After a step: its terms (1, K, B), log weights (K, B), and the estimate of log p(x_≤t), (B,).
 
-    The weights are those since the last resampling.
+    The weights are those since the last resampling. The estimate of p(x_≤t), not of its logarithm,
+    is unbiased for every t, even where q has looked ahead; past a sequence's end it stays so.
     """
 
     terms: Terms

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
+from markdown_it import MarkdownIt
 
 from repro.errors import ConfigError
 from repro.files import write_text
@@ -105,7 +106,7 @@ def render_published(folder: Path, results: Path) -> list[Path]:
         )
     rule = RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL)
     text = textwrap.fill(f"{MEANINGS[unit]} {rule}", width=100) + "\n\n"
-    text += "".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
+    text += "\n".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
     parts = [(pd.DataFrame(rows), text)]
     for dataset, preset in settings.get("open", {}).items():
         cells = [read_cell(results, preset, dataset, model) for model in settings["models"]]
@@ -187,7 +188,8 @@ def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> l
         for table, text in parts
     )
     html = "".join(
-        f"{table.to_html(index=False, border=0)}\n<pre>{text}</pre>\n" for table, text in parts
+        f"{table.to_html(index=False, border=0)}\n{MarkdownIt().render(text)}"
+        for table, text in parts
     )
     page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
     outputs = {

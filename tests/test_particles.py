@@ -13,7 +13,7 @@ from repro.data.batches import Batch
 from repro.evaluate import filter_sequences
 from repro.models import build
 from repro.objectives import by_iwae
-from repro.particles import filtered, fivo, multinomial, nasmc, resample, systematic
+from repro.particles import fivo, multinomial, nasmc, particle_filter, resample, systematic
 
 pytestmark = pytest.mark.oracle
 
@@ -53,11 +53,11 @@ def test_estimates_of_every_prefix_are_unbiased():
     steps, runs = 4, 4000
     model, x, lengths, _ = untrained(steps, runs)
     with torch.no_grad():
-        estimates = filtered(model, x, lengths, *draws(steps, 200, runs))
+        filtered = list(particle_filter(model, x, lengths, *draws(steps, 200, runs)))
     for t in range(1, steps + 1):
         prefix = x[:t, 0].numpy()
         exact = log_likelihood(prefix, *(torch.tensor(v).numpy() for v in LINEAR.values()))
-        ratios = (estimates[t - 1] - exact).exp()
+        ratios = (filtered[t - 1].estimate - exact).exp()
         error = ratios.std().item() / math.sqrt(runs)
         assert error < 0.05 and abs(ratios.mean().item() - 1.0) < 6 * error
 
