@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.packing import before, carried, last_rows
-from repro.nn.products import Prepared, product, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer
 from repro.nn.ways import elementary
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -125,7 +125,7 @@ class _LSTM(torch.autograd.Function):
         rows = (gates, *_columns(gates, width), hiddens, cells, bents)
         steps = list(zip(*(t.split(sizes) for t in rows), strict=True))
         for all_four, both, i, f, g, o, h_t, c_t, bent in steps[::-1] if backward else steps:
-            all_four += product(carried(h, hidden, len(i)), recurrent)
+            add_product(all_four, carried(h, hidden, len(i)), recurrent)
             both.sigmoid_()
             g.tanh_()
             o.sigmoid_()

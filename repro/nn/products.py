@@ -24,24 +24,29 @@ FEW = 800_000
 
 
 class Prepared:
-    """W (out, in) for many products: as it lies for MKL and few rows, rearranged for oneDNN.
+    """W (out, in) for many products: input by input for MKL and few rows, rearranged for oneDNN.
 
-    oneDNN otherwise rearranges W at every call, which for the 20 rows of a time step takes longer
-    than the product.
+    For the 20 rows of a time step MKL takes up to 40 % less where the outputs of an input lie side
+    by side; oneDNN otherwise rearranges W at every call, which takes longer than the product.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
+        self._weight = weight
+
+    @cached_property
+    def by_inputs(self) -> Tensor:
+        """W, whose transpose is contiguous; made when it is first needed."""
+        return self._weight.T.contiguous().T
 
     @cached_property
     def rearranged(self) -> Tensor:
         """W as oneDNN wants it; made when it is first needed."""
-        return torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), ROWS_HINT)
+        return torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), ROWS_HINT)
 
     def suited_to(self, x: Tensor) -> Tensor:
         """Return W in the layout that is the faster one for as many rows as x has."""
-        few = x.numel() * len(self.weight) < FEW
-        return self.weight if few or not _by_onednn(x) else self.rearranged
+        few = x.numel() * len(self._weight) < FEW
+        return self.by_inputs if few or not _by_onednn(x) else self.rearranged
 
 
 def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) -> Tensor:
@@ -65,6 +70,14 @@ def product_plus(x: Tensor, weight: Prepared, other: Tensor) -> Tensor:
     if suited.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise.binary(x, other, suited, None, "add")
     return torch.addmm(other, x, suited.T)
+
+
+def add_product(total: Tensor, x: Tensor, weight: Prepared) -> Tensor:
+    """Add x Wᵀ to total (N, out) in place, for x (N, in); return total."""
+    suited = weight.suited_to(x)
+    if suited.is_mkldnn:
+        return total.add_(product(x, weight))
+    return total.addmm_(x, suited.T)
 
 
 def summed_outer(gradients: Tensor, inputs: Tensor) -> Tensor:

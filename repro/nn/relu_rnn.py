@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.nn.lstm import weights_of
 from repro.nn.packing import before, carried
-from repro.nn.products import Prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer
 
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -61,7 +61,7 @@ class _ReLU(torch.autograd.Function):
         h, steps = hidden[:0], hiddens.split(sizes)
         for drive in reversed(steps) if backward else steps:
             entering = carried(h, hidden, len(drive))
-            h = drive.copy_(product_plus(entering, recurrent, drive)).relu_()
+            h = add_product(drive, entering, recurrent).relu_()
         ctx.save_for_backward(x, input_weight, recurrent_weight, hidden, hiddens)
         ctx.sizes, ctx.backward_in_time = sizes, backward
         return hiddens
