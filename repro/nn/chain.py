@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.nn.gaussian import VARIANCE_FLOOR
 from repro.nn.packing import before
-from repro.nn.products import Prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer
 
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -62,20 +62,18 @@ class _Chain(torch.autograd.Function):
         out_weight: Tensor,
         sizes: list[int],
     ) -> tuple[Tensor, ...]:
-        latent = noise.shape[1]
         into, out_of = Prepared(in_weight), Prepared(out_weight)
-        bent = noise.new_empty(len(noise), len(in_weight))
-        stds, zs = torch.empty_like(noise), torch.empty_like(noise)
-        z, steps = start, []
-        rows = (data_share, noise, bent, stds, zs)
-        for share, noise_t, bent_t, std, z_t in zip(*(t.split(sizes) for t in rows), strict=True):
-            torch.tanh(product(z[: len(share)], into, bias), out=bent_t)
-            outputs = product_plus(bent_t, out_of, share)
-            mean, spread = outputs.split(latent, dim=1)
+        bent, outputs = bias.repeat(len(noise), 1), data_share.clone()
+        means, spreads = outputs.chunk(2, dim=1)
+        stds, zs, z = torch.empty_like(noise), torch.empty_like(noise), start
+        rows = (bent, outputs, means, spreads, noise, stds, zs)
+        for step in zip(*(t.split(sizes) for t in rows), strict=True):
+            bent_t, outputs_t, mean, spread, noise_t, std, z_t = step
+            add_product(bent_t, z[: len(bent_t)], into).tanh_()
+            add_product(outputs_t, bent_t, out_of)
             torch.sqrt(F.softplus(spread).add_(VARIANCE_FLOOR), out=std)
             z = torch.addcmul(mean, std, noise_t, out=z_t)
-            steps.append(outputs)
-        means, spreads = (half.contiguous() for half in torch.cat(steps).split(latent, dim=1))
+        means, spreads = means.contiguous(), spreads.contiguous()
         previous = before(zs, start, sizes)
         ctx.save_for_backward(noise, in_weight, out_weight, stds, previous, bent, spreads)
         ctx.sizes, ctx.start_shape = sizes, start.shape
@@ -87,27 +85,27 @@ class _Chain(torch.autograd.Function):
         ctx: Any, to_mean: Tensor, to_std: Tensor, to_z: Tensor, to_previous: Tensor
     ) -> tuple[Tensor | None, ...]:
         noise, in_weight, out_weight, std, previous, bent, spread = ctx.saved_tensors
-        sizes, latent = ctx.sizes, noise.shape[1]
+        sizes = ctx.sizes
         back_in, back_out = Prepared(in_weight.T), Prepared(out_weight.T)
         slope = torch.sigmoid(spread).div_(std).mul_(0.5)  # dσ/ds
         raw = torch.cat([to_mean, to_std * slope], dim=1)  # what the step itself owes
-        noise_slope = noise * slope
         bent_gradient = torch.empty_like(bent)
-        rows = (raw, to_z, to_previous, noise_slope, bent, bent_gradient)
-        parts = (t.split(sizes) for t in rows)
-        carried = noise.new_zeros(0, latent)
-        for step in reversed(list(zip(*parts, strict=True))):
-            raw_t, to_z_t, to_previous_t, slope_t, bent_t, pre = step
-            owed = to_z_t.clone()
-            owed[: len(carried)] += carried
-            raw_t[:, :latent] += owed
-            raw_t[:, latent:].addcmul_(owed, slope_t)
+        rows = (raw, *raw.chunk(2, dim=1), noise * slope, bent, bent_gradient, to_previous)
+        owed = to_z.clone().split(sizes)
+        to_start = noise.new_zeros(ctx.start_shape)
+        steps = zip(*(t.split(sizes) for t in rows), owed, [to_start, *owed[:-1]], strict=True)
+        for step in reversed(list(steps)):
+            raw_t, raw_mean, raw_spread, slope_t, bent_t, pre, to_previous_t, to_z_t, before_t = (
+                step
+            )
+            raw_mean += to_z_t
+            raw_spread.addcmul_(to_z_t, slope_t)
             tanh_backward(product(raw_t, back_out), bent_t, grad_input=pre)
-            carried = product_plus(pre, back_in, to_previous_t)
+            add_product(before_t[: len(pre)].add_(to_previous_t), pre, back_in)
         return (
             raw,
             None,
-            F.pad(carried, (0, 0, 0, ctx.start_shape[0] - len(carried))),
+            to_start,
             summed_outer(bent_gradient, previous),
             bent_gradient.sum(0),
             summed_outer(raw, bent),
