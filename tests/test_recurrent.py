@@ -9,7 +9,7 @@ from repro.nn import products, recurrent
 from repro.nn.chain import posterior_chain
 from repro.nn.lstm import lstm_rows, lstm_step
 from repro.nn.packing import last_rows, packing
-from repro.nn.products import Prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer
 from repro.nn.recurrent import run_lstm
 from repro.nn.relu_rnn import relu_rows
 from repro.nn.vrnn_chain import Weights, vrnn_chain
@@ -248,7 +248,7 @@ def test_products_are_torchs(rows, dtype, few, onednn, monkeypatch):
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
     for result in (product(x, weight), product(x, Prepared(weight)),
-                   product_plus(x, Prepared(weight), other) - other,
+                   add_product(other.clone(), x, Prepared(weight)) - other,
                    product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     wide = torch.cat([other, other], dim=1)

@@ -64,14 +64,6 @@ def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) ->
     return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
 
 
-def product_plus(x: Tensor, weight: Prepared, other: Tensor) -> Tensor:
-    """Return x Wᵀ + other for x (N, in) and other (N, out), without a gradient."""
-    suited = weight.suited_to(x)
-    if suited.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise.binary(x, other, suited, None, "add")
-    return torch.addmm(other, x, suited.T)
-
-
 def add_product(total: Tensor, x: Tensor, weight: Prepared) -> Tensor:
     """Add x Wᵀ to total (N, out) in place, for x (N, in); return total."""
     suited = weight.suited_to(x)

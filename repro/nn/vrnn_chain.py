@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.gaussian import STD_FLOOR
-from repro.nn.products import Prepared, product, product_plus, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer
 
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -98,14 +98,15 @@ class _Chain(torch.autograd.Function):
         latent, width = noise.shape[1], hidden.shape[1]
         to_encoder, to_gates = Prepared(encoder_h), Prepared(torch.cat([cell_z, cell_h], dim=1))
         layers = [(Prepared(w), b) for w, b in zip(flat[::2], flat[1::2], strict=True)]
+        first_layer, gates = encoder_share.clone(), cell_share.clone()
         h, c, steps, ended = hidden, cell, [], []
-        rows = (t.split(sizes) for t in (encoder_share, cell_share, noise))
-        for encoder_t, cell_t, noise_t in zip(*rows, strict=True):
+        rows = (t.split(sizes) for t in (first_layer, gates, noise))
+        for first_t, gates_t, noise_t in zip(*rows, strict=True):
             going = len(noise_t)
             if going < len(h):
                 ended.append((h[going:], c[going:]))
                 h, c = h[:going], c[:going]
-            bents = [product_plus(h, to_encoder, encoder_t).relu_()]
+            bents = [add_product(first_t, h, to_encoder).relu_()]
             for place, (weight, bias) in enumerate(layers):
                 bent = product(bents[-1], weight, bias)
                 if place == depth:
@@ -115,20 +116,22 @@ class _Chain(torch.autograd.Function):
                 else:
                     bents.append(bent.relu_())
             inputs = torch.cat([bents[-1], h], dim=1)
-            gates = product_plus(inputs, to_gates, cell_t)
-            g = torch.tanh(gates[:, 2 * width : 3 * width])
-            i, f, _, o = gates.sigmoid_().split(width, dim=1)
+            add_product(gates_t, inputs, to_gates)
+            g = torch.tanh(gates_t[:, 2 * width : 3 * width])
+            i, f, _, o = gates_t.sigmoid_().split(width, dim=1)
             after = torch.mul(f, c).addcmul_(i, g)
             opened = torch.tanh(after)
-            steps.append((mean, std, spread, h, inputs, c, gates, g, opened, *bents))
+            steps.append((mean, std, spread, h, inputs, c, g, opened, *bents[1:]))
             h, c = torch.mul(o, opened), after
         last = (torch.cat(state) for state in zip((h, c), *reversed(ended), strict=True))
         means, stds, spreads, *kept = (torch.cat(field) for field in zip(*steps, strict=True))
-        ctx.save_for_backward(noise, spreads, encoder_h, cell_h, cell_z, *flat, *kept)
+        hiddens, inputs, cells, candidates, opened, *bents = kept
+        states = inputs, cells, gates, candidates, opened, first_layer
+        ctx.save_for_backward(
+            *(noise, spreads, encoder_h, cell_h, cell_z, *flat), hiddens, *states, *bents
+        )
         ctx.sizes, ctx.depth, ctx.layers = sizes, depth, len(layers)
-        hiddens, *_ = kept
-        bents = kept[-len(layers) - 1 :]
-        return means, stds, bents[depth + 1], bents[-1], hiddens, *last
+        return means, stds, bents[depth], bents[-1], hiddens, *last
 
     @staticmethod
     @once_differentiable
@@ -174,7 +177,8 @@ class _Chain(torch.autograd.Function):
             sigmoid_backward(raw_t, all_t, grad_input=raw_t)  # the candidate's part comes next
             tanh_backward(c * i, g_t, grad_input=raw_g)
             c *= f
-            back, to_h = product_plus(raw_t, into_inputs, to_inputs_t).tensor_split([-width], dim=1)
+            add_product(to_inputs_t, raw_t, into_inputs)
+            back, to_h = to_inputs_t.tensor_split([-width], dim=1)
             for place in reversed(range(len(into))):
                 pre = pres_t[place + 1]
                 if place == depth:
