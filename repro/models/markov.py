@@ -6,7 +6,7 @@ from torch import Tensor
 
 from repro.models.base import SequenceModel
 from repro.nn.inference import MeanFieldInference, StructuredInference
-from repro.nn.packing import last_rows
+from repro.nn.packing import as_samples, as_sequences, last_rows
 
 
 class Context(NamedTuple):
@@ -54,8 +54,13 @@ class MarkovModel(SequenceModel):
     def propose_rows(
         self, context: Any, state: State, noise: Tensor, sizes: list[int]
     ) -> tuple[Step, State]:
-        if len(noise) > 1 or not isinstance(self.inference, StructuredInference):
+        if not isinstance(self.inference, StructuredInference):
             return super().propose_rows(context, state, noise, sizes)
-        steps = self.inference.chain(context.posterior_share[0], noise[0], state.z[0], sizes)
-        last = last_rows(steps.z, sizes)
-        return Step(*(rows.unsqueeze(0) for rows in steps)), State(last.unsqueeze(0))
+        samples = len(noise)
+        share, rows_noise, start = (
+            as_sequences(rows, samples) for rows in (context.posterior_share, noise, state.z)
+        )
+        sizes = [size * samples for size in sizes]
+        steps = self.inference.chain(share, rows_noise, start, sizes)
+        last = as_samples(last_rows(steps.z, sizes), samples)
+        return Step(*(as_samples(rows, samples) for rows in steps)), State(last)

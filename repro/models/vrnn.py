@@ -13,6 +13,7 @@ from repro.nn.init import initialise
 from repro.nn.linear import Linear
 from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
+from repro.nn.packing import as_samples, as_sequences
 from repro.nn.recurrent import RecurrentLinear
 from repro.nn.vrnn_chain import Weights, vrnn_chain
 
@@ -52,7 +53,7 @@ class VRNN(SequenceModel):
 
     The shares of φ_x in the encoder's first layer and in the LSTM's gates are computed for all
     steps at once; prior, decoder and head are too, in `score`. What waits for z_{t-1} is
-    `propose`, or for one sample and all steps on a CPU `vrnn_chain`, the same by hand.
+    `propose`, or for all steps at once on a CPU `vrnn_chain`, the same by hand.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -98,8 +99,6 @@ class VRNN(SequenceModel):
     def propose_rows(
         self, context: Context, state: State, noise: Tensor, sizes: list[int]
     ) -> tuple[Step, State]:
-        if len(noise) > 1:
-            return super().propose_rows(context, state, noise, sizes)
         encoder, features_z = (
             [layer for layer in network if isinstance(layer, Linear)]
             for network in (self.encoder, self.features_z)
@@ -110,10 +109,17 @@ class VRNN(SequenceModel):
             layers=[(layer.weight, layer.bias) for layer in layers],
             depth=len(encoder),
         )
-        shares = context.encoder_share[0], context.cell_share[0]
-        start = state.hidden[0], state.cell[0]
-        steps, *last = vrnn_chain(*shares, noise[0], *start, sizes, weights)
-        return Step(*(rows.unsqueeze(0) for rows in steps)), State(*(s.unsqueeze(0) for s in last))
+        samples = len(noise)
+        encoder_share, cell_share, rows_noise, hidden, cell = (
+            as_sequences(rows, samples)
+            for rows in (context.encoder_share, context.cell_share, noise, *state)
+        )
+        sizes = [size * samples for size in sizes]
+        steps, *last = vrnn_chain(
+            encoder_share, cell_share, rows_noise, hidden, cell, sizes, weights
+        )
+        drawn = Step(*(as_samples(rows, samples) for rows in steps))
+        return drawn, State(*(as_samples(rows, samples) for rows in last))
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

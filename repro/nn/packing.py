@@ -77,3 +77,16 @@ def carried(state: Tensor, start: Tensor, size: int) -> Tensor:
     if len(state) >= size:
         return state[:size]
     return torch.cat([state, start[len(state) : size]])
+
+
+def as_sequences(rows: Tensor, samples: int) -> Tensor:
+    """Return rows (K or 1, N, ·) of K samples as rows of K times as many sequences, (N · K, ·).
+
+    The samples of a sequence follow each other, so that the longest still come first in a step.
+    """
+    return rows.expand(samples, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)
+
+
+def as_samples(rows: Tensor, samples: int) -> Tensor:
+    """Return what `as_sequences` has put together as (K, N, ·)."""
+    return rows.unflatten(0, (-1, samples)).transpose(0, 1)
