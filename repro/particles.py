@@ -9,6 +9,7 @@ from torch import Tensor
 
 from repro.bounds import effective_sample_size, importance_weighted
 from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
+from repro.nn.linear import one_loop
 from repro.nn.ways import samples_held
 
 Scheme = Callable[[Tensor], Tensor]
@@ -50,7 +51,8 @@ def fivo(
     gradient flows through weights and z, not through the choice of ancestors, whose score functions
     are left out for their variance (section 4 there). Arguments as for `particle_filter`.
     """
-    *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
+    with one_loop(model):
+        *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
     return last.estimate
 
 
@@ -68,7 +70,7 @@ def nasmc(
     likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
     cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
-    with samples_held():
+    with samples_held(), one_loop(model):
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
     total = noise.new_zeros(noise.shape[2])
     for t, (terms, log_weight, _) in enumerate(steps):

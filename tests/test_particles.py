@@ -12,6 +12,7 @@ from test_models import draw, terms_at_fixed_z
 from repro.data.batches import Batch
 from repro.evaluate import filter_sequences
 from repro.models import build
+from repro.nn import linear
 from repro.objectives import by_iwae
 from repro.particles import fivo, multinomial, nasmc, particle_filter, resample, systematic
 
@@ -148,6 +149,20 @@ def test_gradient_with_resampling_is_that_of_a_plain_loop_over_each_sequence(fam
     for ours, theirs in zip(*pair, strict=True):
         if ours is not None or theirs is not None:
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", [fivo, lambda *a: nasmc(*a)[1]], ids=["fivo", "nasmc"])
+def test_steps_that_share_a_weight_gradient_have_torchs(objective, ragged, monkeypatch):
+    torch.manual_seed(0)
+    model = build(spec("vrnn"))
+    x, lengths, noise = (v.float() if v.is_floating_point() else v for v in ragged(samples=6))
+    weights, arguments = list(model.parameters()), (x, lengths, noise, torch.rand(noise.shape[:3]))
+    monkeypatch.setattr(linear, "LARGE", 0)
+    ours = torch.autograd.grad(objective(model, *arguments).mean(), weights)
+    with linear.torchs_own_way():
+        theirs = torch.autograd.grad(objective(model, *arguments).mean(), weights)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
