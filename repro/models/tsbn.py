@@ -29,11 +29,10 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """z_t and the logits of q(z_t) and of the prior, (T, K, B, Z)."""
+    """z_t and z_{t-1}, (T, K, B, Z)."""
 
     z: Tensor
-    posterior: Tensor
-    prior: Tensor
+    previous: Tensor
 
 
 class TSBN(SequenceModel):
@@ -45,7 +44,8 @@ class TSBN(SequenceModel):
 
     with z_0 = x_0 = 0. The hidden Markov variant (HMSBN, `previous_x` false) has W_3 = W_4 = 0. z
     cannot be differentiated through: q is trained by score functions (`repro.nn.nvil`), whose
-    baseline reads x_t and x_{t-1}. `terms` carry the gradient of everything else.
+    baseline reads x_t and x_{t-1}. `terms` carry the gradient of everything else. The time loop
+    draws z and no more; its logits are computed once more, with their gradient, for all steps.
     """
 
     reparameterised = False
@@ -74,20 +74,16 @@ class TSBN(SequenceModel):
         return State(x.new_zeros(num_samples, x.shape[1], self.latent))
 
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
-        prior = context.prior_share + self.prior_z(state.z)
-        posterior = context.posterior_share + self.posterior_z(state.z)
-        z = bernoulli.draw(posterior.detach(), noise)
-        return State(z), Step(z, posterior, prior)
+        with torch.no_grad():
+            z = bernoulli.draw(context.posterior_share + self.posterior_z(state.z), noise)
+        return State(z), Step(z, state.z)
 
     def score(self, context: Context, steps: Step) -> Terms:
         params = self.head(self._with(steps.z, context.previous_x))
-        q = self.nvil.scaled(steps.posterior)
-        return Terms(
-            self.head.log_prob(params, context.x),
-            bernoulli.log_prob(steps.prior, steps.z),
-            bernoulli.log_prob(q, steps.z),
-            bernoulli.kl(q, steps.prior),
-        )
+        prior = context.prior_share + self.prior_z(steps.previous)
+        q = self.nvil.scaled(context.posterior_share + self.posterior_z(steps.previous))
+        log_q, log_prior, kl = bernoulli.log_probs_and_kl(q, prior, steps.z)
+        return Terms(self.head.log_prob(params, context.x), log_prior, log_q, kl)
 
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor:
         assert terms.kl is not None  # as `score` made them

@@ -15,6 +15,13 @@ def kl(q: Tensor, p: Tensor) -> Tensor:
     return (torch.sigmoid(q) * (q - p) + F.softplus(p) - F.softplus(q)).sum(-1)
 
 
+def log_probs_and_kl(q: Tensor, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log q(z), log p(z) and KL(q ‖ p) as above; each softplus, the dear part, is taken once."""
+    normaliser_q, normaliser_p = F.softplus(q), F.softplus(p)
+    log_q, log_p = (z * q - normaliser_q).sum(-1), (z * p - normaliser_p).sum(-1)
+    return log_q, log_p, (torch.sigmoid(q) * (q - p) + normaliser_p - normaliser_q).sum(-1)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy summed over the last axis, (...), in nats."""
     return (F.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)
