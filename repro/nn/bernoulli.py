@@ -16,7 +16,7 @@ def kl(q: Tensor, p: Tensor) -> Tensor:
 
 
 def log_probs_and_kl(q: Tensor, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log q(z), log p(z) and KL(q ‖ p) as above; each softplus, the dear part, is taken once."""
+    """Return log q(z), log p(z) and KL(q ‖ p), (...) each, with each softplus taken once."""
     normaliser_q, normaliser_p = F.softplus(q), F.softplus(p)
     log_q, log_p = (z * q - normaliser_q).sum(-1), (z * p - normaliser_p).sum(-1)
     return log_q, log_p, (torch.sigmoid(q) * (q - p) + normaliser_p - normaliser_q).sum(-1)
