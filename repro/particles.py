@@ -51,8 +51,7 @@ def fivo(
     gradient flows through weights and z, not through the choice of ancestors, whose score functions
     are left out for their variance (section 4 there). Arguments as for `particle_filter`.
     """
-    with one_loop(model):
-        *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
+    *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
     return last.estimate
 
 
@@ -70,7 +69,7 @@ def nasmc(
     likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
     cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
-    with samples_held(), one_loop(model):
+    with samples_held():
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
     total = noise.new_zeros(noise.shape[2])
     for t, (terms, log_weight, _) in enumerate(steps):
@@ -84,7 +83,7 @@ class Filtered(NamedTuple):
     """After a step: its terms (1, K, B), log weights (K, B), and the estimate of log p(x_≤t), (B,).
 
     The weights are those since the last resampling. The estimate of p(x_≤t), not of its logarithm,
-    is unbiased for every t, even where q has looked ahead; past a sequence's end it stays so.
+    is unbiased for every t, even where q has looked ahead. Past a sequence's end it stays the same.
     """
 
     terms: Terms
@@ -117,18 +116,19 @@ def particle_filter(
     estimate = log_weight[0]
     own = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
-    for t, (context, noise_t) in enumerate(steps):
-        state, step = model.propose(context, state, noise_t)
-        terms = model.score(stack_steps([context]), stack_steps([step]))
-        gained = terms.log_weight[0].double()
-        log_weight = log_weight + gained.where(t < lengths, 0.0)
-        now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
-        yield Filtered(terms, log_weight, now)
-        held = log_weight.detach()
-        poor = (effective_sample_size(held) < count / 2) & (t + 1 < lengths)
-        if poor.any():
-            points = scheme(uniforms[t].double())
-            ancestors = resample(held, points).where(poor, own).unsqueeze(-1)
-            state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
-            estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
-            log_weight = log_weight.where(~poor, 0.0)
+    with one_loop(model):
+        for t, (context, noise_t) in enumerate(steps):
+            state, step = model.propose(context, state, noise_t)
+            terms = model.score(stack_steps([context]), stack_steps([step]))
+            gained = terms.log_weight[0].double()
+            log_weight = log_weight + gained.where(t < lengths, 0.0)
+            now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
+            yield Filtered(terms, log_weight, now)
+            held = log_weight.detach()
+            poor = (effective_sample_size(held) < count / 2) & (t + 1 < lengths)
+            if poor.any():
+                points = scheme(uniforms[t].double())
+                ancestors = resample(held, points).where(poor, own).unsqueeze(-1)
+                state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
+                estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
+                log_weight = log_weight.where(~poor, 0.0)

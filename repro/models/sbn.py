@@ -86,13 +86,16 @@ class SBN(SequenceModel):
             bernoulli.log_prob(down(above), below)
             for down, below, above in zip(self.down, z, z[1:], strict=False)
         ]
-        log_q = [bernoulli.log_prob(q_l, z_l) for q_l, z_l in zip(q, z, strict=True)]
-        top = self.top.expand_as(q[-1])
-        kl = [-bernoulli.entropy(q_l) for q_l in q[:-1]] + [bernoulli.kl(q[-1], top)]
+        log_q_top, log_prior_top, kl_top = bernoulli.log_probs_and_kl(
+            q[-1], self.top.expand_as(q[-1]), z[-1]
+        )
+        lower = zip(q[:-1], z[:-1], strict=True)
+        log_q = [*(bernoulli.log_prob(q_l, z_l) for q_l, z_l in lower), log_q_top]
+        kl = [*(-bernoulli.entropy(q_l) for q_l in q[:-1]), kl_top]
         kl = [kl[0], *(kl_l - prior for kl_l, prior in zip(kl[1:], priors, strict=True))]
         return Terms(
             self.head.log_prob(self.head(z[0]), context.x),
-            torch.stack([*priors, bernoulli.log_prob(top, z[-1])]).sum(0),
+            torch.stack([*priors, log_prior_top]).sum(0),
             torch.stack(log_q).sum(0),
             torch.stack(kl).sum(0),
             tuple(map(Layer, kl, log_q)),

@@ -10,13 +10,11 @@ def log_prob(logits: Tensor, z: Tensor) -> Tensor:
     return (z * logits - F.softplus(logits)).sum(-1)
 
 
-def kl(q: Tensor, p: Tensor) -> Tensor:
-    """Return KL(q ‖ p) summed over the last axis, (...), in nats, from both logits."""
-    return (torch.sigmoid(q) * (q - p) + F.softplus(p) - F.softplus(q)).sum(-1)
-
-
 def log_probs_and_kl(q: Tensor, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log q(z), log p(z) and KL(q ‖ p), (...) each, with each softplus taken once."""
+    """Return log q(z), log p(z) and KL(q ‖ p) from both logits, (...) each, in nats.
+
+    All are summed over the last axis; each softplus is taken once.
+    """
     normaliser_q, normaliser_p = F.softplus(q), F.softplus(p)
     log_q, log_p = (z * q - normaliser_q).sum(-1), (z * p - normaliser_p).sum(-1)
     return log_q, log_p, (torch.sigmoid(q) * (q - p) + normaliser_p - normaliser_q).sum(-1)
