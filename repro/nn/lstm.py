@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.nn.packing import before, carried, last_rows
-from repro.nn.products import Prepared, add_product, product, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
 from repro.nn.ways import elementary
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -167,7 +167,7 @@ class _LSTM(torch.autograd.Function):
             torch.mul(c, i, out=raw_g)
             tanh_backward(raw_g, g, grad_input=raw_g)
             c *= f
-            to_hidden[: len(i)] = product(raw_t, transposed)
+            write_product(to_hidden[: len(i)], raw_t, transposed)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
             summed_outer(raw, x),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.nn.lstm import weights_of
 from repro.nn.packing import before, carried
-from repro.nn.products import Prepared, add_product, product, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
 
 relu_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -76,7 +76,7 @@ class _ReLU(torch.autograd.Function):
         steps = list(zip(*(t.split(ctx.sizes) for t in (gradient, hiddens, raw)), strict=True))
         for owed, h, raw_t in steps if ctx.backward_in_time else reversed(steps):
             relu_backward(to_hidden[: len(h)].add_(owed), h, 0, grad_input=raw_t)
-            to_hidden[: len(h)] = product(raw_t, transposed)
+            write_product(to_hidden[: len(h)], raw_t, transposed)
         entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
