@@ -6,13 +6,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from repro.nn import products, recurrent
-from repro.nn.chain import posterior_chain
+from repro.nn.chain import Weights, posterior_chain
 from repro.nn.lstm import lstm_rows, lstm_step
 from repro.nn.packing import last_rows, packing
-from repro.nn.products import Prepared, add_product, product, summed_outer
+from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
 from repro.nn.recurrent import run_lstm
 from repro.nn.relu_rnn import relu_rows
-from repro.nn.vrnn_chain import Weights, vrnn_chain
+from repro.nn.vrnn_chain import Weights as VRNNWeights
+from repro.nn.vrnn_chain import vrnn_chain
 
 pytestmark = pytest.mark.oracle
 LENGTHS = [
@@ -138,19 +139,22 @@ def test_lstm_step_equals_torchs_cell():
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
-    latent, hidden = 2, 3
+    latent, hidden, share = 2, 3, 0.4
     rows = packing(lengths, int(lengths.max()))
     count = sum(rows.sizes)
-    share, start = draw(count, 2 * latent), draw(5, latent)
-    weights = [draw(hidden, latent), draw(hidden), draw(2 * latent, hidden)]
-    tensors = [t.requires_grad_() for t in (share, start, *weights)]
+    data, start = draw(count, hidden), draw(5, latent)
+    weights = Weights(
+        draw(hidden, latent), draw(hidden), draw(2 * latent, hidden), draw(2 * latent)
+    )
+    tensors = [t.requires_grad_() for t in (data, start, *weights)]
     noise, weigh = draw(count, latent), draw(4, count, latent)
-    ours = posterior_chain(share, noise, start, rows.sizes, tuple(weights))
+    ours = posterior_chain(data, share, noise, start, rows.sizes, weights)
     z, steps = start, []
-    for share_t, noise_t in zip(share.split(rows.sizes), noise.split(rows.sizes), strict=True):
-        before = z[: len(share_t)]
-        bent = torch.tanh(F.linear(before, weights[0], weights[1]))
-        mean, spread = (share_t + F.linear(bent, weights[2])).chunk(2, dim=-1)
+    for data_t, noise_t in zip(data.split(rows.sizes), noise.split(rows.sizes), strict=True):
+        before = z[: len(data_t)]
+        bent = torch.tanh(F.linear(before, weights.in_weight, weights.in_bias))
+        combined = data_t + share * bent
+        mean, spread = F.linear(combined, weights.out_weight, weights.out_bias).chunk(2, dim=-1)
         std = (F.softplus(spread) + 1e-8).sqrt()
         z = mean + std * noise_t
         steps.append((mean, std, z, before))
@@ -191,7 +195,7 @@ def test_chain_of_a_vrnn_equals_torchs_cell_on_each_sequence(lengths, encoder, f
         rows.pack(noise.unsqueeze(1))[0],
         *(state[rows.order] for state in start),
         rows.sizes,
-        Weights(
+        VRNNWeights(
             *(maps[0].weight, cell.weight_hh, cell.weight_ih),
             layers=[(m.weight, m.bias) for m in maps[1:]],
             depth=len(encoder) - 1,
@@ -239,16 +243,21 @@ def _lstm_cell(cell, x, share, h, c):
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("few", [0, products.FEW])  # with 0, always the rearranged weights
-@pytest.mark.parametrize("onednn", [False, True])  # elsewhere, and on AMD's processors
-def test_products_are_torchs(rows, dtype, few, onednn, monkeypatch):
+@pytest.mark.parametrize("few", [0, 10**9])  # with 0, always the rearranged weights
+@pytest.mark.parametrize(  # elsewhere, and on AMD's processors of two kinds
+    ("onednn", "wide"), [(False, False), (True, False), (True, True)]
+)
+def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
     monkeypatch.setattr(products, "FEW", few)
+    monkeypatch.setattr(products, "MANY_WEIGHTS", few)
+    monkeypatch.setattr(products, "WIDE", wide)
     monkeypatch.setattr(products, "ONEDNN", onednn and torch.backends.mkldnn.is_available())
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
     for result in (product(x, weight), product(x, Prepared(weight)),
                    add_product(other.clone(), x, Prepared(weight)) - other,
+                   write_product(torch.empty_like(other), x, Prepared(weight)),
                    product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     wide = torch.cat([other, other], dim=1)

@@ -44,9 +44,9 @@ def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
     dropped = network.dropouts[0].share
     for t in range(len(x)):
         hidden = [F.dropout(states[t], dropped, network.training) for states in directions]
-        share = network.posterior.linear(network.share * torch.stack(hidden).sum(0))
+        share = network.share * torch.stack(hidden).sum(0)
         is_first = x.new_full((*x.shape[1:2], 1), float(t == 0))
-        context = Context(x[t][None], previous_x[None], share[None], is_first[None])
+        context = Context(x[t][None], previous_x[None], is_first[None], share[None])
         state, step = model.propose(context, state, noise[t])
         terms.append(model.score(stack_steps([context]), stack_steps([step])))
         previous_x = x[t]

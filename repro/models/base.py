@@ -15,7 +15,7 @@ from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
 from repro.nn.made import MadeHead
-from repro.nn.packing import packing
+from repro.nn.packing import Packing, packing
 from repro.nn.rbm import RbmHead
 from repro.nn.ways import elementary
 
@@ -119,6 +119,10 @@ class SequenceModel(nn.Module):
         """Return what needs no z, all steps at once: a NamedTuple of (T, 1, B, ·) tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")
 
+    def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
+        """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has the places."""
+        return _rows(self.encode(x, lengths), rows.pack)
+
     def initial(self, num_samples: int, x: Tensor) -> tuple[Tensor, ...]:
         """Return the state before the first step, (K, B, ·) tensors; x (T, B, D)."""
         raise NotImplementedError(f"{type(self).__name__} has no state")
@@ -197,7 +201,7 @@ class SequenceModel(nn.Module):
         # `score` sees all rows side by side as if they were sequences of one step. Without padding
         # too: `propose_rows` is where a family may have its time loop by hand.
         rows = packing(lengths, len(x))
-        context = _rows(self.encode(x, lengths), rows.pack)
+        context = self.encode_rows(x, lengths, rows)
         state = self.initial(noise.shape[1], x) if state is None else state
         state = _rows(state, lambda s: s[:, rows.order])
         steps, state = self.propose_rows(context, state, rows.pack(noise), rows.sizes)

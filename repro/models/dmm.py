@@ -48,12 +48,12 @@ class GatedTransition(nn.Module):
 
 
 class Context(NamedTuple):
-    """x_t, x_{t-1}, the data's share of q(z_t), and 1 at the first step else 0, (T, 1, B, ·)."""
+    """x_t, x_{t-1}, 1 at the first step else 0, and the data's share of q(z_t), (T, 1, B, ·)."""
 
     x: Tensor
     previous_x: Tensor
-    posterior_share: Tensor
     is_first: Tensor
+    posterior_share: Tensor
 
 
 class DMM(MarkovModel):
@@ -68,6 +68,8 @@ class DMM(MarkovModel):
     (theirs runs over the padding first), and every softplus variance has a floor of 1e-8.
     """
 
+    context = Context
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         sizes = spec.sizes
@@ -80,12 +82,10 @@ class DMM(MarkovModel):
         self.inference = build_inference(spec.dim, self.latent, sizes)
         initialise(self, sizes["initial_weights"])
 
-    def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        share = self.inference.encode(x, lengths).unsqueeze(1)
-        is_first = torch.zeros_like(share[..., :1])
+    def observe(self, x: Tensor) -> tuple[Tensor, ...]:
+        is_first = torch.zeros_like(x[..., :1])
         is_first[0] = 1.0
-        previous_x = one_step_back(x).unsqueeze(1)
-        return Context(x.unsqueeze(1), previous_x, share, is_first)
+        return x.unsqueeze(1), one_step_back(x).unsqueeze(1), is_first.unsqueeze(1)
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

@@ -1,12 +1,13 @@
 """What models with a Markov chain of latent states share: how q(z_t | z_{t-1}, x) is drawn."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from repro.models.base import SequenceModel
 from repro.nn.inference import MeanFieldInference, StructuredInference
-from repro.nn.packing import as_samples, as_sequences, last_rows
+from repro.nn.packing import Packing, as_samples, as_sequences, last_rows
 
 
 class Context(NamedTuple):
@@ -34,14 +35,23 @@ class Step(NamedTuple):
 class MarkovModel(SequenceModel):
     """A chain z_1, z_2, … from z_0 = 0 with a recognition network `self.inference`.
 
-    A family gives `score`, and its own `encode` where that needs more than x; its context then has
-    `posterior_share` too.
+    A family gives `score`, and where that needs more than x its own `observe` and `context`, whose
+    last field is `posterior_share`.
     """
 
     inference: StructuredInference | MeanFieldInference
+    context: Callable[..., Any] = Context
+
+    def observe(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the context's fields before `posterior_share`, of x (T, B, D), (T, 1, B, ·)."""
+        return (x.unsqueeze(1),)
 
     def encode(self, x: Tensor, lengths: Tensor) -> Any:
-        return Context(x.unsqueeze(1), self.inference.encode(x, lengths).unsqueeze(1))
+        return self.context(*self.observe(x), self.inference.encode(x, lengths).unsqueeze(1))
+
+    def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
+        share = self.inference.encode_rows(rows.pack(x.unsqueeze(1))[0], rows).unsqueeze(0)
+        return self.context(*(rows.pack(field) for field in self.observe(x)), share)
 
     def initial(self, num_samples: int, x: Tensor) -> State:
         return State(x.new_zeros(num_samples, x.shape[1], self.latent))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.nn.gaussian import VARIANCE_FLOOR
 from repro.nn.packing import before
-from repro.nn.products import Prepared, add_product, product, summed_outer
+from repro.nn.products import Prepared, add_product, summed_outer, write_product
 
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
@@ -27,27 +27,36 @@ class Chain(NamedTuple):
     previous: Tensor
 
 
+class Weights(NamedTuple):
+    """The combiner's: W (H, Z), b (H,), V (2Z, H), c (2Z,)."""
+
+    in_weight: Tensor
+    in_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
+
+
 def posterior_chain(
     data_share: Tensor,
+    share: float,
     noise: Tensor,
     start: Tensor,
     sizes: list[int],
-    weights: tuple[Tensor, Tensor, Tensor],
+    weights: Weights,
 ) -> Chain:
-    """Draw z_t = μ_t + σ_t ε_t with (μ_t, s_t) = data_share_t + V tanh(W z_{t-1} + b).
+    """Draw z_t = μ_t + σ_t ε_t with (μ_t, s_t) = V (d_t + share · tanh(W z_{t-1} + b)) + c.
 
-    σ² = softplus(s) + 1e-8 (Krishnan et al. 2017, the combiner function).
+    d is `data_share`; σ² = softplus(s) + 1e-8 (Krishnan et al. 2017, the combiner function).
 
     Args:
-        data_share: (N, 2Z), the rows of one step after those of another (`packing`).
+        data_share: (N, H), the rows of one step after those of another (`packing`).
         noise: (N, Z).
         start: z before the first step, (B, Z).
         sizes: rows of each step; they never grow.
-        weights: W (H, Z), b (H), V (2Z, H).
     Returns:
         the rows of all steps. Differentiable once.
     """
-    return Chain(*_Chain.apply(data_share, noise, start, *weights, sizes))
+    return Chain(*_Chain.apply(data_share, noise, start, *weights, share, sizes))
 
 
 class _Chain(torch.autograd.Function):
@@ -58,25 +67,30 @@ class _Chain(torch.autograd.Function):
         noise: Tensor,
         start: Tensor,
         in_weight: Tensor,
-        bias: Tensor,
+        in_bias: Tensor,
         out_weight: Tensor,
+        out_bias: Tensor,
+        share: float,
         sizes: list[int],
     ) -> tuple[Tensor, ...]:
         into, out_of = Prepared(in_weight), Prepared(out_weight)
-        bent, outputs = bias.repeat(len(noise), 1), data_share.clone()
+        bent, outputs = (bias.repeat(len(noise), 1) for bias in (in_bias, out_bias))
+        combined = torch.empty_like(data_share)
         means, spreads = outputs.chunk(2, dim=1)
         stds, zs, z = torch.empty_like(noise), torch.empty_like(noise), start
-        rows = (bent, outputs, means, spreads, noise, stds, zs)
+        rows = (data_share, bent, combined, outputs, means, spreads, noise, stds, zs)
         for step in zip(*(t.split(sizes) for t in rows), strict=True):
-            bent_t, outputs_t, mean, spread, noise_t, std, z_t = step
+            data_t, bent_t, combined_t, outputs_t, mean, spread, noise_t, std, z_t = step
             add_product(bent_t, z[: len(bent_t)], into).tanh_()
-            add_product(outputs_t, bent_t, out_of)
+            torch.add(data_t, bent_t, alpha=share, out=combined_t)
+            add_product(outputs_t, combined_t, out_of)
             torch.sqrt(F.softplus(spread).add_(VARIANCE_FLOOR), out=std)
             z = torch.addcmul(mean, std, noise_t, out=z_t)
         means, spreads = means.contiguous(), spreads.contiguous()
         previous = before(zs, start, sizes)
-        ctx.save_for_backward(noise, in_weight, out_weight, stds, previous, bent, spreads)
-        ctx.sizes, ctx.start_shape = sizes, start.shape
+        kept = noise, stds, previous, bent, combined, spreads
+        ctx.save_for_backward(in_weight, out_weight, *kept)
+        ctx.share, ctx.sizes, ctx.start_shape = share, sizes, start.shape
         return means, stds, zs, previous
 
     @staticmethod
@@ -84,30 +98,26 @@ class _Chain(torch.autograd.Function):
     def backward(
         ctx: Any, to_mean: Tensor, to_std: Tensor, to_z: Tensor, to_previous: Tensor
     ) -> tuple[Tensor | None, ...]:
-        noise, in_weight, out_weight, std, previous, bent, spread = ctx.saved_tensors
-        sizes = ctx.sizes
-        back_in, back_out = Prepared(in_weight.T), Prepared(out_weight.T)
+        in_weight, out_weight, noise, std, previous, bent, combined, spread = ctx.saved_tensors
+        share, sizes = ctx.share, ctx.sizes
+        back_in, back_out = Prepared(share * in_weight.T), Prepared(out_weight.T)
         slope = torch.sigmoid(spread).div_(std).mul_(0.5)  # dσ/ds
         raw = torch.cat([to_mean, to_std * slope], dim=1)  # what the step itself owes
-        bent_gradient = torch.empty_like(bent)
-        rows = (raw, *raw.chunk(2, dim=1), noise * slope, bent, bent_gradient, to_previous)
+        to_data, pre = torch.empty_like(bent), torch.empty_like(bent)
+        rows = (raw, *raw.chunk(2, dim=1), noise * slope, bent, to_data, pre, to_previous)
         owed = to_z.clone().split(sizes)
         to_start = noise.new_zeros(ctx.start_shape)
         steps = zip(*(t.split(sizes) for t in rows), owed, [to_start, *owed[:-1]], strict=True)
         for step in reversed(list(steps)):
-            raw_t, raw_mean, raw_spread, slope_t, bent_t, pre, to_previous_t, to_z_t, before_t = (
-                step
-            )
+            raw_t, raw_mean, raw_spread, slope_t, bent_t, to_data_t, pre_t, *between = step
+            to_previous_t, to_z_t, before_t = between
             raw_mean += to_z_t
             raw_spread.addcmul_(to_z_t, slope_t)
-            tanh_backward(product(raw_t, back_out), bent_t, grad_input=pre)
-            add_product(before_t[: len(pre)].add_(to_previous_t), pre, back_in)
+            write_product(to_data_t, raw_t, back_out)
+            tanh_backward(to_data_t, bent_t, grad_input=pre_t)
+            add_product(before_t[: len(pre_t)].add_(to_previous_t), pre_t, back_in)
         return (
-            raw,
-            None,
-            to_start,
-            summed_outer(bent_gradient, previous),
-            bent_gradient.sum(0),
-            summed_outer(raw, bent),
-            None,
+            *(to_data, None, to_start),
+            *(share * summed_outer(pre, previous), share * pre.sum(0)),
+            *(summed_outer(raw, combined), raw.sum(0), None, None),
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.nn.chain import Chain, posterior_chain
+from repro.nn.chain import Chain, Weights, posterior_chain
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.linear import Linear
@@ -54,24 +54,26 @@ class RecognitionNetwork(nn.Module):
 
         On a CPU nothing is computed on padding, where the outputs are 0.
         """
-        if x.device.type != "cpu" or elementary():
-            return self.output(self._directions(x, lengths))
-        rows = packing(lengths, len(x))
-        output = self.output(self._directions(rows.pack(x.unsqueeze(1))[0], lengths, rows))
-        return rows.unpack(output.unsqueeze(0))[:, 0]
+        if x.device.type == "cpu" and not elementary():
+            rows = packing(lengths, len(x))
+            output = self._output_rows(rows.pack(x.unsqueeze(1))[0], rows)
+            return rows.unpack(output.unsqueeze(0))[:, 0]
+        embedded = self.embed(x)
+        hidden = [rnn(embedded, lengths) for rnn in self.rnns]
+        return self.output([drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)])
+
+    def encode_rows(self, x: Tensor, rows: Packing) -> Tensor:
+        """Return the same of rows of x (N, D), (N, ·)."""
+        return self._output_rows(x, rows)
 
     def output(self, hidden: list[Tensor]) -> Tensor:
         """Map the hidden states of each direction, (..., H), to what is kept of them, (..., ·)."""
         raise NotImplementedError
 
-    def _directions(self, x: Tensor, lengths: Tensor, rows: Packing | None = None) -> list[Tensor]:
-        # of (T, B, D), or of its rows (N, D)
+    def _output_rows(self, x: Tensor, rows: Packing) -> Tensor:
         embedded = self.embed(x)
-        hidden = [
-            rnn(embedded, lengths) if rows is None else rnn.over_rows(embedded, rows.sizes)
-            for rnn in self.rnns
-        ]
-        return [drop(h, rows) for drop, h in zip(self.dropouts, hidden, strict=True)]
+        hidden = [rnn.over_rows(embedded, rows.sizes) for rnn in self.rnns]
+        return self.output([drop(h, rows) for drop, h in zip(self.dropouts, hidden, strict=True)])
 
 
 def _rnn(inputs: int, sizes: dict, backward: bool) -> DirectedLSTM | DirectedReLU:
@@ -87,8 +89,6 @@ class StructuredInference(RecognitionNetwork):
     h_c = (tanh(W z_{t-1} + b) + Σ_directions h_t) / (1 + directions);
     μ = W h_c + b, σ² = softplus(W h_c + b).
 
-    The share of h_t in μ and σ² needs no z, so it is computed for all steps at once; per step and
-    sample only tanh(W z + b) and one linear map remain.
     """
 
     def __init__(self, dim: int, latent: int, sizes: dict) -> None:
@@ -98,26 +98,21 @@ class StructuredInference(RecognitionNetwork):
         self.share = 1.0 / (1 + len(self.rnns))
 
     def output(self, hidden: list[Tensor]) -> Tensor:
-        """Return the data's share of the posterior's parameters, (..., 2Z)."""
-        # W (share · Σ h) + b, but multiplied where it is narrow
-        linear = self.posterior.linear
-        return self.share * linear(sum(hidden[1:], hidden[0])) + (1.0 - self.share) * linear.bias
+        """Return the data's share of h_c, (..., H)."""
+        return self.share * sum(hidden[1:], hidden[0])
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
-        """Return q(z_t | z_{t-1}, x) from (1, B, 2Z) and z_{t-1} (K, B, Z)."""
-        latent_share = self.share * torch.tanh(self.from_latent(previous))
-        return self.posterior.from_linear(
-            data_share + F.linear(latent_share, self.posterior.linear.weight)
-        )
+        """Return q(z_t | z_{t-1}, x) from (1, B, H) and z_{t-1} (K, B, Z)."""
+        bent = torch.tanh(self.from_latent(previous))
+        return self.posterior(torch.add(data_share, bent, alpha=self.share))
 
     def chain(self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]) -> Chain:
         """Return all steps of `posterior_at` and the samples over packed rows (`posterior_chain`).
 
-        Shapes: data_share (N, 2Z), noise (N, Z), start (B, Z).
+        Shapes: data_share (N, H), noise (N, Z), start (B, Z).
         """
-        weight = self.share * self.posterior.linear.weight
-        weights = self.from_latent.weight, self.from_latent.bias, weight
-        return posterior_chain(data_share, noise, start, sizes, weights)
+        weights = Weights(*self.from_latent.parameters(), *self.posterior.linear.parameters())
+        return posterior_chain(data_share, self.share, noise, start, sizes, weights)
 
 
 class MeanFieldInference(RecognitionNetwork):
@@ -135,13 +130,11 @@ class MeanFieldInference(RecognitionNetwork):
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return the posterior's mean and std side by side, (T, B, 2Z)."""
-        linears = super().encode(x, lengths).chunk(len(self.posteriors), dim=-1)
-        factors = [
-            layer.from_linear(linear)
-            for layer, linear in zip(self.posteriors, linears, strict=True)
-        ]
-        whole = factors[0] if len(factors) == 1 else product(*factors)
-        return torch.cat(whole, dim=-1)
+        return self._posterior(super().encode(x, lengths))
+
+    def encode_rows(self, x: Tensor, rows: Packing) -> Tensor:
+        """Return the same of rows of x (N, D), (N, 2Z)."""
+        return self._posterior(super().encode_rows(x, rows))
 
     def output(self, hidden: list[Tensor]) -> Tensor:
         """Return each direction's W h + b side by side."""
@@ -151,6 +144,15 @@ class MeanFieldInference(RecognitionNetwork):
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
         return Gaussian(*data_share.chunk(2, dim=-1))
+
+    def _posterior(self, outputs: Tensor) -> Tensor:
+        linears = outputs.chunk(len(self.posteriors), dim=-1)
+        factors = [
+            layer.from_linear(linear)
+            for layer, linear in zip(self.posteriors, linears, strict=True)
+        ]
+        whole = factors[0] if len(factors) == 1 else product(*factors)
+        return torch.cat(whole, dim=-1)
 
 
 def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference | MeanFieldInference:
