@@ -11,7 +11,9 @@ from repro.bench.run import _operations, interleaved, profile, train_timings
 from repro.bench.workloads import WORKLOADS, make
 
 SMALL = [
-    dataclasses.replace(w, lengths=(3, 7), batch=4) for w in WORKLOADS if "speech" not in w.name
+    dataclasses.replace(w, lengths=range(3, 8), batch=4)
+    for w in WORKLOADS
+    if "speech" not in w.name
 ]
 
 
@@ -41,7 +43,7 @@ def test_pyros_loss_is_the_elbo_of_the_same_draw(workload, packed):
 
     from repro.bench.pyro_dmm import PyroDMM
 
-    model, batch, _ = make(dataclasses.replace(workload, lengths=(3, 6), batch=3))
+    model, batch, _ = make(dataclasses.replace(workload, lengths=range(3, 7), batch=3))
     wrapped, draws = PyroDMM(model, packed), 200
     pyro.set_rng_seed(0)
     losses = torch.tensor(
@@ -59,7 +61,7 @@ def test_pyros_loss_is_the_elbo_of_the_same_draw(workload, packed):
 
 def test_operations_of_an_lstm_are_those_on_paper():
     """RNN-GMM: forward and two products backward of every matrix, for valid steps only."""
-    workload = dataclasses.replace(WORKLOADS[-1], lengths=(8, 12), batch=3)
+    workload = dataclasses.replace(WORKLOADS[-1], lengths=range(8, 13), batch=3)
     model, batch, _ = make(workload)
     matrices = sum(p.numel() for name, p in model.named_parameters() if "weight" in name)
     expected = 6 * matrices * int(batch.lengths.sum())

@@ -17,7 +17,7 @@ from repro.files import write_text
 from repro.pictures import use_style
 from repro.provenance import environment, peak_memory_mb
 
-BASE = Workload("DMM", "dmm", "bernoulli", DMM, (60, 60), 20, 88)
+BASE = Workload("DMM", "dmm", "bernoulli", DMM, [60], 20, 88)
 SETTINGS = {
     "length T": (50, 100, 200, 400, 800),
     "batch B": (5, 10, 20, 40, 80),
@@ -92,7 +92,7 @@ def _call(what: str, value: int) -> Callable[[], object]:
         model.eval()
         return lambda: bound_sequences(model, batch, value, [], 0)
     changes: dict[str, dict] = {
-        "length T": {"lengths": (value, value)},
+        "length T": {"lengths": [value]},
         "batch B": {"batch": value},
         "width H": {"sizes": {**DMM, "embedding": value, "inference_hidden": value}},
     }
