@@ -10,7 +10,8 @@ from repro.nn.dropout import Dropout
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
-from repro.nn.recurrent import run_lstm
+from repro.nn.packing import packing
+from repro.nn.recurrent import run_lstm, worth_packing
 
 
 class State(NamedTuple):
@@ -56,14 +57,14 @@ class RNN(SequenceModel):
         features = self.drop_features(self.features(x))
         hidden, *last = run_lstm(self.lstm, features, lengths, state.hidden[0], state.cell[0])
         past = self.drop_hidden(torch.cat([state.hidden, hidden[:-1]]))  # step t sees x_<t
+        state = State(*(s.unsqueeze(0) for s in last))
+        if steps_at_once is None and worth_packing(lengths, x):
+            rows = packing(lengths, len(x))
+            past_rows, x_rows = (rows.pack(t.unsqueeze(1)) for t in (past, x))  # (1, N, ·)
+            return without_latent(rows.unpack(self._score(past_rows, x_rows))[:, 0], lengths), state
         block = steps_at_once or len(x)
-        log_likelihood = torch.cat(
-            [
-                self.head.log_prob(self.head(self.decoder(h)), x_part)
-                for h, x_part in zip(past.split(block), x.split(block), strict=True)
-            ]
-        )
-        return without_latent(log_likelihood, lengths), State(*(s.unsqueeze(0) for s in last))
+        parts = zip(past.split(block), x.split(block), strict=True)
+        return without_latent(torch.cat([self._score(*part) for part in parts]), lengths), state
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = next(self.lstm.parameters()).device
@@ -74,6 +75,10 @@ class RNN(SequenceModel):
             _, state = self.lstm(self.features(x), state)
             drawn.append(x)
         return torch.cat(drawn)
+
+    def _score(self, past: Tensor, x: Tensor) -> Tensor:
+        # log p(x_t | h) of (..., H) and (..., D), (...)
+        return self.head.log_prob(self.head(self.decoder(past)), x)
 
 
 build = RNN

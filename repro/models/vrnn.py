@@ -13,7 +13,7 @@ from repro.nn.init import initialise
 from repro.nn.linear import Linear
 from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
-from repro.nn.packing import as_samples, as_sequences
+from repro.nn.packing import Packing, as_samples, as_sequences
 from repro.nn.recurrent import RecurrentLinear
 from repro.nn.vrnn_chain import Weights, vrnn_chain
 
@@ -83,6 +83,11 @@ class VRNN(SequenceModel):
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         features = self.features_x(x).unsqueeze(1)  # (T, 1, B, ·)
         return Context(x.unsqueeze(1), self.encoder_x(features), self.cell_x(features))
+
+    def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Context:
+        # No step needs another: the rows are encoded as sequences of one step.
+        context = self.encode(rows.pack(x.unsqueeze(1)), lengths)
+        return Context(*(field[0] for field in context))
 
     def initial(self, num_samples: int, x: Tensor) -> State:
         zero = x.new_zeros(num_samples, x.shape[1], self.cell_h.in_features)

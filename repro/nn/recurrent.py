@@ -12,6 +12,12 @@ from repro.nn.ways import elementary
 MUCH = 0.9  # share of valid steps below which padding is worth the detour
 
 
+def worth_packing(lengths: Tensor, x: Tensor) -> bool:
+    """Return whether x (T, B, ·) is on a CPU and has so much padding that rows are faster."""
+    padded = len(x) * len(lengths)
+    return not elementary() and x.device.type == "cpu" and int(lengths.sum()) < MUCH * padded
+
+
 class RecurrentLinear(Linear):
     """The map from a hidden state to `gates` blocks of H; each block starts orthogonal."""
 
@@ -51,7 +57,7 @@ def run_lstm(
         x = reverse(x, lengths) if backward else x
         states, hidden, cell = lstm_steps(lstm, x, hidden, cell)
         return reverse(states, lengths) if backward else states, hidden, cell
-    if x.device.type == "cpu" and int(lengths.sum()) < MUCH * len(x) * len(lengths):
+    if worth_packing(lengths, x):
         rows = packing(lengths, len(x))
         start = hidden[rows.order], cell[rows.order]
         packed = rows.pack(x.unsqueeze(1))[0]
