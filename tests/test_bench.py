@@ -66,8 +66,8 @@ def test_operations_are_those_on_paper(workload):
     model, batch, _ = make(workload)
     matrices = sum(p.numel() for name, p in model.named_parameters() if "weight" in name)
     expected = 6 * matrices * int(batch.lengths.sum())
-    # The first layer needs no gradient of x, h_0 = 0 enters as a product too, and nothing flows back
-    # from the state after the last step.
+    # The first layer needs no gradient of x, h_0 = 0 enters as a product too, and nothing flows
+    # back from the state after the last step.
     assert _operations(workload) == pytest.approx(expected, rel=0.05)
 
 
