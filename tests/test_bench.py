@@ -8,6 +8,7 @@ import torch
 from repro.bench.growth import exponent
 from repro.bench.plain import plain_terms
 from repro.bench.run import _operations, interleaved, profile, train_timings
+from repro.bench.table import as_table
 from repro.bench.workloads import WORKLOADS, make
 
 SMALL = [
@@ -80,8 +81,21 @@ def test_implementations_take_turns():
 def test_a_workload_has_ours_and_its_peers():
     workload = dataclasses.replace(next(w for w in SMALL if w.family == "vrnn"), batch=2)
     found = train_timings(workload, repeats=2)
-    assert [t.what for t in found] == ["ours", "plain, step by step"]
+    assert [t.what for t in found] == ["ours", "Plain"]
     assert found[0].ratio == 1.0 and all(t.milliseconds > 0 for t in found)
+
+
+def test_a_row_of_the_table_is_a_workload_and_says_how_many_times_longer_peers_take():
+    timing = {"workload": "w", "spread": 1.0, "steps": 9.0, "sequences": 3.0}
+    timings = [
+        timing | {"what": "ours", "milliseconds": 10.0, "ratio": 1.0, "gflops": 50.0},
+        timing | {"what": "Plain", "milliseconds": 25.0, "ratio": 2.5, "gflops": 20.0},
+        timing | {"workload": "v", "what": "ours", "milliseconds": 1.0, "gflops": None},
+    ]
+    first, second = as_table({"matrix_gflops": {"a": 90.0, "b": 100.0}, "timings": timings}).iloc
+    assert first["Ours"] == "10.0 ± 1.0" and first["Plain"] == "25.0 ± 1.0 (2.50×)"
+    assert first["Times the limit"] == "2.00"
+    assert second["Plain"] == second["GFLOP/s"] == ""
 
 
 def test_a_workloads_profile_is_a_division_of_its_time():

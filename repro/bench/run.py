@@ -106,11 +106,7 @@ def train_timings(workload: Workload, repeats: int) -> list[Timing]:
     _require_equal(model, batch, noise)
     calls = {"ours": training_step(model, lambda: model(batch.x, batch.lengths, noise))}
     twin = copy.deepcopy(model)
-    peers = {
-        "plain, step by step": training_step(
-            twin, lambda: plain_terms(twin, batch.x, batch.lengths, noise)
-        )
-    }
+    peers = {"Plain": training_step(twin, lambda: plain_terms(twin, batch.x, batch.lengths, noise))}
     if isinstance(model, DMM):
         peers |= _pyro(model, batch)
     calls |= {name: torchs_own_way()(peer) for name, peer in peers.items()}
@@ -132,9 +128,9 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
     def ours() -> None:
         bound_sequences(model, batch, samples, [], 0)
 
-    calls = {"ours": ours, "plain, one sample at a time": torchs_own_way()(one_by_one)}
+    calls = {"ours": ours, "Plain": torchs_own_way()(one_by_one)}
     times = interleaved(calls, repeats, warm_up=repeats > 1)
-    drawn = {"ours": samples, "plain, one sample at a time": ONE_BY_ONE}
+    drawn = {"ours": samples, "Plain": ONE_BY_ONE}
     each = {name: [t / drawn[name] for t in found] for name, found in times.items()}
     return _timings(f"IS, K = {samples}, a sample: {workload.name}", each, batch, None)
 
