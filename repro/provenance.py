@@ -49,4 +49,8 @@ def _commit() -> dict:
 
 
 def _cpu() -> str:
-    return processor("model name") or "unknown CPU"
+    # On a virtual machine a name alone may stand for several generations, twice as fast as another.
+    name = processor("model name") or "unknown CPU"
+    family, model = processor("cpu family"), processor("model")
+    numbers = f" (family {family}, model {model})" if (family + model).isdigit() else ""
+    return name + numbers
