@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn.bernoulli import toss
 from repro.nn.biases import BiasedHead
 from repro.nn.pieces import in_pieces
 
 ENUMERATED = 10  # Z is a sum over all states of the smaller layer up to so many units
 SETTLING = 200  # Gibbs steps of a sample
-NUMBERS = 20_000_000  # hidden values of annealed chains in one pass; bounds memory
+NUMBERS = 300_000  # hidden values of annealed chains in one pass: few enough for the cache
 
 
 class RbmHead(BiasedHead):
@@ -57,7 +58,7 @@ class RbmHead(BiasedHead):
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D), after 200 Gibbs steps from the visible biases alone."""
-        start = torch.bernoulli(torch.sigmoid(params[1]), generator=generator)
+        start = toss(torch.sigmoid(params[1]), generator)
         return self._gibbs(params, start, SETTLING, generator)
 
     def log_partition(self, params: tuple[Tensor, Tensor]) -> Tensor:
@@ -88,8 +89,8 @@ class RbmHead(BiasedHead):
         hidden_bias, visible_bias = params
         for _ in range(steps):
             up = torch.sigmoid(F.linear(x, self.read) + hidden_bias)
-            h = torch.bernoulli(up, generator=generator)
-            x = torch.bernoulli(torch.sigmoid(h @ self.read + visible_bias), generator=generator)
+            h = toss(up, generator)
+            x = toss(torch.sigmoid(h @ self.read + visible_bias), generator)
         return x
 
     def _enumerated(self, params: tuple[Tensor, Tensor]) -> Tensor:
@@ -110,7 +111,7 @@ def annealed(
     temperatures: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the estimate of log Z by annealed importance sampling, (N,).
+    """Return the estimate of log Z by annealed importance sampling, (N,); not differentiable.
 
     From the RBM that has only the visible biases (β = 0) to the whole (β = 1), with
     −F_β(x) = c · x + Σ_j softplus(β (a_j + W_j · x)).
@@ -126,11 +127,12 @@ def annealed(
     before = 0.0
     for step in range(1, temperatures + 1):
         beta = step / temperatures
-        pulls = F.linear(x, weight) + a
-        log_weight += (F.softplus(beta * pulls) - F.softplus(before * pulls)).sum(-1)
+        pulls = F.linear(x, weight).add_(a)
+        hot, cold = beta * pulls, pulls.mul_(before)
+        log_weight += F.softplus(hot).sub_(F.softplus(cold)).sum(-1)
         for_hidden, for_visible = next(uniforms)
-        h = (for_hidden < torch.sigmoid(beta * pulls)).to(c)
-        x = (for_visible < torch.sigmoid(beta * (h @ weight) + c)).to(c)
+        h = (for_hidden < hot.sigmoid_()).to(c)
+        x = (for_visible < torch.add(c, h @ weight, alpha=beta).sigmoid_()).to(c)
         before = beta
     start = len(weight) * math.log(2.0) + F.softplus(visible_bias).sum(-1)
     return start + torch.logsumexp(log_weight, dim=1) - math.log(chains)
