@@ -196,11 +196,10 @@ def _cost(config: dict, dataset: str, model: str, steps: dict, results: list[Res
         if found or name == GUESSED
     )
     if basis == MEASURED:
-        seconds = _median(r.training["seconds"] for r in own)
+        seconds = _median(_undisturbed(r) for r in own)
     else:
         rate = _median(
-            r.training["seconds"] / max(1, r.training["epochs"]) / r.data["steps"]["train"]
-            for r in used
+            _undisturbed(r) / max(1, r.training["epochs"]) / r.data["steps"]["train"] for r in used
         )
         seconds = rate * recipe["training"]["max_epochs"] * steps["train"]
     return Cost(
@@ -227,6 +226,15 @@ def _evaluation(config: dict, used: list[Result], results: list[Result]) -> floa
         if rates:
             return statistics.median(rates) * samples
     return 0.0
+
+
+def _undisturbed(result: Result) -> float:
+    # A training that shared its core, or was paused, took longer than its CPU time.
+    trained = result.training
+    return min(
+        trained["seconds"],
+        trained["cpu_seconds"] / result.environment["training"]["threads"],
+    )
 
 
 def _memory(result: Result) -> float:

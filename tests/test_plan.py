@@ -50,12 +50,13 @@ def test_stored_cells_are_measured_others_scaled_by_steps_or_guessed():
     cost = {(c.dataset, c.model): c for c in made.costs}
     measured = cost[CELL]
     assert measured.basis == MEASURED
-    seconds = sorted(r.training["seconds"] for r in own)
+    assert all(r.training["cpu_seconds"] < r.training["seconds"] for r in own)  # of one thread
+    seconds = sorted(r.training["cpu_seconds"] for r in own)
     assert measured.train == pytest.approx(seconds[len(seconds) // 2] / 3600)
     scaled = cost["piano_midi", CELL[1]]
     assert scaled.basis == SCALED and cost["piano_midi", "srnn"].basis == GUESSED
     per_epoch_and_step = sorted(
-        r.training["seconds"] / r.training["epochs"] / r.data["steps"]["train"] for r in own
+        r.training["cpu_seconds"] / r.training["epochs"] / r.data["steps"]["train"] for r in own
     )[len(own) // 2]
     steps = config["datasets"]["piano_midi"]["expected"]["steps"]["train"]
     epochs = configuration.resolve(config, "piano_midi", CELL[1])["model"]["training"]["max_epochs"]
