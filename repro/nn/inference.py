@@ -50,25 +50,31 @@ class RecognitionNetwork(nn.Module):
         return x if self.embedding is None else F.relu(self.embedding(x))
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return `self.output` of the hidden states that belong to x (T, B, D), (T, B, ·).
+        """Return what the data x (T, B, D) say about each z_t, (T, B, ·).
 
-        On a CPU nothing is computed on padding, where the outputs are 0.
+        It is `self.finish` of `self.output`. On a CPU nothing is computed on padding, where the
+        outputs are 0.
         """
         if x.device.type == "cpu" and not elementary():
             rows = packing(lengths, len(x))
             output = self._output_rows(rows.pack(x.unsqueeze(1))[0], rows)
-            return rows.unpack(output.unsqueeze(0))[:, 0]
+            return self.finish(rows.unpack(output.unsqueeze(0))[:, 0])
         embedded = self.embed(x)
         hidden = [rnn(embedded, lengths) for rnn in self.rnns]
-        return self.output([drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)])
+        dropped = [drop(h) for drop, h in zip(self.dropouts, hidden, strict=True)]
+        return self.finish(self.output(dropped))
 
     def encode_rows(self, x: Tensor, rows: Packing) -> Tensor:
         """Return the same of rows of x (N, D), (N, ·)."""
-        return self._output_rows(x, rows)
+        return self.finish(self._output_rows(x, rows))
 
     def output(self, hidden: list[Tensor]) -> Tensor:
         """Map the hidden states of each direction, (..., H), to what is kept of them, (..., ·)."""
         raise NotImplementedError
+
+    def finish(self, outputs: Tensor) -> Tensor:
+        """Map what `output` gave, zeros on padding, to what the posterior is made of, (..., ·)."""
+        return outputs
 
     def _output_rows(self, x: Tensor, rows: Packing) -> Tensor:
         embedded = self.embed(x)
@@ -128,24 +134,13 @@ class MeanFieldInference(RecognitionNetwork):
             GaussianLayer(sizes["inference_hidden"], latent, variance=True) for _ in self.rnns
         )
 
-    def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return the posterior's mean and std side by side, (T, B, 2Z)."""
-        return self._posterior(super().encode(x, lengths))
-
-    def encode_rows(self, x: Tensor, rows: Packing) -> Tensor:
-        """Return the same of rows of x (N, D), (N, 2Z)."""
-        return self._posterior(super().encode_rows(x, rows))
-
     def output(self, hidden: list[Tensor]) -> Tensor:
         """Return each direction's W h + b side by side."""
         outputs = [layer.linear(h) for layer, h in zip(self.posteriors, hidden, strict=True)]
         return torch.cat(outputs, dim=-1)
 
-    def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
-        """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
-        return Gaussian(*data_share.chunk(2, dim=-1))
-
-    def _posterior(self, outputs: Tensor) -> Tensor:
+    def finish(self, outputs: Tensor) -> Tensor:
+        """Return the posterior's mean and std side by side, (..., 2Z)."""
         linears = outputs.chunk(len(self.posteriors), dim=-1)
         factors = [
             layer.from_linear(linear)
@@ -153,6 +148,10 @@ class MeanFieldInference(RecognitionNetwork):
         ]
         whole = factors[0] if len(factors) == 1 else product(*factors)
         return torch.cat(whole, dim=-1)
+
+    def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
+        """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
+        return Gaussian(*data_share.chunk(2, dim=-1))
 
 
 def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference | MeanFieldInference:
