@@ -5,6 +5,7 @@ No torch here: a plan is made from stored results, on any machine.
 
 import heapq
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from repro.config import cells, resolve
 from repro.results import Result, read
 from repro.tables import as_markdown
 
-MEASURED, SCALED, GUESSED = "measured", "scaled", "guessed"
+MEASURED, ELSEWHERE, SCALED, GUESSED = "measured", "measured elsewhere", "scaled", "guessed"
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Cost:
     Attributes:
         train, evaluate: hours.
         memory: MB, the larger of both jobs. disk: MB of the checkpoint.
-        basis: measured (stored results of this cell), scaled by time steps and epochs from the
-            model's other results, or guessed from the median of the preset's.
+        basis: measured (stored results of this cell), measured elsewhere (by another processor or
+            number of threads than the plan's), scaled by time steps and epochs from the model's
+            other results, or guessed from the median of the preset's.
     """
 
     dataset: str
@@ -86,21 +88,23 @@ def stored(root: Path) -> list[Result]:
 def plan(config: dict, results: Iterable[Result]) -> Plan:
     """Return what a preset takes, judged by results that came with their timings.
 
-    Only results of the same hardware and thread count are used, those of most results; a cell
-    that has none takes its rate per time step (and epoch, or sample) from results of the same
-    model at the same sizes, or else from the median of the preset's, and all its epochs.
+    The worker is the hardware and thread count of most results, and others serve only where it has
+    none: for a cell that was measured on them alone. A cell never measured takes its rate per time
+    step (and epoch, or sample) from results of the same model at the same sizes, or else from the
+    median of the preset's, and all its epochs.
     """
-    by_worker: dict[str, list[Result]] = {}
-    for result in results:
-        by_worker.setdefault(_worker(result), []).append(result)
-    worker, used = max(by_worker.items(), key=lambda item: len(item[1]), default=("nothing", []))
+    found = list(results)
+    counts = Counter(map(_worker, found))
+    worker = max(counts, key=counts.__getitem__, default="nothing")
+    own = [r for r in found if _worker(r) == worker]
+    other = [r for r in found if _worker(r) != worker]
     costs, unknown = [], []
     for dataset, model in cells(config):
         steps = _steps(config, dataset)
         if steps is None:
             unknown.append(dataset)
         else:
-            costs.append(_cost(config, dataset, model, steps, used))
+            costs.append(_cost(config, dataset, model, steps, own, other))
     seeds, together = len(config["seeds"]), config.get("together", False)
     return Plan(config["preset"], costs, seeds, together, worker, sorted(set(unknown)))
 
@@ -145,7 +149,9 @@ def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
         for cost in plan.costs
     ]
     bases = [cost.basis for cost in plan.costs]
-    counts = ", ".join(f"{bases.count(b)} {b}" for b in (MEASURED, SCALED, GUESSED))
+    counts = ", ".join(
+        f"{bases.count(b)} {b}" for b in (MEASURED, ELSEWHERE, SCALED, GUESSED) if b in bases
+    )
     disk = plan.seeds * sum(cost.disk for cost in plan.costs)
     lines = [
         as_markdown(pd.DataFrame(rows)),
@@ -179,24 +185,13 @@ def _worker(result: Result) -> str:
     return f"{trained['device']}, {trained['threads']} thread(s)"
 
 
-def _cost(config: dict, dataset: str, model: str, steps: dict, results: list[Result]) -> Cost:
+def _cost(
+    config: dict, dataset: str, model: str, steps: dict, own: list[Result], other: list[Result]
+) -> Cost:
     recipe = resolve(config, dataset, model)["model"]
-    same = [
-        r for r in results if r.model == model and r.recipe["model"]["sizes"] == recipe["sizes"]
-    ]
-    own = [
-        r
-        for r in same
-        if r.dataset == dataset and r.recipe["model"]["training"] == recipe["training"]
-    ]
-    neighbours = [r for r in results if r.preset == config["preset"]] or results
-    basis, used = next(
-        (name, found)
-        for name, found in ((MEASURED, own), (SCALED, same), (GUESSED, neighbours))
-        if found or name == GUESSED
-    )
-    if basis == MEASURED:
-        seconds = _median(_undisturbed(r) for r in own)
+    basis, used = _basis(config, dataset, model, own, other)
+    if basis in (MEASURED, ELSEWHERE):
+        seconds = _median(_undisturbed(r) for r in used)
     else:
         rate = _median(
             _undisturbed(r) / max(1, r.training["epochs"]) / r.data["steps"]["train"] for r in used
@@ -206,11 +201,35 @@ def _cost(config: dict, dataset: str, model: str, steps: dict, results: list[Res
         dataset,
         model,
         seconds / 3600,
-        _evaluation(config, used, results) * steps["test"] / 3600,
+        _evaluation(config, used, own) * steps["test"] / 3600,
         max((_memory(r) for r in used), default=0.0),
         4e-6 * _median(r.training["parameters"] for r in used),
         basis,
     )
+
+
+def _basis(
+    config: dict, dataset: str, model: str, own: list[Result], other: list[Result]
+) -> tuple[str, list[Result]]:
+    """Return the best kind of basis that there are results for, and these results."""
+    recipe = resolve(config, dataset, model)["model"]
+
+    def of_model(results: list[Result]) -> list[Result]:
+        same = (r for r in results if r.model == model)
+        return [r for r in same if r.recipe["model"]["sizes"] == recipe["sizes"]]
+
+    def of_cell(results: list[Result]) -> list[Result]:
+        here = (r for r in of_model(results) if r.dataset == dataset)
+        return [r for r in here if r.recipe["model"]["training"] == recipe["training"]]
+
+    candidates = (
+        (MEASURED, of_cell(own)),
+        (ELSEWHERE, of_cell(other)),
+        (SCALED, of_model(own)),
+        (SCALED, of_model(other)),
+        (GUESSED, [r for r in own if r.preset == config["preset"]] or own),
+    )
+    return next((basis, used) for basis, used in candidates if used or basis == GUESSED)
 
 
 def _evaluation(config: dict, used: list[Result], results: list[Result]) -> float:

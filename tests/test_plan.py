@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repro import config as configuration
-from repro.plan import GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, stored
+from repro.plan import ELSEWHERE, GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, stored
 
 HOURS = st.floats(0.01, 10.0)
 
@@ -73,6 +73,21 @@ def test_hours_of_one_kind_of_machine_are_not_mixed_with_another():
     )
     config = configuration.load("paper-music")
     assert plan(config, [*own, other]) == plan(config, own)
+
+
+def test_a_cell_that_only_another_machine_has_run_takes_what_it_took_there():
+    results = [r for r in stored(ROOT / "results") if r.preset == "paper-music"]
+    own = [r for r in results if (r.dataset, r.model) == CELL]
+    there = next(r for r in results if (r.dataset, r.model) == ("jsb_chorales", "rnn"))
+    training = there.environment["training"] | {"device": "another"}
+    there = dataclasses.replace(there, environment=there.environment | {"training": training})
+    made = plan(configuration.load("paper-music"), [*own, there])
+    cost = {(c.dataset, c.model): c for c in made.costs}
+    assert made.worker == plan(configuration.load("paper-music"), own).worker
+    measured = cost["jsb_chorales", "rnn"]
+    assert measured.basis == ELSEWHERE
+    assert measured.train == pytest.approx(there.training["cpu_seconds"] / 3600)
+    assert cost["nottingham", "rnn"].basis == SCALED and cost[CELL].basis == MEASURED
 
 
 def test_without_any_result_everything_is_a_guess_of_nothing():
