@@ -11,7 +11,9 @@ from repro.models.base import SequenceModel, Terms
 from repro.objectives import annealed_elbo
 from repro.seeding import generator
 
-VALIDATION_ROWS = 50  # sequences × samples; the numbers do not depend on it beyond rounding
+# Sequences × samples in a call, and of short sequences as many as have so many steps; the numbers do
+# not depend on them beyond rounding.
+VALIDATION_ROWS, VALIDATION_STEPS = 50, 1000
 STEPS_AT_ONCE = 64
 
 
@@ -43,7 +45,8 @@ def _per_step(
 ) -> float:
     model.eval()
     order, total, steps = batches.by_length(part), 0.0, 0
-    size = max(1, VALIDATION_ROWS // num_samples)
+    longest = max(len(x) for x in part)
+    size = max(1, max(VALIDATION_ROWS, VALIDATION_STEPS // longest) // num_samples)
     for start in range(0, len(order), size):
         batch = batches.collate(part, order[start : start + size])
         shape = (len(batch.x), num_samples, len(batch.ids), model.latent)

