@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from repro.nn import bernoulli
 from repro.nn.biases import BiasedHead
 from repro.nn.pieces import in_pieces
+from repro.nn.runs import run_logits
 
 NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
-FEW = 40  # ones in a vector up to which counting them pays (measured: 20 to 70 by size)
-BLOCK = 28  # values whose hidden vectors are made by one product (measured on 784 pixels)
+FEW = 40  # ones in a vector up to which a product for each count of them pays
 
 
 class NadeHead(BiasedHead):
@@ -33,10 +33,9 @@ class NadeHead(BiasedHead):
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         ones = int(x.sum(-1).max())
-        if ones > FEW:
-            return in_pieces(self._by_blocks, max(1, NUMBERS // self.read.numel()), *params, x)
         rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
-        return in_pieces(partial(self._by_counts, ones), rows, *params, x)
+        way = self._by_runs if ones > FEW else partial(self._by_counts, ones)
+        return in_pieces(way, rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
@@ -61,16 +60,7 @@ class NadeHead(BiasedHead):
         logits = outputs.gather(1, before).squeeze(1) + visible_bias
         return bernoulli.log_prob(logits, x)
 
-    def _by_blocks(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        # For images: a hidden vector for every value. Those of a block of values come by one
-        # product, of x masked to what precedes each within the block, and what precedes the block.
-        logits, start = [], hidden_bias
-        blocks = (t.split(BLOCK, dim) for t, dim in ((x, 1), (self.read, 0), (self.write, 0)))
-        for values, read, write in zip(*blocks, strict=True):
-            size = len(read)
-            earlier = x.new_ones(size, size).tril(-1).unsqueeze(1) * values  # (block, N, block)
-            hidden = torch.addmm(start.repeat(size, 1), earlier.flatten(0, 1), read)
-            hidden = torch.sigmoid(hidden).unflatten(0, (size, len(x)))
-            logits.append(torch.bmm(hidden, write.unsqueeze(-1)).squeeze(-1))  # (block, N)
-            start = torch.addmm(start, values, read)
-        return bernoulli.log_prob(torch.cat(logits).T + visible_bias, x)
+    def _by_runs(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
+        # For images, whose many counts would make nearly all of those outputs in vain.
+        logits = run_logits(hidden_bias, self.read, self.write, x)
+        return bernoulli.log_prob(logits + visible_bias, x)
