@@ -1,10 +1,7 @@
 """A binary vector drawn value by value: NADE, whose biases follow the features."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from repro.nn import bernoulli
 from repro.nn.biases import BiasedHead
@@ -12,7 +9,6 @@ from repro.nn.pieces import in_pieces
 from repro.nn.runs import run_logits
 
 NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
-FEW = 40  # ones in a vector up to which a product for each count of them pays
 
 
 class NadeHead(BiasedHead):
@@ -34,8 +30,7 @@ class NadeHead(BiasedHead):
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         ones = int(x.sum(-1).max())
         rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
-        way = self._by_runs if ones > FEW else partial(self._by_counts, ones)
-        return in_pieces(way, rows, *params, x)
+        return in_pieces(self._log_prob, rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
@@ -48,19 +43,6 @@ class NadeHead(BiasedHead):
             drawn.append(value)
         return torch.cat(drawn, dim=-1)
 
-    def _by_counts(self, ones: int, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        # The hidden vector changes only after a 1, and a vector has at most `ones` of them: few for
-        # chords of 88 keys. So one hidden vector is made for each count of ones that went before,
-        # all D outputs of each, and every value picks the output of its own count.
-        first = x.argsort(dim=-1, descending=True, stable=True)[:, :ones]  # where the ones are
-        pulls = F.embedding(first, self.read) * x.gather(-1, first).unsqueeze(-1)
-        hidden = F.pad(pulls.cumsum(1), (0, 0, 1, 0)) + hidden_bias.unsqueeze(1)
-        outputs = torch.sigmoid(hidden) @ self.write.T  # (N, ones + 1, D)
-        before = (x.cumsum(-1) - x).long().unsqueeze(1)
-        logits = outputs.gather(1, before).squeeze(1) + visible_bias
-        return bernoulli.log_prob(logits, x)
-
-    def _by_runs(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        # For images, whose many counts would make nearly all of those outputs in vain.
+    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
         logits = run_logits(hidden_bias, self.read, self.write, x)
         return bernoulli.log_prob(logits + visible_bias, x)

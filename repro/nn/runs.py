@@ -5,12 +5,15 @@ An image of 784 pixels has a hundred ones, so a hundred hidden vectors are made,
 value's output is one scalar product. Nothing is multiplied with a zero.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from repro.nn.packing import packing
 
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 # (a, b, i, _, r, …): the scalar products a[r] · b[i]. It is the gradient of the weights in a
@@ -20,19 +23,23 @@ SUM, NO_PADDING = 0, -1  # as it numbers its modes, and the row that it would le
 
 
 class _Runs(NamedTuple):
-    """Where the hidden vectors of N binary vectors stand among R rows, those of one after another.
+    """Where the R hidden vectors of N binary vectors stand, packed as steps of N sequences are.
 
     Attributes:
-        sizes: how many each vector has, one more than it has ones, (N,).
-        first: the row of each vector's first, (N,).
-        row: the row that each value is scored with, (N, D).
+        sizes: how many vectors have a first hidden vector, a second, and so on; they never grow.
+        source: what begins each row, (R,): vector n, or N + i for a one among the D values at i.
+        scored: the row that each value is scored with, (N, D).
+        by_vector: the rows of the first vector, then those of the second, and so on, (R,).
+        last: the last row of each vector, (N,).
         place: of every one among the D values, (R - N,).
-        until: the row that ends with every one, (R - N,).
+        until: the row that ends with it, (R - N,).
     """
 
-    sizes: Tensor
-    first: Tensor
-    row: Tensor
+    sizes: list[int]
+    source: Tensor
+    scored: Tensor
+    by_vector: Tensor
+    last: Tensor
     place: Tensor
     until: Tensor
 
@@ -51,15 +58,13 @@ class _RunLogits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
         runs = _runs(x)
-        hidden = hidden_bias.new_empty(len(x) + len(runs.place), hidden_bias.shape[1])
-        hidden.index_copy_(0, runs.first, hidden_bias)
-        hidden.index_copy_(0, runs.until + 1, read.index_select(0, runs.place))
+        hidden = torch.cat([hidden_bias, read]).index_select(0, runs.source)
         _accumulate(hidden, runs.sizes)
         hidden.sigmoid_()
         ctx.runs = runs
         ctx.save_for_backward(hidden, write, x)
-        values, rows = _values(x), runs.row.flatten()
-        logits = scalar_products(hidden, write, values, runs.first, rows, SUM, NO_PADDING)
+        values, rows = _values(x), runs.scored.flatten()
+        logits = scalar_products(hidden, write, values, rows, rows, SUM, NO_PADDING)
         return logits.view_as(x)
 
     @staticmethod
@@ -68,41 +73,54 @@ class _RunLogits(torch.autograd.Function):
         hidden, write, x = ctx.saved_tensors
         runs = ctx.runs
         # Of V over the values of each row, and of rows over the vectors at each value.
-        weights = d_logits.flatten()
-        d_hidden = _sums(write, _values(x), _starts(runs.row.flatten(), len(hidden)), weights)
-        d_write = _sums(hidden, runs.row.T.contiguous(), None, d_logits.T.contiguous())
+        per_row = torch.bincount(runs.scored.flatten(), minlength=len(hidden))[runs.by_vector]
+        sums = _sums(write, _values(x), per_row, d_logits.flatten())
+        d_hidden = sums.index_select(0, runs.by_vector.argsort())
+        rows, weights = runs.scored.T.contiguous(), d_logits.T.contiguous()
+        d_write = F.embedding_bag(rows, hidden, mode="sum", per_sample_weights=weights)
         sigmoid_backward(d_hidden, hidden, grad_input=d_hidden)
         # A one pulls at every later row of its vector: at all of them but those until its own.
         _accumulate(d_hidden, runs.sizes)
-        total = d_hidden.index_select(0, runs.first + runs.sizes - 1)
-        starts = _starts(runs.place, x.shape[1])
+        total = d_hidden.index_select(0, runs.last)
         until = runs.until[runs.place.argsort(stable=True)]
-        d_read = x.T @ total - _sums(d_hidden, until, starts, None)
-        return total, d_read, d_write, None
+        ones = torch.bincount(runs.place, minlength=x.shape[1])
+        return total, x.T @ total - _sums(d_hidden, until, ones), d_write, None
 
 
 def _runs(x: Tensor) -> _Runs:
-    sizes = x.sum(-1).long() + 1
-    first = sizes.cumsum(0) - sizes
-    row = (x.cumsum(-1) - x).long() + first.unsqueeze(1)
+    x = x.long()  # whose cumulative sums are the same on every run, also on a GPU
+    counts = x.sum(-1) + 1
+    packed = packing(counts, int(counts.max()))
+    table = counts.new_empty(packed.shape).T  # of each vector's hidden vectors
+    table.T.view(-1)[packed.places] = torch.arange(len(packed.places), device=x.device)
+    inside = torch.arange(table.shape[1], device=x.device) < counts.unsqueeze(1)
+    before = x.cumsum(-1) - x
     vector, place = x.nonzero(as_tuple=True)
-    return _Runs(sizes, first, row, place, row[vector, place])
+    rank = before[vector, place]
+    source = counts.new_empty(len(packed.places))
+    source[table[:, 0]] = torch.arange(len(x), device=x.device)
+    source[table[vector, rank + 1]] = len(x) + place
+    return _Runs(
+        sizes=packed.sizes,
+        source=source,
+        scored=table.gather(1, before),
+        by_vector=table[inside],
+        last=table.gather(1, counts.unsqueeze(1) - 1).squeeze(1),
+        place=place,
+        until=table[vector, rank],
+    )
 
 
-def _accumulate(rows: Tensor, sizes: Tensor) -> None:
-    for part in rows.split(sizes.tolist()):
-        part.cumsum_(0)
+def _accumulate(rows: Tensor, sizes: list[int]) -> None:
+    for earlier, later in pairwise(rows.split(sizes)):
+        later += earlier[: len(later)]
 
 
-def _sums(rows: Tensor, which: Tensor, starts: Tensor | None, weights: Tensor | None) -> Tensor:
-    # Detached: or else the kernel prepares for a backward pass of its own.
+def _sums(rows: Tensor, which: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
+    # Of the first `counts[0]` rows that are named, the next `counts[1]`, and so on. Detached: or
+    # else the kernel prepares for a backward pass of its own.
+    starts = counts.cumsum(0) - counts
     return F.embedding_bag(which, rows.detach(), starts, mode="sum", per_sample_weights=weights)
-
-
-def _starts(groups: Tensor, count: int) -> Tensor:
-    # Where each of `count` groups begins in a list of their members.
-    members = torch.bincount(groups, minlength=count)
-    return members.cumsum(0) - members
 
 
 def _values(x: Tensor) -> Tensor:
