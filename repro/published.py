@@ -77,31 +77,42 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     Args:
         folder: has published.csv (a number a row, with where it was read) and table.yaml: title;
             order of models; `preset` whose Results stand beside the print (one, or by data set);
-            what to say of data sets without Results; open data sets to show below, with theirs.
+            which other data set stands in for one `instead`, with a note; what to say of data sets
+            without Results; open data sets to show below, with theirs.
         results: the stored results.
     Raises:
         ConfigError: a file is missing or names a metric that nobody defined.
     """
     settings, published = _read(folder)
     unit = published["unit"].iloc[0]
-    rows, notes = [], []
+    rows: list[dict] = []
+    notes: list[str] = []
+
+    def mark(note: str) -> str:
+        if note and note not in notes:
+            notes.append(note)
+        return f" [{notes.index(note) + 1}]" if note else ""
+
     for row in published.to_dict("records"):
         preset = settings["preset"]
         preset = preset if isinstance(preset, str) else preset[row["dataset"]]
         cell = read_cell(results, preset, row["dataset"], row["model"])
-        footnote = "" if pd.isna(row["note"]) else row["note"]
-        if footnote and footnote not in notes:
-            notes.append(footnote)
+        printed_mark = mark("" if pd.isna(row["note"]) else row["note"])
         recalled = " (recalled)" if row["evidence"].startswith("recalled") else ""
-        mark = f" [{notes.index(footnote) + 1}]" if footnote else ""
         absent = settings.get("without_results", {}).get(row["dataset"], "not run")
+        ours_mark = ""
+        if not cell and (other := settings.get("instead", {}).get(row["dataset"])):
+            cell = read_cell(results, preset, other["dataset"], row["model"])
+            ours_mark = mark(other["note"] if cell else "")
+        ours = _ours(cell, row, absent)
         rows.append(
             {
                 "Model": row["model_as_printed"],
                 "Data set": row["dataset"],
                 "Number": METRICS[row["metric"]].symbol,
-                "Published": f"{row['value']}{recalled}{mark}",
-                **_ours(cell, row, absent),
+                "Published": f"{row['value']}{recalled}{printed_mark}",
+                **ours,
+                "Ours": ours["Ours"] + ours_mark,
             }
         )
     rule = RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL)

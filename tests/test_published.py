@@ -99,6 +99,22 @@ def test_sequences_are_higher_is_better_and_missing_licences_are_visible(sequenc
     )
 
 
+def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table):
+    folder, mean = sequences_table
+    (folder / "table.yaml").write_text(
+        'title: "Speech"\npreset: test\nmodels: [dmm]\n'
+        "instead: {timit: {dataset: walk, note: ours walks}}\n"
+    )
+    render_published(folder, folder / "results")
+    text = (folder / "table.md").read_text()
+    row, own = (line for line in text.splitlines() if line.startswith("| DMM"))
+    _, data, _, _, ours, difference, *_ = (entry.strip() for entry in row.strip("|").split("|"))
+    assert data == "timit" and ours.endswith("[1]") and "[1] ours walks." in text
+    assert float(ours.partition(" ")[0]) == pytest.approx(mean, abs=0.05)
+    assert float(difference) == pytest.approx(mean - 28805, abs=5e-4)
+    assert "[1]" not in own  # where the printed data set has Results, they stand there
+
+
 def test_unknown_metric_and_missing_file_are_named(folder):
     text = (folder / "published.csv").read_text()
     (folder / "published.csv").write_text(text.replace("bound_nll,", "perplexity,"))
