@@ -6,7 +6,15 @@ import zipfile
 import numpy as np
 import pytest
 
-from repro.data.images import MNIST_5K, PARTS, PIXELS, read_binarized_mnist, read_mnist_5k
+from repro.data.images import (
+    MNIST_5K,
+    MNIST_50K,
+    PARTS,
+    PIXELS,
+    read_binarized_mnist,
+    read_mnist_5k,
+    read_mnist_50k,
+)
 from repro.errors import DataError
 
 OPTIONS = {"split_seed": 0, "valid_sequences": 30, "test_sequences": 50}
@@ -69,6 +77,43 @@ def test_damage_is_named(damage, tmp_path, grey):
             archive.writestr("other", b"")
     with pytest.raises(DataError, match=r"w\.whl"):
         read_mnist_5k(files, OPTIONS)
+
+
+def full_wheel(path, grey):
+    """A wheel of both files, which begin with names and have the digit before the pixels."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, table in (("train", grey[:300]), ("test", grey[300:])):
+            rows = [["label", *(f"{i}x{j}" for i in range(28) for j in range(28))]]
+            rows += [["9", *(f"{v:g}" for v in row[:PIXELS])] for row in table]
+            archive.writestr(MNIST_50K.format(part), "\n".join(",".join(row) for row in rows))
+    return {"wheel": path}
+
+
+def test_full_mnist_keeps_its_order_and_its_last_training_images_validate(tmp_path, grey):
+    options = {"draw_seed": 0, "valid_sequences": 30}
+    files = full_wheel(tmp_path / "w.whl", grey)
+    parts = read_mnist_50k(files, options)
+    numbers = {part: [number(image) for image in images] for part, images in parts.items()}
+    assert numbers == {
+        "train": list(range(270)), "valid": list(range(270, 300)), "test": list(range(300, COUNT))
+    }  # fmt: skip
+    drawn = np.concatenate([i[0, 9:] for images in parts.values() for i in images])
+    assert abs(drawn.mean() - 0.2) < 6 * (0.2 * 0.8 / len(drawn)) ** 0.5
+    again, other = (read_mnist_50k(files, options | {"draw_seed": seed}) for seed in (0, 1))
+    assert np.array_equal(again["valid"], parts["valid"])
+    assert not np.array_equal(other["valid"], parts["valid"])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("damage", ["no images", "too bright", "no numbers"])
+def test_damage_of_full_mnist_is_named(damage, tmp_path, grey):
+    files = full_wheel(tmp_path / "w.whl", grey + 1 if damage == "too bright" else grey)
+    if damage != "too bright":
+        with zipfile.ZipFile(files["wheel"], "w") as archive:
+            for part in ("train", "test") if damage == "no numbers" else ():
+                archive.writestr(MNIST_50K.format(part), "a,b\nc,d\n")
+    with pytest.raises(DataError, match=r"w\.whl"):
+        read_mnist_50k(files, {"draw_seed": 0, "valid_sequences": 30})
 
 
 def amat(folder, parts):
