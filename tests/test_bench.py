@@ -60,7 +60,9 @@ def test_pyros_loss_is_the_elbo_of_the_same_draw(workload, packed):
     assert (losses.mean() + elbos.mean()).abs() < 6 * error
 
 
-@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
+@pytest.mark.parametrize(
+    "workload", [w for w in WORKLOADS if w.head != "nade"], ids=lambda w: w.name
+)
 def test_operations_are_those_on_paper(workload):
     """Forward and two products backward of every matrix, for valid steps only."""
     workload = dataclasses.replace(workload, lengths=range(32, 40), batch=3)

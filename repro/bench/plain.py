@@ -8,9 +8,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from repro.models.base import SequenceModel, Terms, concatenate, masked, stack_steps
+from repro.models.base import (
+    SequenceModel,
+    Terms,
+    concatenate,
+    masked,
+    stack_steps,
+    without_latent,
+)
 from repro.models.dmm import DMM, Context
+from repro.models.marginal import Marginal
 from repro.nn.inference import StructuredInference
+from repro.nn.nade import NadeHead
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
 
@@ -19,10 +28,12 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
 
     For filtering models a step is a sequence of length one with the state carried; for the DMM
     (with structured inference) the recognition network runs step by step first, then transition
-    and emission do.
+    and emission do. A NADE has no time; its loop is over the values.
     """
     if isinstance(model, DMM):
         return _plain_dmm(model, x, lengths, noise)
+    if isinstance(model, Marginal) and isinstance(model.head, NadeHead):
+        return without_latent(_plain_nade(model.head, x), lengths)
     state, terms = None, []
     for t in range(len(x)):
         here = torch.ones_like(lengths)
@@ -51,6 +62,17 @@ def _plain_dmm(model: DMM, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
         terms.append(model.score(stack_steps([context]), stack_steps([step])))
         previous_x = x[t]
     return masked(concatenate(terms), lengths)
+
+
+def _plain_nade(head: NadeHead, x: Tensor) -> Tensor:
+    activation, visible = head(x.new_ones(1))
+    total = torch.zeros(())
+    values = zip(x.unbind(-1), head.read, head.write, visible, strict=True)
+    for value, read, write, bias in values:
+        logit = torch.sigmoid(activation) @ write + bias
+        total = total + value * logit - F.softplus(logit)
+        activation = activation + value.unsqueeze(-1) * read
+    return total
 
 
 def torchs_own(

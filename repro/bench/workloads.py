@@ -20,6 +20,7 @@ class Workload:
         family, head, sizes: of the model.
         lengths: from which those of the batch are drawn; batch: how many; dim: D.
         similar: whether the batch holds neighbours in length out of twelve batches.
+        ones: the share of ones in binary data.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Workload:
     batch: int
     dim: int
     similar: bool = False
+    ones: float = 4 / 88
 
 
 def _vrnn(hidden: int, latent: int, layers: int = 1, components: int = 20) -> dict:
@@ -97,6 +99,7 @@ WORKLOADS = [
     Workload("VRNN 500, handwriting", "vrnn", "bivariate_mixture", _vrnn(500, 50), [600], 20, 3),
     Workload("VRNN 500, speech", "vrnn", "gaussian", _vrnn(500, 200), [40], 128, 200),
     Workload("RNN-GMM 500, handwriting", "rnn", "bivariate_mixture", RNN, [600], 20, 3),
+    Workload("NADE 500, MNIST", "marginal", "nade", {"nade_hidden": 500}, [1], 50, 784, ones=0.13),
 ]
 
 
@@ -121,8 +124,8 @@ def make(workload: Workload, seed: int = 0) -> tuple[SequenceModel, Batch, Tenso
     first = 6 * workload.batch if workload.similar else 0  # the batch in the middle
     lengths = lengths[first : first + workload.batch]
     x = torch.randn(int(lengths.max()), workload.batch, dim)
-    if workload.head == "bernoulli":
-        x = (x > 1.7).float()  # about four keys of 88
+    if workload.head in ("bernoulli", "nade"):
+        x = (torch.special.ndtr(x) < workload.ones).float()
     if workload.head.startswith("bivariate"):
         x[..., 0] = (x[..., 0] > 1.5).float()
     inside = torch.arange(len(x)).unsqueeze(1) < lengths
