@@ -41,6 +41,7 @@ RELATIVES = {
     "hmsbn",
     "nade",
     "made",
+    "made-one-order",
     "vae",
     "iwae",
     "sbn",
