@@ -85,36 +85,8 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     """
     settings, published = _read(folder)
     unit = published["unit"].iloc[0]
-    rows: list[dict] = []
     notes: list[str] = []
-
-    def mark(note: str) -> str:
-        if note and note not in notes:
-            notes.append(note)
-        return f" [{notes.index(note) + 1}]" if note else ""
-
-    for row in published.to_dict("records"):
-        preset = settings["preset"]
-        preset = preset if isinstance(preset, str) else preset[row["dataset"]]
-        cell = read_cell(results, preset, row["dataset"], row["model"])
-        printed_mark = mark("" if pd.isna(row["note"]) else row["note"])
-        recalled = " (recalled)" if row["evidence"].startswith("recalled") else ""
-        absent = settings.get("without_results", {}).get(row["dataset"], "not run")
-        ours_mark = ""
-        if not cell and (other := settings.get("instead", {}).get(row["dataset"])):
-            cell = read_cell(results, preset, other["dataset"], row["model"])
-            ours_mark = mark(other["note"] if cell else "")
-        ours = _ours(cell, row, absent)
-        rows.append(
-            {
-                "Model": row["model_as_printed"],
-                "Data set": row["dataset"],
-                "Number": METRICS[row["metric"]].symbol,
-                "Published": f"{row['value']}{recalled}{printed_mark}",
-                **ours,
-                "Ours": ours["Ours"] + ours_mark,
-            }
-        )
+    rows = [_row(row, settings, results, notes) for row in published.to_dict("records")]
     rule = RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL)
     text = textwrap.fill(f"{MEANINGS[unit]} {rule}", width=100) + "\n\n"
     text += "\n".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
@@ -166,6 +138,35 @@ def verdict(difference: float, limit: float, lower_is_better: bool) -> str:
     if abs(difference) <= limit:
         return "reproduced"
     return "better" if (difference < 0) == lower_is_better else "worse"
+
+
+def _row(row: dict, settings: dict, results: Path, notes: list[str]) -> dict:
+    preset = settings["preset"]
+    preset = preset if isinstance(preset, str) else preset[row["dataset"]]
+    cell = read_cell(results, preset, row["dataset"], row["model"])
+    printed_mark = "" if pd.isna(row["note"]) else _mark(row["note"], notes)
+    recalled = " (recalled)" if row["evidence"].startswith("recalled") else ""
+    absent = settings.get("without_results", {}).get(row["dataset"], "not run")
+    our_mark = ""
+    if not cell and (other := settings.get("instead", {}).get(row["dataset"])):
+        cell = read_cell(results, preset, other["dataset"], row["model"])
+        our_mark = _mark(other["note"], notes) if cell else ""
+    ours = _ours(cell, row, absent)
+    return {
+        "Model": row["model_as_printed"],
+        "Data set": row["dataset"],
+        "Number": METRICS[row["metric"]].symbol,
+        "Published": f"{row['value']}{recalled}{printed_mark}",
+        **ours,
+        "Ours": ours["Ours"] + our_mark,
+    }
+
+
+def _mark(note: str, notes: list[str]) -> str:
+    # The mark of a footnote; a new one joins `notes`.
+    if note not in notes:
+        notes.append(note)
+    return f" [{notes.index(note) + 1}]"
 
 
 def _ours(cell: list[Result], row: dict, absent: str) -> dict:
