@@ -189,7 +189,7 @@ def _cost(
     config: dict, dataset: str, model: str, steps: dict, own: list[Result], other: list[Result]
 ) -> Cost:
     recipe = resolve(config, dataset, model)["model"]
-    basis, used = _basis(config, dataset, model, own, other)
+    basis, used = _basis(config["preset"], dataset, recipe, own, other)
     if basis in (MEASURED, ELSEWHERE):
         seconds = _median(_undisturbed(r) for r in used)
     else:
@@ -209,13 +209,12 @@ def _cost(
 
 
 def _basis(
-    config: dict, dataset: str, model: str, own: list[Result], other: list[Result]
+    preset: str, dataset: str, recipe: dict, own: list[Result], other: list[Result]
 ) -> tuple[str, list[Result]]:
     """Return the best kind of basis that there are results for, and these results."""
-    recipe = resolve(config, dataset, model)["model"]
 
     def of_model(results: list[Result]) -> list[Result]:
-        same = (r for r in results if r.model == model)
+        same = (r for r in results if r.model == recipe["name"])
         return [r for r in same if r.recipe["model"]["sizes"] == recipe["sizes"]]
 
     def of_cell(results: list[Result]) -> list[Result]:
@@ -227,7 +226,7 @@ def _basis(
         (ELSEWHERE, of_cell(other)),
         (SCALED, of_model(own)),
         (SCALED, of_model(other)),
-        (GUESSED, [r for r in own if r.preset == config["preset"]] or own),
+        (GUESSED, [r for r in own if r.preset == preset] or own),
     )
     return next((basis, used) for basis, used in candidates if used or basis == GUESSED)
 
