@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.backward import tanh_backward
 from repro.nn.gaussian import VARIANCE_FLOOR
 from repro.nn.packing import before
 from repro.nn.products import Prepared, add_product, summed_outer, write_product
-
-tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 class Chain(NamedTuple):

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.backward import sigmoid_backward, tanh_backward
 from repro.nn.packing import before, carried, last_rows
 from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
 from repro.nn.ways import elementary
-
-sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 def lstm_rows(

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.backward import relu_backward
 from repro.nn.lstm import weights_of
 from repro.nn.packing import before, carried
 from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
-
-relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 def relu_rows(

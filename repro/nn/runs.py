@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.backward import sigmoid_backward
 from repro.nn.packing import packing
 
-sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 # (a, b, i, _, r, …): the scalar products a[r] · b[i]. It is the gradient of the weights in a
 # weighted sum of rows (`F.embedding_bag`), and stands for such products nowhere else in torch.
 scalar_products = torch.ops.aten._embedding_bag_per_sample_weights_backward

@@ -10,12 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.nn.backward import relu_backward, sigmoid_backward, tanh_backward
 from repro.nn.gaussian import STD_FLOOR
 from repro.nn.products import Prepared, add_product, product, summed_outer
-
-relu_backward = torch.ops.aten.threshold_backward.grad_input
-sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
 class Chain(NamedTuple):

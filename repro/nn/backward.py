@@ -1,0 +1,7 @@
+"""Backward passes of elementwise functions that write where they are told: torch's own kernels."""
+
+import torch
+
+relu_backward = torch.ops.aten.threshold_backward.grad_input
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
