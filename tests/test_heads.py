@@ -77,7 +77,8 @@ def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperature
     """Few temperatures give weights of high variance, whose mean is right all the same."""
     head, params = head_and_params("rbm", 4)
     exact = head.log_partition(params)
-    rows, stream = [p.expand(1, -1) for p in params], torch.Generator().manual_seed(0)
+    stream, base = torch.Generator().manual_seed(0), torch.randn(4).double()
+    rows = [*(p.expand(1, -1) for p in params), base]
 
     def estimate(chains, temperatures):
         with torch.no_grad():
@@ -87,6 +88,22 @@ def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperature
         ratios = torch.cat([estimate(5, temperatures) for _ in range(4000)]).exp()
         assert (ratios.mean() - 1.0).abs() < 6 * ratios.std() / len(ratios) ** 0.5
     assert estimate(1000, 500).abs().item() < 0.02
+
+
+def test_annealing_begins_at_the_datas_means_and_finds_modes_that_the_biases_hide():
+    """An RBM that likes all values or none: the biases speak for none, the data are all."""
+    wide = SIZES | {"rbm_hidden": 12, "rbm_chains": 50, "rbm_temperatures": 200}
+    head = build_head("rbm", 1, 30, wide).double()
+    with torch.no_grad():
+        head.read.fill_(1.0)
+    a, c = torch.full((1, 12), -18.0).double(), torch.full((1, 30), -4.0).double()
+    exact = head._enumerated((a, c))
+    head.train()
+    head.log_prob((a, c), torch.ones(8, 30).double())
+    assert head.eval().log_partition((a, c)).sub(exact).abs().item() < 0.1
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        assert rbm.annealed(head.read, a, c, c[0], 50, 200, stream).item() < exact.item() - 10.0
 
 
 def test_many_rows_are_annealed_in_pieces(monkeypatch):
