@@ -142,6 +142,9 @@ def made_log_prob(p, features, x):
         total = 0.0
         for i in range(len(x)):
             logit = linear(p, "head.visible_bias", features)[i]
+            for d in range(len(x)):
+                if ranks[d] < ranks[i]:
+                    logit = logit + p["head.direct"][i, d] * x[d]
             for k, degree in enumerate(degrees):
                 if degree > ranks[i]:
                     continue  # it has seen x_i
