@@ -65,8 +65,8 @@ class RbmHead(BiasedHead):
         return self._score(params, x) - self.log_partition(params)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-        """Return a draw (..., D), after 200 Gibbs steps from the visible biases alone."""
-        start = toss(torch.sigmoid(params[1]), generator)
+        """Return a draw (..., D), after 200 Gibbs steps from the means of the data."""
+        start = toss(self.means.expand_as(params[1]), generator)
         return self._gibbs(params, start, SETTLING, generator)
 
     def log_partition(self, params: tuple[Tensor, Tensor]) -> Tensor:
