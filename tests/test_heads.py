@@ -168,6 +168,19 @@ def test_made_is_trained_in_each_of_its_orders_and_no_other():
     assert same.any(1).all() and same.any(0).all()
 
 
+def test_mades_dropout_keeps_the_mean_of_its_logits_and_is_for_training_alone():
+    head, params = head_and_params("made", 4)
+    order, x = (head.ranks[0], head.degrees[0]), STATES[9].expand(50_000, -1)
+    head.drop.share = 0.3
+    expected = head._logits(params, x[0], *order)
+    head.drop.share = 0.0
+    torch.testing.assert_close(head._logits(params, x[0], *order), expected, rtol=0, atol=0)
+    head.train().drop.share = 0.3
+    drawn = head._logits(params, x, *order).detach()
+    error = drawn.std(0) / len(drawn) ** 0.5 + 1e-12
+    assert ((drawn.mean(0) - expected).abs() < 6 * error).all() and drawn.std(0).max() > 0.1
+
+
 def test_nade_in_pieces_is_nade_at_once(monkeypatch):
     head, params = head_and_params("nade", 4)
     whole = head.log_prob(params, STATES)

@@ -107,7 +107,13 @@ def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
     if name == "nade":
         return NadeHead(in_features, dim, sizes["nade_hidden"])
     if name == "made":
-        return MadeHead(in_features, dim, sizes["made_hidden"], sizes["made_orders"])
+        return MadeHead(
+            in_features,
+            dim,
+            sizes["made_hidden"],
+            sizes["made_orders"],
+            sizes.get("made_dropout", 0.0),
+        )
     if name == "rbm":
         return RbmHead(
             in_features,

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from repro.nn import bernoulli
 from repro.nn.biases import BiasedHead
+from repro.nn.dropout import Dropout
 
 
 class MadeHead(BiasedHead):
@@ -15,24 +16,27 @@ class MadeHead(BiasedHead):
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
     reads x_d only if d stands no later than m_k in the order of the values, and speaks only to
-    those that stand after m_k; A connects every value directly with all later ones.
-    There is a fixed set of `orders`, each with its degrees. In training every call takes one of
-    them for its whole batch (order-agnostic and connectivity-agnostic training; the authors' code
-    takes them in turn); otherwise the density is the mean over all, which is a density again. As in
-    the NADE head, the features h give both biases. Weights begin as large as in the authors' code,
-    where each matrix is a part of a square orthogonal one of the larger width.
+    those that stand after m_k; A connects every value directly with all later ones. There is a
+    fixed set of `orders`, each with its degrees. In training every call takes one of them for its
+    whole batch (order-agnostic and connectivity-agnostic training; the authors' code takes them in
+    turn); otherwise the density is the mean over all, which is a density again. As in the NADE
+    head, the features h give both biases. Weights begin as large as in the authors' code, where
+    each matrix is a part of a square orthogonal one of the larger width. Dropout is ours.
     """
 
     generator: torch.Generator | None = None  # chooses in training; torch's default if None
     ranks: Tensor  # (orders, D)
     degrees: Tensor  # (orders, hidden)
 
-    def __init__(self, in_features: int, dim: int, hidden: int, orders: int) -> None:
+    def __init__(
+        self, in_features: int, dim: int, hidden: int, orders: int, dropout: float
+    ) -> None:
         super().__init__(in_features, dim, hidden)
         scale = max(dim, hidden) ** -0.5
         self.read = nn.Parameter(scale * torch.randn(hidden, dim))  # W
         self.write = nn.Parameter(scale * torch.randn(dim, hidden))  # V
         self.direct = nn.Parameter(torch.randn(dim, dim) / dim**0.5)  # A
+        self.drop = Dropout(dropout, hidden)
         # The place of each value in the order, from 0, and each unit's degree.
         self.register_buffer("ranks", torch.stack([torch.randperm(dim) for _ in range(orders)]))
         self.register_buffer("degrees", torch.randint(dim, (orders, hidden)))
@@ -76,6 +80,7 @@ class MadeHead(BiasedHead):
         hidden_bias, visible_bias = params
         read, write, direct = self._masked(ranks, degrees)
         hidden = F.relu(F.linear(x, read) + hidden_bias)
+        hidden = self.drop(hidden.reshape(1, -1, len(read))).view_as(hidden)
         return F.linear(hidden, write) + F.linear(x, direct) + visible_bias
 
     def _masked(self, ranks: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor, Tensor]:
