@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from repro.errors import ConfigError
 from repro.files import write_text
 from repro.reliability import RULE as DOUBTFUL
-from repro.reliability import reliability
+from repro.reliability import likelihood, reliability
 from repro.results import Result, read_cell, standard_error
 from repro.tables import as_latex, as_markdown, with_error
 
@@ -104,7 +104,7 @@ def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
     estimated = f"≈ {samples} or " if samples > 1 else ""
     for cell in cells:
         first = cell[0]
-        exact = first.evaluation["num_samples"] == 1
+        how = likelihood(cell)
         trust = reliability(cell)
         measures = [METRICS["bound_ll"].measure, METRICS["is_ll"].measure, METRICS["ll"].measure]
         bound, paper, most = (_with_seed_error([m(r) for r in cell]) for m in measures)
@@ -112,12 +112,12 @@ def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
         rows.append(
             {
                 "Model": first.title,
-                "≥, nats/sequence": "" if exact else bound,
-                "≈ 40, nats/sequence": "" if exact else paper,
+                "≥, nats/sequence": bound if how == "sampled" else "",
+                "≈ 40, nats/sequence": paper if how == "sampled" else "",
                 f"{estimated}=, nats/sequence": most + " †" * trust.doubtful,
                 "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
                 "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
-                "ESS": "exact" if exact else f"{trust.size:.3g}",
+                "ESS": f"{trust.size:.3g}" if how == "sampled" else how,
                 "Seeds": str(len(cell)),
             }
         )

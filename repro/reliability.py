@@ -39,6 +39,15 @@ def reliability(cell: list[Result]) -> Reliability:
     return Reliability(size, k, low or (known and k > largest_k(samples)))
 
 
+def likelihood(cell: list[Result]) -> str:
+    """Return how a cell has log p(x): "exact", "Z by AIS" or, by importance sampling, "sampled"."""
+    first = cell[0]
+    if first.evaluation["num_samples"] > 1:
+        return "sampled"
+    head = first.recipe["model"]["heads"][first.data["kind"]]
+    return "Z by AIS" if head == "rbm" else "exact"
+
+
 def largest_k(num_samples: int) -> float:
     """Return the Pareto k up to which K samples suffice (Vehtari et al. 2024, arXiv 1507.02646)."""
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7)

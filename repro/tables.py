@@ -9,7 +9,7 @@ import pandas as pd
 
 from repro.files import write_text
 from repro.reliability import RULE as DOUBTFUL
-from repro.reliability import reliability
+from repro.reliability import likelihood, reliability
 from repro.results import Result, aggregate, error_over_sequences, interval, standard_error
 
 
@@ -78,7 +78,7 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "effective_sample_size": trust.size,
         "pareto_k": trust.pareto_k,
         "doubtful": trust.doubtful,
-        "has_latent": first.evaluation["num_samples"] > 1,
+        "likelihood": likelihood(cell),
         "parameters": first.training["parameters"],
         "epochs": float(np.mean([r.training["epochs"] for r in cell])),
         "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
@@ -100,7 +100,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
     has_tenth, has_k = "is_tenth_per_step" in table, table["pareto_k"].notna().any()
     uneven = table["seeds"].nunique() > 1
     for row in table.to_dict("records"):
-        exact = not row["has_latent"]
+        sampled = row["likelihood"] == "sampled"
         rows.append(
             {
                 "Model": row["title"] + (" ‡" if row.get("diverged", 0) > 0 else ""),
@@ -115,7 +115,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 **_learned(row),
                 "IS, mean of averages": f"{row['is_mean_of_averages']:.3f}",
                 "IS, nats/sequence": f"{row['is_per_sequence']:.2f}",
-                "ESS": "exact" if exact else f"{row['effective_sample_size']:.3g}",
+                "ESS": f"{row['effective_sample_size']:.3g}" if sampled else row["likelihood"],
                 **({"Pareto k": _or_empty(row["pareto_k"], ".2f")} if has_k else {}),
                 **({"Seeds": str(row["seeds"])} if uneven else {}),
                 "Parameters": f"{row['parameters']:,}",

@@ -63,7 +63,10 @@ def result(seed=0, model="dmm", shift=0.0, spread=0.05, error=0.01, **changes):
         "evaluation": {"num_samples": 100, "curve": []},
         "training": {"parameters": 1234, "epochs": 3, "seconds": 1.5, "cpu_seconds": 1.0},
         "environment": {"commit": "c" * 40, "training": {"device": "CPU", "threads": 1}},
-        "recipe": {"model": {"name": model}, "dataset": {"options": {}}},
+        "recipe": {
+            "model": {"name": model, "heads": {"real": "rbm" if model == "rbm" else "gaussian"}},
+            "dataset": {"options": {}},
+        },
         "per_sequence": {name: column.tolist() for name, column in per_sequence.items()},
     }
     return Result(**{**fields, **changes})
@@ -203,10 +206,13 @@ def test_errors_decide_the_digits(value, error, text):
 def test_tables_state_numbers_errors_and_marks(tmp_path):
     low = {**result().per_sequence, "ess": [1.1] * 5}
     doubtful = [dataclasses.replace(result(s, model="poor"), per_sequence=low) for s in (0, 1)]
-    exact = [result(s, model="rnn", evaluation={"num_samples": 1, "curve": []}) for s in (0, 1)]
-    cells = [*exact, *doubtful]
+    exact, by_ais = (
+        [result(s, model=model, evaluation={"num_samples": 1, "curve": []}) for s in (0, 1)]
+        for model in ("rnn", "rbm")
+    )
+    cells = [*exact, *doubtful, *by_ais]
     shown = display(numbers(cells))
-    assert shown["ESS"].tolist() == ["exact", "1.1"]
+    assert shown["ESS"].tolist() == ["exact", "1.1", "Z by AIS"]
     assert "†" not in shown["IS"][0] and "†" in shown["IS"][1]
     paths = write_tables(cells, tmp_path)
     assert [p.name for p in paths] == ["walk.md", "walk.tex", "walk.csv"]
