@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from repro.pictures import draw_kl, draw_samples, palette, save_svg, use_style
+from repro.reliability import likelihood
 from repro.results import Result
 from repro.tables import cells
 
@@ -87,7 +88,7 @@ def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
 
 
 def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
-    """Return the importance-sampled estimate against K; exact values as horizontal lines."""
+    """Return the importance-sampled estimate against K; what needs no samples as lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
     colours = palette(len(cells(results)))
     shown = []
@@ -98,7 +99,8 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
             axes.axhline(value, color="black", lw=1.5, label=title)
         elif samples == 1:
             value = float(np.mean([r.per_step("is") for r in cell]))
-            label = f"{title} (exact, {value:.4g})"  # said there too: it may leave the picture
+            said = "exact, " * (likelihood(cell) == "exact") + f"{value:.4g}"
+            label = f"{title} ({said})"  # the value too: the line may leave the picture
             axes.axhline(value, color=colour, ls="--", lw=1.2, label=label)
             continue
         else:

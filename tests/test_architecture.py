@@ -46,7 +46,7 @@ ALLOWED = {
     "tables": {"results", "reliability", "files"},
     "published": {"results", "reliability", "tables", "files", "errors"},
     "pictures": {"results", "tables", "files"},
-    "figures": {"results", "tables", "pictures"},
+    "figures": {"results", "reliability", "tables", "pictures"},
     "comparison": {"results"},
     "check": {"results", "tables", "comparison"},
     "oracles": {"models", "bounds", "particles", "seeding"},
