@@ -93,13 +93,13 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
     colours = palette(len(cells(results)))
     shown = []
     for colour, cell in zip(colours, cells(results), strict=True):
-        title, samples = cell[0].title, cell[0].evaluation["num_samples"]
+        title, samples, how = cell[0].title, cell[0].evaluation["num_samples"], likelihood(cell)
         if not cell[0].training["parameters"]:
             value = cell[0].per_step("is")
             axes.axhline(value, color="black", lw=1.5, label=title)
-        elif samples == 1:
+        elif how != "sampled":
             value = float(np.mean([r.per_step("is") for r in cell]))
-            said = "exact, " * (likelihood(cell) == "exact") + f"{value:.4g}"
+            said = "exact, " * (how == "exact") + f"{value:.4g}"
             label = f"{title} ({said})"  # the value too: the line may leave the picture
             axes.axhline(value, color=colour, ls="--", lw=1.2, label=label)
             continue
