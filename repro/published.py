@@ -27,11 +27,6 @@ class Metric(NamedTuple):
     lower_is_better: bool
 
 
-def _paper_estimate(result: Result) -> float:
-    # 40 samples as in the paper, where the result has a latent variable.
-    return result.per_sequence_mean("is_40" if "is_40" in result.per_sequence else "is")
-
-
 METRICS = {
     "is_nll": Metric("a", lambda r: -r.per_step("is"), True),
     "nll": Metric("nll", lambda r: -r.per_step("is"), True),
@@ -39,7 +34,7 @@ METRICS = {
     "bound_nll_per_sequence": Metric("c", lambda r: -r.mean_of_averages("bound"), True),
     "ll": Metric("=", lambda r: r.per_sequence_mean("is"), False),
     "bound_ll": Metric("≥", lambda r: r.per_sequence_mean("bound"), False),
-    "is_ll": Metric("≈", _paper_estimate, False),
+    "is_ll": Metric("≈", lambda r: r.per_sequence_mean("is"), False),
 }
 ESTIMATES = ("is_nll", "is_ll")
 
@@ -51,9 +46,9 @@ MEANINGS = {
     ),
     "nats/sequence": (
         "Average log-likelihood of the test part in nats per sequence of normalised data, higher "
-        "is better. =: exact; ≥: the bound; ≈: importance-sampled with 40 samples. Such a number "
-        "moves with the length of the sequences and with the normalising σ: compare it only where "
-        "both are the same."
+        "is better. =: exact; ≥: the bound; ≈: importance-sampled{samples}. Such a number moves "
+        "with the length of the sequences and with the normalising σ: compare it only where both "
+        "are the same."
     ),
 }
 TOLERANCES = {  # as `_tolerance` computes them
@@ -87,34 +82,47 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     unit = published["unit"].iloc[0]
     notes: list[str] = []
     rows = [_row(row, settings, results, notes) for row in published.to_dict("records")]
+    printed = published.loc[published["metric"] == "is_ll", "samples"].dropna()
+    samples = sorted({int(count) for count in printed})
+    counts = " or ".join(map(str, samples))
+    with_samples = f" with {counts} samples, ours with its most where it lacks these"
+    meaning = MEANINGS[unit].format(samples=with_samples if samples else "")
     rule = RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL)
-    text = textwrap.fill(f"{MEANINGS[unit]} {rule}", width=100) + "\n\n"
+    text = textwrap.fill(f"{meaning} {rule}", width=100) + "\n\n"
     text += "\n".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
     parts = [(pd.DataFrame(rows), text)]
     for dataset, preset in settings.get("open", {}).items():
         cells = [read_cell(results, preset, dataset, model) for model in settings["models"]]
         if any(cells):
-            parts.append(open_columns([cell for cell in cells if cell]))
+            parts.append(open_columns([cell for cell in cells if cell], samples))
     return _write(folder, settings["title"], parts)
 
 
-def open_columns(cells: list[list[Result]]) -> tuple[pd.DataFrame, str]:
-    """Return a data set's numbers in the units of a table of sequences, and what they mean."""
+def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.DataFrame, str]:
+    """Return a data set's numbers in the units of a table of sequences, and what they mean.
+
+    Args:
+        printed: with how many samples the table's own estimates are; a column each, where some
+            cell has it, beside that of the most samples.
+    """
     rows, samples = [], max(cell[0].evaluation["num_samples"] for cell in cells)
     estimated = f"≈ {samples} or " if samples > 1 else ""
+    stored = [n for n in printed if any(f"is_{n}" in cell[0].per_sequence for cell in cells)]
     for cell in cells:
         first = cell[0]
         how = likelihood(cell)
         trust = reliability(cell)
-        measures = [METRICS["bound_ll"].measure, METRICS["is_ll"].measure, METRICS["ll"].measure]
-        bound, paper, most = (_with_seed_error([m(r) for r in cell]) for m in measures)
+        own = [n for n in stored if f"is_{n}" in first.per_sequence]
         dims = first.data["dim"] * math.log(2.0)
         rows.append(
             {
                 "Model": first.title,
-                "≥, nats/sequence": bound if how == "sampled" else "",
-                "≈ 40, nats/sequence": paper if how == "sampled" else "",
-                f"{estimated}=, nats/sequence": most + " †" * trust.doubtful,
+                "≥, nats/sequence": _per_sequence(cell, "bound") if how == "sampled" else "",
+                **{
+                    f"≈ {n}, nats/sequence": _per_sequence(cell, f"is_{n}") if n in own else ""
+                    for n in stored
+                },
+                f"{estimated}=, nats/sequence": _per_sequence(cell, "is") + " †" * trust.doubtful,
                 "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
                 "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
                 "ESS": f"{trust.size:.3g}" if how == "sampled" else how,
@@ -175,7 +183,10 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
         outcome = "printed cell inconsistent" if inconsistent else absent
         return {"Ours": "", "Difference": "", "Seeds": "", "Verdict": outcome}
     metric = METRICS[row["metric"]]
-    values = np.array([metric.measure(result) for result in cell])
+    own = f"is_{row['samples']:.0f}"  # as many samples as in print, where they are stored
+    stored = row["metric"] == "is_ll" and all(own in result.per_sequence for result in cell)
+    measure = (lambda r: r.per_sequence_mean(own)) if stored else metric.measure
+    values = np.array([measure(result) for result in cell])
     printed = float(row["value"])
     difference = values.mean() - printed
     limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(values)])
@@ -187,6 +198,10 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
         "Seeds": str(len(cell)),
         "Verdict": "printed cell inconsistent" if inconsistent else outcome,
     }
+
+
+def _per_sequence(cell: list[Result], metric: str) -> str:
+    return _with_seed_error([result.per_sequence_mean(metric) for result in cell])
 
 
 def _with_seed_error(values: Sequence[float] | np.ndarray) -> str:
