@@ -27,6 +27,8 @@ def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
     shapes = np.zeros(log_weight.shape[1])
     uneven = np.ptp(log_weight, axis=0) > ALL_EQUAL
     if uneven.any():
-        # It takes log-likelihoods of leave-one-out, whose negatives are the log weights.
-        shapes[uneven] = array_stats.psislw(-log_weight[:, uneven], axis=0)[1]
+        # It takes log-likelihoods of leave-one-out, whose negatives are the log weights. Where z is
+        # discrete the tail's smallest weights can be equal, of which numpy would warn.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shapes[uneven] = array_stats.psislw(-log_weight[:, uneven], axis=0)[1]
     return shapes

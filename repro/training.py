@@ -203,6 +203,7 @@ class Training:
             spent: what the updates took, as `Clock.read` returns it.
         """
         self.epoch += 1
+        self._decay()
         clock = Clock()
         last = self.epoch == self.settings["max_epochs"]
         validates = self.epoch % self.settings["validate_every"] == 0 or last
@@ -216,6 +217,13 @@ class Training:
         if validates:
             save_state(self.state_file, self._state())
         self.monitor.epoch(row)
+
+    def _decay(self) -> None:
+        # The step size is a function of the epoch alone, and part of the optimiser's saved state.
+        half_life = self.settings.get("learning_rate_half_life")
+        if half_life is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings["learning_rate"] * 0.5 ** (self.epoch / half_life)
 
     def _validate(self, row: dict) -> None:
         row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)

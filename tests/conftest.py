@@ -39,6 +39,7 @@ SIZES = {
         **RECOGNITION,
     },
     "storn": {"latent": 3, "hidden": 5, "recognition": 4, "decoder": [6]},
+    "vae": {"latent": 3, "encoder": [5, 4], "decoder": [4, 6]},
     "srnn": {
         "latent": 3,
         "features": [4, 3],
@@ -64,6 +65,7 @@ VARIANTS = {
         },
     },
     "storn": {"": {}},
+    "vae": {"": {}},
     "srnn": {"": {}},
     "tsbn": {"tsbn": {}, "hmsbn": {"previous_x": False}},
     "sbn": {"": {}},

@@ -24,6 +24,8 @@ CASES = {
     "vrnn, last batch elsewhere": {"family": "vrnn", "batch_order": "similar_lengths"},
     "vrnn-i, two samples": {"family": "vrnn", "sizes": {"prior": None}, "samples": 2},
     "storn": {"family": "storn"},
+    "vae": {"family": "vae"},
+    "dmm, decaying steps": {"family": "dmm", "learning_rate_half_life": 1.5},
     "srnn": {"family": "srnn"},
     "marginal": {"family": "marginal"},
     "dmm": {"family": "dmm"},

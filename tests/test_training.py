@@ -119,6 +119,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
         {"family": "dmm", **DROPOUT},
         {"family": "rnn", **DROPOUT},
         {"family": "vrnn"},
+        {"family": "vrnn", "learning_rate_half_life": 2.0},
         {"family": "vrnn", **SEGMENTS},
         {"family": "vrnn", **NASMC},
         {"family": "vrnn", **IWAE},
@@ -195,6 +196,26 @@ def test_the_checkpoint_keeps_the_learning_curve(walk, tmp_path):
         assert column == [rows[epoch].get(name) for epoch in curve["epoch"]]
     sampled = [e for e, value in zip(curve["epoch"], curve["valid_is"], strict=True) if value]
     assert sampled == [*range(0, 43, 2), 45]  # 44 is less than 5 % above 42
+
+
+def test_the_step_size_halves_in_its_half_life(walk, tmp_path, monkeypatch):
+    """As torch's own exponential schedule has it, epoch by epoch."""
+    used, original = [set() for _ in range(5)], training.Training.update
+
+    def watch(self, loss):
+        used[self.epoch].add(self.optimizer.param_groups[0]["lr"])
+        original(self, loss)
+
+    monkeypatch.setattr(training.Training, "update", watch)
+    run(walk, tmp_path, max_epochs=5, learning_rate=0.01, learning_rate_half_life=2.0)
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=0.01)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5**0.5)
+    expected = []
+    for _ in range(5):
+        expected += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert [lr for epoch in used for lr in epoch] == pytest.approx(expected)
 
 
 def test_patience_stops_training(walk, tmp_path):

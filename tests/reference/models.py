@@ -56,6 +56,23 @@ def vrnn(p, sizes, x, noise):
     return terms
 
 
+def vae(p, sizes, x, noise):
+    terms = []
+    for x_t, eps in zip(x, noise, strict=True):
+        mean, std = gaussian(p, "posterior", mlp(p, "encoder", x_t, torch.tanh))
+        z = mean + std * eps
+        zero, one = torch.zeros_like(z), torch.ones_like(z)
+        terms.append(
+            (
+                head_log_prob(p, mlp(p, "decoder", z, torch.tanh), x_t),
+                normal_log_density(z, zero, one),
+                normal_log_density(z, mean, std),
+                kl_divergence(mean, std, zero, one),
+            )
+        )
+    return terms
+
+
 def storn(p, sizes, x, noise):
     g = gc = x.new_zeros(sizes["recognition"])
     h = c = x.new_zeros(sizes["hidden"])
