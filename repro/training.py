@@ -59,6 +59,7 @@ class Training:
 
         torch.manual_seed(derive(seed, "initial weights"))
         self.model = build(model_spec(recipe, self.data)).to(device)
+        self.model.begin_at(self.train_part)
         self.order = generator(seed, "batch order")
         self.noise = generator(seed, "noise", device=device)
         self.masks = generator(seed, "dropout", device=device)

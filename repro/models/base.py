@@ -110,6 +110,9 @@ class SequenceModel(nn.Module):
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
+    def begin_at(self, train: list[Tensor]) -> None:
+        """Set what should begin where the data are: the training part's sequences, (T, D)."""
+
     @property
     def watched(self) -> dict[str, float]:
         """Return learned numbers that mean something by themselves, to be logged each epoch."""
