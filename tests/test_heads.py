@@ -115,6 +115,30 @@ def test_many_rows_are_annealed_in_pieces(monkeypatch):
     torch.testing.assert_close(head.log_partition(rows), whole, rtol=0, atol=1e-12)
 
 
+def test_one_z_is_annealed_once_and_anew_when_weights_biases_or_means_change(monkeypatch):
+    head, _ = head_and_params("rbm", 4)
+    a, c = torch.randn(1, 3).double(), torch.randn(1, 4).double()
+    monkeypatch.setattr(rbm, "ENUMERATED", 0)
+    calls, original = [], rbm.annealed
+
+    def watch(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(rbm, "annealed", watch)
+    found = [head.log_partition((a, c)).item() for _ in range(3)]
+    assert len(calls) == 1 and len(set(found)) == 1
+    changes = [head.read.data, head.means, a, c]
+    for count, changed in enumerate(changes, start=2):
+        changed += 0.1
+        found.append(head.log_partition((a, c)).item())
+        assert len(calls) == count
+        several = tuple(p.expand(2, -1) for p in (a, c))  # takes the other way
+        assert head.log_partition(several)[0].item() == pytest.approx(found[-1], abs=1e-12)
+        calls.pop()
+    assert len(set(found)) == 1 + len(changes)
+
+
 def test_contrastive_divergence_with_many_steps_has_the_likelihoods_gradient():
     head, (a, c) = head_and_params("rbm", 4)
     x = STATES[torch.tensor([3, 3, 5, 9, 14])]
