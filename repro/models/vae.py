@@ -43,7 +43,7 @@ class VAE(SequenceModel):
 
     φ has tanh units, as in Burda, Grosse & Salakhutdinov 2016 (arXiv 1509.00519, section 5): on
     50,000 fixed binary images ReLUs overfit far more. Binary data begin at their means, as in the
-    authors' code: tanh units that must first learn them are slower by tens of epochs.
+    authors' code: tanh units that must learn them first are a dozen epochs later.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
