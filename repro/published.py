@@ -112,16 +112,12 @@ def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.Data
         first = cell[0]
         how = likelihood(cell)
         trust = reliability(cell)
-        own = [n for n in stored if f"is_{n}" in first.per_sequence]
         dims = first.data["dim"] * math.log(2.0)
         rows.append(
             {
                 "Model": first.title,
                 "≥, nats/sequence": _per_sequence(cell, "bound") if how == "sampled" else "",
-                **{
-                    f"≈ {n}, nats/sequence": _per_sequence(cell, f"is_{n}") if n in own else ""
-                    for n in stored
-                },
+                **{f"≈ {n}, nats/sequence": _per_sequence(cell, f"is_{n}") for n in stored},
                 f"{estimated}=, nats/sequence": _per_sequence(cell, "is") + " †" * trust.doubtful,
                 "nats/step": _with_seed_error([r.per_step("is") for r in cell]),
                 "bits/dimension": _with_seed_error([-r.per_step("is") / dims for r in cell]),
@@ -185,8 +181,7 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
     metric = METRICS[row["metric"]]
     own = f"is_{row['samples']:.0f}"  # as many samples as in print, where they are stored
     stored = row["metric"] == "is_ll" and all(own in result.per_sequence for result in cell)
-    measure = (lambda r: r.per_sequence_mean(own)) if stored else metric.measure
-    values = np.array([measure(result) for result in cell])
+    values = np.array([r.per_sequence_mean(own) if stored else metric.measure(r) for r in cell])
     printed = float(row["value"])
     difference = values.mean() - printed
     limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(values)])
@@ -201,6 +196,9 @@ def _ours(cell: list[Result], row: dict, absent: str) -> dict:
 
 
 def _per_sequence(cell: list[Result], metric: str) -> str:
+    # Empty where the cell has no such number.
+    if metric not in cell[0].per_sequence:
+        return ""
     return _with_seed_error([result.per_sequence_mean(metric) for result in cell])
 
 
