@@ -26,12 +26,14 @@ from repro.files import sha256_of, write_text
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.monitors import Monitor
-from repro.objectives import by_elbo, by_filter, by_iwae, kl_weight
+from repro.objectives import by_elbo, by_filter, by_iwae
+from repro.optimizers import WeightAverage, build_optimizers
 from repro.provenance import environment, peak_memory_mb
+from repro.schedules import kl_weight, learning_rate_factor
 from repro.seeding import derive, generator
 from repro.validation import validation_bound, validation_is
 
-STATE = 2  # version of what a saved state holds; an older one is not resumed
+STATE = 3  # version of what a saved state holds; an older one is not resumed
 APART = 1.05  # at least, from one epoch whose IS is watched to the next
 
 
@@ -59,18 +61,16 @@ class Training:
 
         torch.manual_seed(derive(seed, "initial weights"))
         self.model = build(model_spec(recipe, self.data)).to(device)
-        self.model.begin_at(self.train_part)
+        if self.settings.get("initialise_from_data") or self.model.always_from_data:
+            self.model.initialise_from_data(self.train_part)
         self.order = generator(seed, "batch order")
         self.noise = generator(seed, "noise", device=device)
         self.masks = generator(seed, "dropout", device=device)
         self.model.draw_masks_from(self.masks)
-        self.optimizer = torch.optim.Adam(
-            list(self.model.parameters()) or [torch.zeros(0)],  # a known model has none
-            lr=self.settings["learning_rate"],
-            betas=tuple(self.settings["adam_betas"]),
-            fused=True,  # one kernel a parameter instead of a dozen operations
-        )
+        self.optimizers = build_optimizers(self.model, self.settings)
+        self.average = WeightAverage(self.model, self.settings.get("average"))
         self.epoch = self.updates = self.best_epoch = 0
+        self.progress = 0.0  # share of all updates of all epochs that came before the next one
         self.best_bound = -math.inf
         self.best_weights = _copy(self.model)
         self.history: list[dict] = []
@@ -103,12 +103,20 @@ class Training:
     @property
     def kl_weight(self) -> float:
         """β of the next update."""
-        return kl_weight(self.updates, self.settings["kl_start"], self.settings["kl_updates"])
+        return kl_weight(self.settings, self.updates, self.progress)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch."""
         size, order = self.settings["batch_size"], self.settings["batch_order"]
-        return batches.epoch(self.train_part, size, order, self.order)
+        pieces, count = self.train_part, None
+        if steps := self.settings.get("random_segments"):
+            # As many batches in every epoch and from every seed, wherever the cuts are.
+            count = max(1, round(sum(max(1.0, len(x) / steps) for x in pieces) / size))
+            pieces = batches.random_segments(pieces, steps, self.order)
+        groups = batches.groups(pieces, size, order, self.order, count)
+        for i, ids in enumerate(groups):
+            self.progress = (self.epoch + i / len(groups)) / self.settings["max_epochs"]
+            yield batches.collate(pieces, ids)
 
     def draw_noise(self, batch: Batch) -> Tensor:
         """Return the noise of an update, (T, K, B, Z)."""
@@ -143,7 +151,7 @@ class Training:
                 if settings["l2_penalty"]:
                     squares = sum(p.square().sum() for p in self.model.parameters())
                     loss = loss + settings["l2_penalty"] * squares
-                self.optimizer.zero_grad()
+                self.model.zero_grad()
                 loss.backward()
                 self.update(loss.detach())
                 total += objective.detach().double() * len(part.ids)
@@ -166,10 +174,15 @@ class Training:
         """
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
         self._not_looked_at.append(torch.stack([loss, norm]))
+        factor = learning_rate_factor(self.settings, self.updates, self.epoch, self.progress)
         self.updates += 1
         if self.waits:
             self.require_finite()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["initial_lr"]
+            optimizer.step()
+        self.average.update()
 
     def require_finite(self) -> None:
         """Look at the updates since the last call.
@@ -204,7 +217,6 @@ class Training:
             spent: what the updates took, as `Clock.read` returns it.
         """
         self.epoch += 1
-        self._decay()
         clock = Clock()
         last = self.epoch == self.settings["max_epochs"]
         validates = self.epoch % self.settings["validate_every"] == 0 or last
@@ -219,22 +231,16 @@ class Training:
             save_state(self.state_file, self._state())
         self.monitor.epoch(row)
 
-    def _decay(self) -> None:
-        # The step size is a function of the epoch alone, and part of the optimiser's saved state.
-        half_life = self.settings.get("learning_rate_half_life")
-        if half_life is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings["learning_rate"] * 0.5 ** (self.epoch / half_life)
-
     def _validate(self, row: dict) -> None:
-        row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
-        if self.validation_samples and self.model.latent and self._samples_are_due():
-            samples = self.validation_samples
-            row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
-        self.history.append(row)
-        if row["valid_bound"] > self.best_bound:
-            self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
-            self.best_weights = _copy(self.model)
+        with self.average.in_the_model():
+            row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
+            if self.validation_samples and self.model.latent and self._samples_are_due():
+                samples = self.validation_samples
+                row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
+            self.history.append(row)
+            if row["valid_bound"] > self.best_bound:
+                self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
+                self.best_weights = _copy(self.model)
 
     def _samples_are_due(self) -> bool:
         # It can take as long as an epoch's updates. The curve's epochs have a logarithmic axis.
@@ -260,7 +266,8 @@ class Training:
             "fingerprint": self._fingerprint(),
             "model": _copy(self.model),
             "best_weights": self.best_weights,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average.values,
             "random": {name: stream.get_state() for name, stream in self._streams().items()},
             "progress": {name: getattr(self, name) for name in _PROGRESS},
         }
@@ -271,7 +278,9 @@ class Training:
             return False
         self.model.load_state_dict(state["model"])
         self.best_weights = state["best_weights"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.average.values = [value.to(self.device) for value in state["average"]]
         for name, stream in self._streams().items():
             stream.set_state(state["random"][name])
         for name, value in state["progress"].items():

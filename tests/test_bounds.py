@@ -10,7 +10,7 @@ from scipy.stats import genpareto
 from repro.bounds import effective_sample_size, elbo, importance_weighted
 from repro.diagnostics import pareto_k
 from repro.models.base import Terms
-from repro.objectives import annealed_elbo, kl_weight
+from repro.objectives import annealed_elbo
 
 pytestmark = pytest.mark.oracle
 
@@ -84,6 +84,3 @@ def test_annealing_weighs_only_the_kl():
     ones = torch.ones(4, 2, 3)
     terms = Terms(-ones, ones, ones, 2 * ones)
     assert annealed_elbo(terms, 0.25).item() == pytest.approx(4 * (-1 - 0.25 * 2))
-    weights = [kl_weight(u, 0.2, 4) for u in range(6)]
-    assert weights == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    assert kl_weight(0, 0.5, 0) == 1.0

@@ -6,6 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from music21 import note, stream
 from scipy.io import savemat
 
@@ -193,7 +195,8 @@ def test_an_epoch_visits_every_sequence_once_and_pads_with_zeros(order):
     original = [rng.standard_normal((n, 2)) for n in rng.integers(1, 9, size=23)]
     tensors = batches.to_tensors(original, torch.device("cpu"))
     seen = []
-    for batch in batches.epoch(tensors, 5, order, torch.Generator().manual_seed(0)):
+    for ids in batches.groups(tensors, 5, order, torch.Generator().manual_seed(0)):
+        batch = batches.collate(tensors, ids)
         seen += batch.ids
         for b, (i, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             torch.testing.assert_close(batch.x[:length, b], tensors[i], rtol=0, atol=0)
@@ -207,10 +210,39 @@ def test_similar_lengths_pad_less():
     padded = {}
     for order in ("shuffled", "similar_lengths"):
         g = torch.Generator().manual_seed(0)
-        padded[order] = sum(
-            batch.x.shape[0] * len(batch.ids) for batch in batches.epoch(tensors, 5, order, g)
-        )
+        groups = batches.groups(tensors, 5, order, g)
+        padded[order] = sum(max(len(tensors[i]) for i in ids) * len(ids) for ids in groups)
     assert lengths.sum() <= padded["similar_lengths"] < padded["shuffled"]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    steps=st.integers(1, 12),
+    count=st.integers(1, 6),
+    seed=st.integers(0, 2**32),
+)
+def test_random_segments_hold_every_step_once_in_as_many_batches_as_asked_for(
+    lengths, steps, count, seed
+):
+    g = torch.Generator().manual_seed(seed)
+    whole = [torch.arange(float(n)).unsqueeze(1) + 100 * i for i, n in enumerate(lengths)]
+    cut = batches.random_segments(whole, steps, g)
+    assert torch.equal(torch.cat(cut), torch.cat(whole))
+    assert all(1 <= len(piece) <= steps for piece in cut)
+    assert len(cut) <= sum(1 if n <= steps else n / steps + 2 for n in lengths)
+    groups = batches.groups(cut, 3, "similar_lengths", g, count)
+    assert sorted(i for ids in groups for i in ids) == list(range(len(cut)))
+    assert len(groups) == min(count, len(cut))
+    sizes = [len(ids) for ids in groups]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_segments_begin_at_every_offset_alike():
+    g, starts = torch.Generator().manual_seed(0), []
+    for _ in range(2000):
+        starts.append(len(batches.random_segments([torch.zeros(50, 1)], 5, g)[0]))
+    counts = np.bincount(starts, minlength=6)[1:]
+    assert (abs(counts - 400) < 6 * np.sqrt(400 * 0.8)).all()
 
 
 @pytest.mark.parametrize("steps", [None, 1, 3, 20])

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import CPU, DROPOUT, NASMC, SEGMENTS, Killed, recipe, same_bits, weights
+from test_training import (
+    CPU,
+    DROPOUT,
+    NASMC,
+    OUR_RECIPE,
+    SEGMENTS,
+    Killed,
+    recipe,
+    same_bits,
+    weights,
+)
 
 import repro.graphs
 import repro.together
@@ -26,6 +36,7 @@ CASES = {
     "storn": {"family": "storn"},
     "vae": {"family": "vae"},
     "dmm, decaying steps": {"family": "dmm", "learning_rate_half_life": 1.5},
+    "dmm, our recipe": {"family": "dmm", **OUR_RECIPE},
     "srnn": {"family": "srnn"},
     "marginal": {"family": "marginal"},
     "dmm": {"family": "dmm"},

@@ -71,6 +71,18 @@ def run(walk, folder, seed=0, **arguments):
     return train(recipe(**arguments), walk, seed, folder, CPU, "disabled")
 
 
+OUR_RECIPE = {
+    "optimizer": "muon",
+    "muon_learning_rate": 0.02,
+    "muon_momentum": 0.9,
+    "weight_decay": 0.1,
+    "schedule": "cosine",
+    "warmup_updates": 3,
+    "average": 0.8,
+    "kl_share": 0.5,
+    "random_segments": 4,
+    "initialise_from_data": True,
+}
 DROPOUT = {"sizes": {"dropout": 0.3}}
 NASMC = {"objective": "nasmc", "samples": 3}
 IWAE = {"objective": "iwae", "samples": 3}
@@ -121,6 +133,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
         {"family": "vrnn"},
         {"family": "vrnn", "learning_rate_half_life": 2.0},
         {"family": "vrnn", **SEGMENTS},
+        {"family": "dmm", **OUR_RECIPE},
         {"family": "vrnn", **NASMC},
         {"family": "vrnn", **IWAE},
         {"family": "tsbn", **IWAE},
@@ -203,8 +216,8 @@ def test_the_step_size_halves_in_its_half_life(walk, tmp_path, monkeypatch):
     used, original = [set() for _ in range(5)], training.Training.update
 
     def watch(self, loss):
-        used[self.epoch].add(self.optimizer.param_groups[0]["lr"])
         original(self, loss)
+        used[self.epoch].add(self.optimizers[0].param_groups[0]["lr"])
 
     monkeypatch.setattr(training.Training, "update", watch)
     run(walk, tmp_path, max_epochs=5, learning_rate=0.01, learning_rate_half_life=2.0)

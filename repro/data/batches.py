@@ -34,23 +34,50 @@ def by_length(sequences: list[Tensor]) -> list[int]:
     return sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
 
 
-def epoch(
-    sequences: list[Tensor], batch_size: int, order: str, generator: torch.Generator
-) -> Iterator[Batch]:
-    """Yield every sequence once, in batches whose order `generator` draws.
+def groups(
+    sequences: list[Tensor],
+    batch_size: int,
+    order: str,
+    generator: torch.Generator,
+    count: int | None = None,
+) -> list[list[int]]:
+    """Return the ids of an epoch's batches, every sequence once, in an order `generator` draws.
 
     Args:
+        batch_size: sequences in a batch; the last may have fewer.
         order: "shuffled" for batches at random; "similar_lengths" for batches of neighbours in
             length (ties and the order of batches at random), which saves padding.
+        count: how many batches there shall be, of nearly equal size, whatever `batch_size` is;
+            fewer where there are fewer sequences.
     """
     ids = torch.randperm(len(sequences), generator=generator).tolist()
     if order == "similar_lengths":
         ids.sort(key=lambda i: len(sequences[i]))
-    groups = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+    if count is None:
+        found = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+    else:
+        found = [part.tolist() for part in np.array_split(ids, min(count, len(ids)))]
     if order == "similar_lengths":
-        groups = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-    for group in groups:
-        yield collate(sequences, group)
+        found = [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
+    return found
+
+
+def random_segments(
+    sequences: list[Tensor], steps: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Return the sequences (T, D) cut into segments of `steps` steps, views of them.
+
+    The first segment of each ends after a number of steps, 1 to `steps`, that `generator` draws;
+    the last has what remains. A sequence that is no longer than a segment is not cut.
+    """
+    ends = torch.randint(1, steps + 1, (len(sequences),), generator=generator).tolist()
+    cut = []
+    for sequence, end in zip(sequences, ends, strict=True):
+        if len(sequence) <= steps:
+            cut.append(sequence)
+        else:
+            cut += [sequence[:end], *sequence[end:].split(steps)]
+    return cut
 
 
 def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.errors import ConfigError
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
@@ -86,13 +87,15 @@ class SequenceModel(nn.Module):
     the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
     `trainable` is False for models that come with all their true parameters; `true_latents` is
     True where z means what it meant to the generator of the data, so that it can be compared;
-    `reparameterised` is False where z is no differentiable function of the noise.
+    `reparameterised` is False where z is no differentiable function of the noise;
+    `always_from_data` is True where training calls `initialise_from_data` unasked.
     """
 
     latent: int = 0
     trainable: bool = True
     true_latents: bool = False
     reparameterised: bool = True
+    always_from_data: bool = False
 
     @property
     def can_stack(self) -> bool:
@@ -110,8 +113,22 @@ class SequenceModel(nn.Module):
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
-    def begin_at(self, train: list[Tensor]) -> None:
-        """Set what should begin where the data are: the training part's sequences, (T, D)."""
+    def initialise_from_data(self, train: list[Tensor]) -> None:
+        """Let the observation distribution begin at the moments of the training part.
+
+        Args:
+            train: its sequences, (T, D) each.
+        Raises:
+            ConfigError: the family has no head that can.
+        """
+        head: Any = getattr(self, "head", None)
+        if not hasattr(head, "initialise_from_data"):
+            raise ConfigError(
+                f"{type(self).__name__} has no head whose distribution can begin at the data: "
+                "remove `initialise_from_data` from its training."
+            )
+        steps = torch.cat(train)
+        head.initialise_from_data(steps.mean(0), steps.std(0), len(steps))
 
     @property
     def watched(self) -> dict[str, float]:

@@ -46,6 +46,8 @@ class VAE(SequenceModel):
     authors' code: tanh units that must learn them first are a dozen epochs later.
     """
 
+    always_from_data = True
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         sizes = spec.sizes
@@ -56,7 +58,7 @@ class VAE(SequenceModel):
         self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
 
-    def begin_at(self, train: list[Tensor]) -> None:
+    def initialise_from_data(self, train: list[Tensor]) -> None:
         if isinstance(self.head, BernoulliHead):
             mean = torch.cat(train).mean(0)
             self.head.logits.bias.data.copy_(torch.logit(mean, eps=RAREST))

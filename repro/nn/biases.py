@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from repro.nn.init import begin_at, log_odds
 from repro.nn.linear import Linear
 
 
@@ -18,6 +19,10 @@ class BiasedHead(nn.Module):
         super().__init__()
         self.hidden_bias = Linear(in_features, hidden)
         self.visible_bias = Linear(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let the visible bias begin at the log-odds of the mean of x (D,) over `count` steps."""
+        begin_at(self.visible_bias, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""

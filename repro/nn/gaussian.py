@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.nn.init import begin_at, inverse_softplus
 from repro.nn.linear import Linear
 from repro.nn.ways import holds_samples
 
@@ -77,6 +78,11 @@ class GaussianLayer(nn.Module):
         nn.init.zeros_(self.linear.bias)
         if not self.variance:
             nn.init.constant_(self.linear.bias[self.size :], 0.6)
+
+    def begin_at_moments(self, mean: Tensor, std: Tensor) -> None:
+        """Let the Gaussian begin near this mean and std, (size,) each, for any features."""
+        spread = std.square() - VARIANCE_FLOOR if self.variance else std - STD_FLOOR
+        begin_at(self.linear, torch.cat([mean, inverse_softplus(spread)]))
 
     def forward(self, features: Tensor) -> Gaussian:
         """Map features (..., H) to a Gaussian over (..., size)."""

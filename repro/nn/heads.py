@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from repro.nn import bernoulli
 from repro.nn.autoregressive import AutoregressiveHead
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.init import begin_at, log_odds
 from repro.nn.linear import Linear
 from repro.nn.made import MadeHead
 from repro.nn.nade import NadeHead
@@ -20,6 +21,10 @@ class BernoulliHead(nn.Module):
     def __init__(self, in_features: int, dim: int) -> None:
         super().__init__()
         self.logits = Linear(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let it begin at the mean of x (D,) over `count` steps."""
+        begin_at(self.logits, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (..., H) to logits (..., D)."""
@@ -40,6 +45,10 @@ class GaussianHead(nn.Module):
     def __init__(self, in_features: int, dim: int) -> None:
         super().__init__()
         self.layer = GaussianLayer(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let it begin at the mean and standard deviation of x, (D,)."""
+        self.layer.begin_at_moments(mean, std)
 
     def forward(self, features: Tensor) -> Gaussian:
         """Map features (..., H) to mean and std (..., D)."""
@@ -62,6 +71,14 @@ class GaussianMixtureHead(nn.Module):
         self.weights = Linear(in_features, components)
         self.layer = GaussianLayer(in_features, components * dim)
         self.shape = (components, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let every component begin at the mean and standard deviation of x, (D,).
+
+        What tells the components apart are the layer's random weights.
+        """
+        components = self.shape[0]
+        self.layer.begin_at_moments(mean.repeat(components), std.repeat(components))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Gaussian]:
         """Map features (..., H) to log weights (..., M) and a Gaussian of (..., M, D)."""

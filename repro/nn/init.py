@@ -1,5 +1,6 @@
-"""The papers' initialisations."""
+"""The papers' initialisations, and a beginning at the moments of the data."""
 
+import torch
 from torch import Tensor, nn
 
 from repro.nn.recurrent import RecurrentLinear
@@ -45,3 +46,24 @@ def _uniform(weight: Tensor, scale: float | None) -> None:
 def _orthogonal_blocks(weight: Tensor) -> None:
     for block in weight.data.split(weight.shape[1]):
         nn.init.orthogonal_(block)
+
+
+OUTPUT_SCALE = 0.2  # of an output layer's weights beside a bias taken from the data
+SMALLEST_STD = 1e-3
+
+
+@torch.no_grad()
+def begin_at(layer: nn.Linear, bias: Tensor) -> None:
+    """Let an output layer begin near a bias: its weights become a fifth of what they were."""
+    layer.weight.mul_(OUTPUT_SCALE)
+    layer.bias.copy_(bias)
+
+
+def log_odds(mean: Tensor, count: int) -> Tensor:
+    """Return the log-odds of means of `count` binary values, no value rarer than half a count."""
+    return torch.logit(mean, eps=0.5 / count)
+
+
+def inverse_softplus(std: Tensor) -> Tensor:
+    """Return y with softplus(y) = std, for std of at least 0.001."""
+    return torch.expm1(std.clamp(min=SMALLEST_STD)).log()

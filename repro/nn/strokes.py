@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.init import begin_at, log_odds
 from repro.nn.linear import Linear
 
 LARGEST_CORRELATION = 0.999
@@ -37,6 +38,12 @@ class StrokeHead(nn.Module):
         self.correlation = Linear(in_features, components)
         self.layer = GaussianLayer(in_features, 2 * components)
         self.components = components
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let it begin at the means and standard deviations of lift, Δx and Δy, (3,) each."""
+        begin_at(self.lift, log_odds(mean[:1], count))
+        moves = (moment[1:].repeat(self.components) for moment in (mean, std))
+        self.layer.begin_at_moments(*moves)
 
     def forward(self, features: Tensor) -> StrokeParameters:
         """Map features (..., H) to the parameters of the next step."""

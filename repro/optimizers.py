@@ -1,0 +1,158 @@
+"""Muon for weight matrices, Adam for everything else, and the average of the weights."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+# Coefficients of x ↦ a x + b x³ + c x⁵ (Jordan et al. 2024), and how often it is applied.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """Stochastic gradient descent whose momentum is orthogonalised: M = U S Vᵀ becomes about U Vᵀ.
+
+    M ← μ M + (1 − μ) G;  O = orthogonalise((1 − μ) G + μ M);
+    W ← (1 − η λ) W − η √max(1, rows / columns) O
+
+    for every matrix W with gradient G (Jordan et al. 2024, "Muon: an optimizer for hidden layers in
+    neural networks"; Nesterov's momentum). The same update as `torch.optim.Muon` with
+    `adjust_lr_fn="original"`, which computes in bfloat16: on a processor without instructions for
+    it, twenty times as slow as float32. Here the type is the weights', and matrices of one shape
+    are orthogonalised together.
+
+    Args:
+        parameters: matrices.
+        lr: η. momentum: μ. weight_decay: λ, decoupled.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient; a closure is not called."""
+        for group in self.param_groups:
+            updates = defaultdict(list)
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                buffer = state["momentum_buffer"].lerp_(weight.grad, 1.0 - group["momentum"])
+                update = weight.grad.lerp(buffer, group["momentum"])
+                updates[tuple(sorted(weight.shape))].append((weight, update))
+            for same_shape in updates.values():
+                _step_together(same_shape, group["lr"], group["weight_decay"])
+
+
+def _step_together(pairs: list[tuple[Tensor, Tensor]], lr: float, weight_decay: float) -> None:
+    # Of one shape up to transposition: all stand with the shorter side first.
+    upright = [update if _is_wide(update) else update.T for _, update in pairs]
+    for (weight, update), direction in zip(pairs, orthogonalise(torch.stack(upright)), strict=True):
+        rows, columns = weight.shape
+        weight.mul_(1.0 - lr * weight_decay)
+        step = lr * max(1.0, rows / columns) ** 0.5
+        weight.add_(direction if _is_wide(update) else direction.T, alpha=-step)
+
+
+def _is_wide(matrix: Tensor) -> bool:
+    return matrix.shape[0] <= matrix.shape[1]
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Return what Newton–Schulz makes of matrices (N, m, n), m ≤ n: singular values near 1.
+
+    They lie between 0.7 and 1.2 for all that were not tiny beside the largest; the singular vectors
+    stay.
+    """
+    a, b, c = QUINTIC
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x
+
+
+def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of a model's parameters by its training settings.
+
+    `optimizer: muon` gives Muon for the matrices and Adam for the rest; otherwise everything is
+    Adam's. Decoupled weight decay is for matrices alone.
+    """
+    parameters = list(model.parameters())
+    matrices = [p for p in parameters if p.ndim == 2]
+    others = [p for p in parameters if p.ndim != 2]
+    decay = settings.get("weight_decay", 0.0)
+    optimizers: list[torch.optim.Optimizer] = []
+    groups: list[dict[str, Any]] = [
+        {"params": others or [torch.zeros(0)], "weight_decay": 0.0}
+    ]  # some have none
+    if settings.get("optimizer", "adam") == "muon":
+        if matrices:
+            rate, momentum = settings["muon_learning_rate"], settings["muon_momentum"]
+            optimizers.append(Muon(matrices, rate, momentum, decay))
+    elif decay:
+        groups.append({"params": matrices, "weight_decay": decay})
+    else:
+        groups = [{"params": parameters or [torch.zeros(0)], "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(
+        groups,
+        lr=settings["learning_rate"],
+        betas=tuple(settings["adam_betas"]),
+        fused=True,  # one kernel a parameter instead of a dozen operations
+    )
+    for optimizer in (*optimizers, adam):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return [*optimizers, adam]
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights: a ← decay · a + (1 − decay) · w.
+
+    Attributes:
+        values: the averages, in the order of the parameters; they begin as the initial weights.
+
+    Args:
+        decay: None leaves everything as it is.
+    """
+
+    def __init__(self, model: nn.Module, decay: float | None) -> None:
+        self._weights = list(model.parameters()) if decay is not None else []
+        self.values = [weight.detach().clone() for weight in self._weights]
+        self._move = get_ema_multi_avg_fn(decay or 0.0)
+
+    def update(self) -> None:
+        """Move the averages towards the weights as they are."""
+        if self.values:
+            self._move(self.values, [weight.detach() for weight in self._weights], 1)
+
+    @contextmanager
+    def in_the_model(self) -> Iterator[None]:
+        """Let the model have the averages for its weights inside."""
+        weights = [weight.detach().clone() for weight in self._weights]
+        self._set(self.values)
+        try:
+            yield
+        finally:
+            self._set(weights)
+
+    @torch.no_grad()
+    def _set(self, values: list[Tensor]) -> None:
+        for weight, value in zip(self._weights, values, strict=True):
+            weight.copy_(value)

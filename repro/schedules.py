@@ -1,0 +1,35 @@
+"""Settings that change while a model trains: the step size and the weight of the KL."""
+
+import math
+
+
+def learning_rate_factor(settings: dict, update: int, epoch: int, progress: float) -> float:
+    """Return what the step size is multiplied with at an update.
+
+    `learning_rate_half_life` halves it every so many epochs; `schedule: cosine` lets it fall to 0
+    over the training along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, one
+    cycle); `warmup_updates` lets it rise linearly before.
+
+    Args:
+        settings: of the training.
+        update: how many came before.
+        epoch: how many have ended.
+        progress: share of the whole training that came before, from 0 to 1.
+    """
+    factor = 1.0
+    if "learning_rate_half_life" in settings:
+        factor *= 0.5 ** (epoch / settings["learning_rate_half_life"])
+    if settings.get("schedule") == "cosine":
+        factor *= 0.5 * (1.0 + math.cos(math.pi * progress))
+    return factor * min(1.0, (update + 1) / (settings.get("warmup_updates", 0) + 1))
+
+
+def kl_weight(settings: dict, update: int, progress: float) -> float:
+    """Return β of an update: it rises linearly from `kl_start` to 1.
+
+    Over `kl_updates` updates, or over the share `kl_share` of the whole training. Arguments as for
+    `learning_rate_factor`.
+    """
+    start, share = settings["kl_start"], settings.get("kl_share")
+    done, whole = (progress, share) if share else (update, settings["kl_updates"])
+    return 1.0 if done >= whole else start + (1.0 - start) * done / whole
