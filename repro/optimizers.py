@@ -1,7 +1,7 @@
 """Muon for weight matrices, Adam for everything else, and the average of the weights."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,28 +45,32 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient; a closure is not called."""
         for group in self.param_groups:
-            updates = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
-                buffer = state["momentum_buffer"].lerp_(weight.grad, 1.0 - group["momentum"])
-                update = weight.grad.lerp(buffer, group["momentum"])
-                updates[tuple(sorted(weight.shape))].append((weight, update))
-            for same_shape in updates.values():
-                _step_together(same_shape, group["lr"], group["weight_decay"])
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            gradients = [weight.grad for weight in weights]
+            for weight in weights:
+                if not self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+            torch._foreach_lerp_(buffers, gradients, 1.0 - group["momentum"])
+            updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
+            torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, _directions(updates), alpha=-group["lr"])
 
 
-def _step_together(pairs: list[tuple[Tensor, Tensor]], lr: float, weight_decay: float) -> None:
-    # Of one shape up to transposition: all stand with the shorter side first.
-    upright = [update if _is_wide(update) else update.T for _, update in pairs]
-    for (weight, update), direction in zip(pairs, orthogonalise(torch.stack(upright)), strict=True):
-        rows, columns = weight.shape
-        weight.mul_(1.0 - lr * weight_decay)
-        step = lr * max(1.0, rows / columns) ** 0.5
-        weight.add_(direction if _is_wide(update) else direction.T, alpha=-step)
+def _directions(updates: Sequence[Tensor]) -> list[Tensor]:
+    # Matrices of one shape up to transposition are orthogonalised together, shorter side first.
+    shapes = defaultdict(list)
+    for i, update in enumerate(updates):
+        shapes[tuple(sorted(update.shape))].append(i)
+    found = list(updates)
+    for places in shapes.values():
+        upright = [updates[i] if _is_wide(updates[i]) else updates[i].T for i in places]
+        for i, direction in zip(places, orthogonalise(torch.stack(upright)), strict=True):
+            rows, columns = updates[i].shape
+            found[i] = direction if _is_wide(updates[i]) else (rows / columns) ** 0.5 * direction.T
+    return found
 
 
 def _is_wide(matrix: Tensor) -> bool:

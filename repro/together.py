@@ -1,6 +1,6 @@
 """Trainings of several seeds as one: stacked weights, batched operations."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from repro.bounds import elbo
 from repro.data.batches import Batch
 from repro.errors import ConfigError, NumericalError
 from repro.graphs import Recorded
+from repro.models.base import SequenceModel
 from repro.nn.dropout import Dropout
 from repro.nn.ways import elementary_operations
 from repro.training import Clock, Training
@@ -46,19 +47,25 @@ def _or_diverge(training: Training, step: Callable[[], None]) -> None:
         training.diverge(error)
 
 
-class _Stack:
-    """Models whose parameters stand side by side along a first axis S.
+class StackedModels:
+    """Models of one architecture whose parameters stand side by side along a first axis S.
 
-    Each model's own parameters are views of the stack's, so that its optimiser, its validation and
-    its checkpoint are what they are alone.
+    Each model's own parameters become views of the stack's.
+
+    Args:
+        models: on one device.
+        l2_penalty: weight of the sum of squared weights in each loss.
+        graphs: record the computation of each shape of a batch and replay it (`repro.graphs`).
     """
 
-    def __init__(self, trainings: list[Training], graphs: bool) -> None:
-        self.trainings = trainings
-        self.multiple = SHAPES if graphs else 1
-        self.compute = Recorded(self._compute) if graphs else self._compute
-        models = [one.model.train() for one in trainings]  # stacking wants all in one mode
-        self.parameters, self.buffers = stack_module_state(models)
+    def __init__(
+        self, models: Sequence[SequenceModel], l2_penalty: float = 0.0, graphs: bool = False
+    ) -> None:
+        self.l2_penalty = l2_penalty
+        self.gradients = Recorded(self._gradients) if graphs else self._gradients
+        for model in models:
+            model.train()  # stacking wants all in one mode
+        self.parameters, self.buffers = stack_module_state(list(models))
         for s, model in enumerate(models):
             for name, parameter in model.named_parameters():
                 parameter.data = self.parameters[name].data[s]
@@ -70,6 +77,49 @@ class _Stack:
         self.mask_names = [f"{name}.mask" for name, _ in named[0]]
         self.dropouts = list(zip(*([m for _, m in dropouts] for dropouts in named), strict=True))
 
+    def _gradients(
+        self,
+        weight: Tensor,
+        counts: Tensor,
+        x: Tensor,
+        lengths: Tensor,
+        noise: Tensor,
+        *masks: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the objectives (S,), the losses (S,) and their gradients by each parameter.
+
+        Args:
+            weight: β of the KL, a scalar. counts: sequences of each batch, without padding (S,).
+            x, lengths, noise: as for `SequenceModel.forward`, with S as a first axis.
+            masks: of every dropout, (S, T, B, width).
+        """
+
+        def objective(parameters: dict, buffers: dict, count: Tensor, *inputs: Tensor) -> Tensor:
+            terms = functional_call(self.model, {**parameters, **buffers}, inputs)
+            bounds = elbo(terms, weight)  # (K, B), zero for the sequences of padding
+            return bounds.sum() / (count * len(bounds))
+
+        buffers = {**self.buffers, **dict(zip(self.mask_names, masks, strict=True))}
+        with elementary_operations():
+            objectives = vmap(objective)(self.parameters, buffers, counts, x, lengths, noise)
+        losses = -objectives
+        parameters = list(self.parameters.values())
+        if self.l2_penalty:
+            squares = [p.square().flatten(1).sum(1) for p in parameters]
+            losses = losses + self.l2_penalty * torch.stack(squares).sum(0)
+        gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+        return objectives.detach(), losses.detach(), *gradients
+
+
+class _Stack:
+    """Trainings whose models are stacked; optimiser, validation and checkpoint stay each one's."""
+
+    def __init__(self, trainings: list[Training], graphs: bool) -> None:
+        self.trainings = trainings
+        self.multiple = SHAPES if graphs else 1
+        penalty = trainings[0].settings["l2_penalty"]
+        self.models = StackedModels([one.model for one in trainings], penalty, graphs)
+
     def one_epoch(self) -> None:
         """Train, validate and save one epoch of every member."""
         clock = Clock()
@@ -79,7 +129,7 @@ class _Stack:
         for group in zip(*(one.batches() for one in self.trainings), strict=True):
             weight = self.trainings[0].kl_weight
             inputs = self._inputs(group, weight)
-            objectives, losses, *gradients = self.compute(*inputs)
+            objectives, losses, *gradients = self._compute(inputs)
             totals = totals + objectives.double() * inputs[1]
             for s, one in enumerate(self.trainings):
                 if one.diverged:
@@ -93,42 +143,17 @@ class _Stack:
             if not one.diverged:
                 one.close_epoch(one.row(total, weight), (seconds, cpu_seconds))
 
-    def _compute(
-        self,
-        weight: Tensor,
-        counts: Tensor,
-        x: Tensor,
-        lengths: Tensor,
-        noise: Tensor,
-        *masks: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Return the objectives (S,), the losses (S,) and their gradients by each parameter."""
-
-        def objective(parameters: dict, buffers: dict, count: Tensor, *inputs: Tensor) -> Tensor:
-            terms = functional_call(self.model, {**parameters, **buffers}, inputs)
-            bounds = elbo(terms, weight)  # (K, B), zero for the sequences of padding
-            return bounds.sum() / (count * len(bounds))
-
-        buffers = {**self.buffers, **dict(zip(self.mask_names, masks, strict=True))}
-        with elementary_operations():
-            try:
-                objectives = vmap(objective)(self.parameters, buffers, counts, x, lengths, noise)
-            except RuntimeError as error:
-                if "vmap" not in str(error):
-                    raise
-                name = self.trainings[0].recipe["model"]["name"]
-                raise ConfigError(
-                    f"the seeds of {name} cannot train together ({str(error).splitlines()[0]}): "
-                    "say `can_stack = False` in its class, or set `together: false`."
-                ) from None
-        losses = -objectives
-        parameters = list(self.parameters.values())
-        penalty = self.trainings[0].settings["l2_penalty"]
-        if penalty:
-            squares = [p.square().flatten(1).sum(1) for p in parameters]
-            losses = losses + penalty * torch.stack(squares).sum(0)
-        gradients = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
-        return objectives.detach(), losses.detach(), *gradients
+    def _compute(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        try:
+            return self.models.gradients(*inputs)
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            name = self.trainings[0].recipe["model"]["name"]
+            raise ConfigError(
+                f"the seeds of {name} cannot train together ({str(error).splitlines()[0]}): "
+                "say `can_stack = False` in its class, or set `together: false`."
+            ) from None
 
     def _inputs(self, group: tuple[Batch, ...], weight: float) -> list[Tensor]:
         """Return β, numbers of sequences (S,), x (S, T, B, D), lengths, noise and dropout masks.
@@ -160,6 +185,6 @@ class _Stack:
                     dropout.draw(len(batch.x), len(batch.ids), batch.x)
                     for dropout, batch in zip(dropouts, group, strict=True)
                 )
-                for dropouts in self.dropouts
+                for dropouts in self.models.dropouts
             ),
         ]

@@ -33,7 +33,7 @@ ALLOWED = {
     "optimizers": set(),
     "schedules": set(),
     "graphs": set(),
-    "together": {"training", "data", "nn", "bounds", "graphs", "errors"},
+    "together": {"training", "data", "models", "nn", "bounds", "graphs", "errors"},
     "train": {"training", "together", "checkpoints", "monitors", "errors"},
     "evaluate": {"data", "models", "bounds", "diagnostics", "particles", "checkpoints",
                  "results", "errors",
@@ -57,7 +57,7 @@ ALLOWED = {
     "report": {"errors", "files", "listen", "results", "tables"},
     "api": {"config", "checkpoints", "data", "devices", "evaluate", "paths", "results", "train"},
     "bench": {"bench", "data", "devices", "models", "nn", "objectives", "evaluate", "errors",
-              "files", "pictures", "provenance"},
+              "files", "pictures", "provenance", "tables", "together"},
 }  # fmt: skip
 WITHOUT_TORCH = {
     "errors",

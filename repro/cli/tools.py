@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from repro import config as configuration
-from repro.cli.options import Out, Preset, Source
+from repro.cli.options import Out, Preset, Source, Where
 from repro.paths import RESULTS, RUNS
 
 
@@ -48,6 +48,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     growth: Annotated[bool, typer.Option("--growth", help="How cost grows instead.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Two trainings at once instead.")] = False,
+    device: Annotated[Where, typer.Option(help="cuda: a GPU's steps instead.")] = Where.cpu,
 ) -> None:
     """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
 
@@ -60,6 +61,12 @@ def bench(
     from repro.pictures import save_svg
     from repro.tables import as_markdown
 
+    if device == Where.cuda:
+        from repro.bench import gpu
+
+        path = RUNS / "bench" / "gpu.json"
+        print(f"{gpu.run(path)}\n{path}")
+        return
     if sweep:
         path = RUNS / "bench" / "sweep.json"
         print(f"{sweeping.as_text(sweeping.run(path))}\n{path}")
