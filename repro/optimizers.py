@@ -80,16 +80,35 @@ def _is_wide(matrix: Tensor) -> bool:
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Return what Newton–Schulz makes of matrices (N, m, n), m ≤ n: singular values near 1.
 
-    They lie between 0.7 and 1.2 for all that were not tiny beside the largest; the singular vectors
-    stay.
+    X ← a X + b X Xᵀ X + c (X Xᵀ)² X, five times. The singular values come to lie between 0.7 and
+    1.2 for all that were not tiny beside the largest; the singular vectors stay.
     """
-    a, b, c = QUINTIC
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    rows, columns = x.shape[-2:]
+    if columns >= 2 * rows:
+        return _orthogonalise_by_gram(x)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+        x = torch.baddbmm(x, _polynomial(x @ x.mT), x, beta=QUINTIC[0])
     return x
+
+
+def _orthogonalise_by_gram(x: Tensor) -> Tensor:
+    # Every step multiplies X with a polynomial Q of G = X Xᵀ, and G with Q². Where X is wide, its
+    # own products cost more than those of G: X is multiplied once, with the product of all Q.
+    gram, product = x @ x.mT, None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        polynomial = _polynomial(gram)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(QUINTIC[0])
+        product = polynomial if product is None else polynomial @ product
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = polynomial @ gram @ polynomial
+    return product @ x
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """Return b G + c G²."""
+    _, b, c = QUINTIC
+    return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
 
 
 def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optimizer]:
