@@ -95,11 +95,11 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 def _orthogonalise_by_gram(x: Tensor) -> Tensor:
     # Every step multiplies X with a polynomial Q of G = X Xᵀ, and G with Q². Where X is wide, its
     # own products cost more than those of G: X is multiplied once, with the product of all Q.
-    gram, product = x @ x.mT, None
+    gram = product = x @ x.mT
     for step in range(NEWTON_SCHULZ_STEPS):
         polynomial = _polynomial(gram)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(QUINTIC[0])
-        product = polynomial if product is None else polynomial @ product
+        product = polynomial @ product if step else polynomial
         if step < NEWTON_SCHULZ_STEPS - 1:
             gram = polynomial @ gram @ polynomial
     return product @ x
