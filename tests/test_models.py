@@ -7,6 +7,7 @@ import torch
 from conftest import BINARY, VARIANTS, dim_of, families, heads_of, spec
 from reference import models as plain
 
+from repro.errors import ConfigError
 from repro.models import build
 from repro.models.base import ModelSpec, Terms
 
@@ -93,20 +94,45 @@ def test_scoring_in_blocks_equals_scoring_at_once(family, head, sizes, small_mod
         torch.testing.assert_close(ours, theirs)
 
 
+def forget(model):
+    """Let a recognition network's RNNs see one step each, so that cutting time hides nothing."""
+    for name, p in model.named_parameters():
+        if "rnns" in name and "weight_hh" in name:
+            p.data.zero_()
+        if "lstm" in name:
+            p.data.chunk(4)[1].fill_(-1e6 if "bias" in name else 0.0)  # the forget gate
+
+
+CONTINUED = ("rnn", "vrnn", "dmm", "tsbn", "vae", "fixed_linear", "two_parameters")
+
+
 @pytest.mark.parametrize(
-    ("family", "head", "sizes"), [case for case in CASES if case[0] in ("rnn", "vrnn")]
+    ("family", "head", "sizes"), [case for case in CASES if case[0] in CONTINUED]
 )
-def test_segments_with_carried_state_equal_the_whole(family, head, sizes, small_model, ragged):
+@pytest.mark.parametrize("steps_at_once", [None, 1])
+def test_segments_with_carried_state_equal_the_whole(
+    family, head, sizes, steps_at_once, small_model, ragged
+):
     model = small_model(family, head, **sizes)
+    forget(model)
     samples = 2 if model.latent else 1
     x, lengths, noise = ragged(head, lengths=(6, 6), latent=model.latent, samples=samples)
     whole, state, cut = model(x, lengths, noise), None, []
     for part, part_noise in zip(x.split(4), noise.split(4), strict=True):
         here = torch.full_like(lengths, len(part))
-        terms, state = model.advance(part, here, part_noise, state)
+        terms, state = model.advance(part, here, part_noise, state, steps_at_once)
         cut.append(terms)
     for ours, *theirs in zip(whole[:4], *(terms[:4] for terms in cut), strict=True):
         torch.testing.assert_close(ours, torch.cat(theirs))
+
+
+@pytest.mark.parametrize("family", ["storn", "srnn"])
+def test_a_family_that_cannot_go_on_from_a_state_says_so(family, small_model, ragged):
+    model = small_model(family)
+    x, lengths, noise = ragged(latent=model.latent)
+    _, state = model.advance(x, lengths, noise)
+    with pytest.raises(ConfigError, match="cannot go on from the state of an earlier segment"):
+        model.advance(x, lengths, noise, state)
 
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)

@@ -88,13 +88,16 @@ class SequenceModel(nn.Module):
     `trainable` is False for models that come with all their true parameters; `true_latents` is
     True where z means what it meant to the generator of the data, so that it can be compared;
     `reparameterised` is False where z is no differentiable function of the noise;
-    `always_from_data` is True where training calls `initialise_from_data` unasked.
+    `can_continue` is False where `advance` cannot take a state, because recurrences over x would
+    have to go on, too; `always_from_data` is True where training calls `initialise_from_data`
+    unasked.
     """
 
     latent: int = 0
     trainable: bool = True
     true_latents: bool = False
     reparameterised: bool = True
+    can_continue: bool = True
     always_from_data: bool = False
 
     @property
@@ -138,6 +141,13 @@ class SequenceModel(nn.Module):
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return what needs no z, all steps at once: a NamedTuple of (T, 1, B, ·) tensors."""
         raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")
+
+    def encode_after(self, state: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        """Return the same for steps that follow a state of `advance`.
+
+        For a family whose encoding looks back: there the first step of x has one before it.
+        """
+        return self.encode(x, lengths)
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
         """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has the places."""
@@ -206,6 +216,11 @@ class SequenceModel(nn.Module):
             state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
                 None at the start of the sequences. The others as for `forward`.
         """
+        if state is not None and not self.can_continue:
+            raise ConfigError(
+                f"{type(self).__name__} cannot go on from the state of an earlier segment: its "
+                "recurrences over x begin anew in each. Give it whole sequences."
+            )
         if steps_at_once is None and x.device.type == "cpu" and not elementary():
             return self._advance_packed(x, lengths, noise, state)
         scored = []
@@ -221,8 +236,10 @@ class SequenceModel(nn.Module):
         # `score` sees all rows side by side as if they were sequences of one step. Without padding
         # too: `propose_rows` is where a family may have its time loop by hand.
         rows = packing(lengths, len(x))
-        context = self.encode_rows(x, lengths, rows)
-        state = self.initial(noise.shape[1], x) if state is None else state
+        if state is None:
+            context, state = self.encode_rows(x, lengths, rows), self.initial(noise.shape[1], x)
+        else:
+            context = _rows(self.encode_after(state, x, lengths), rows.pack)
         state = _rows(state, lambda s: s[:, rows.order])
         steps, state = self.propose_rows(context, state, rows.pack(noise), rows.sizes)
         scored = self.score(*(_rows(part, lambda t: t.unsqueeze(0)) for part in (context, steps)))
@@ -266,8 +283,10 @@ class SequenceModel(nn.Module):
         Arguments as for `advance`. Context and steps are (T', ·, B, ·); `steps.z` has the samples
         of q.
         """
-        context = self.encode(x, lengths)
-        state = self.initial(noise.shape[1], x) if state is None else state
+        if state is None:
+            context, state = self.encode(x, lengths), self.initial(noise.shape[1], x)
+        else:
+            context = self.encode_after(state, x, lengths)
         block = len(x) if steps_at_once is None else steps_at_once
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
@@ -279,9 +298,11 @@ class SequenceModel(nn.Module):
             yield part, stack_steps(steps), state
 
 
-def one_step_back(x: Tensor) -> Tensor:
-    """Return x_{t-1} for every step of x (T, B, D), zeros at the first."""
-    return F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
+def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:
+    """Return x_{t-1} for every step of x (T, B, D); `before`, (B, D), at the first, or zeros."""
+    if before is None:
+        return F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
+    return torch.cat([before.unsqueeze(0), x[:-1]])
 
 
 def beside(z: Tensor, x: Tensor) -> Tensor:

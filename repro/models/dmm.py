@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
-from repro.models.markov import MarkovModel, Step
+from repro.models.markov import MarkovModel, State, Step
 from repro.nn.gaussian import VARIANCE_FLOOR, Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
@@ -82,10 +82,11 @@ class DMM(MarkovModel):
         self.inference = build_inference(spec.dim, self.latent, sizes)
         initialise(self, sizes["initial_weights"])
 
-    def observe(self, x: Tensor) -> tuple[Tensor, ...]:
+    def observe(self, x: Tensor, state: State | None) -> tuple[Tensor, ...]:
+        previous = one_step_back(x, None if state is None else state.x[0])
         is_first = torch.zeros_like(x[..., :1])
-        is_first[0] = 1.0
-        return x.unsqueeze(1), one_step_back(x).unsqueeze(1), is_first.unsqueeze(1)
+        is_first[0] = float(state is None)
+        return x.unsqueeze(1), previous.unsqueeze(1), is_first.unsqueeze(1)
 
     def score(self, context: Context, steps: Step) -> Terms:
         q = Gaussian(steps.mean, steps.std)

@@ -18,9 +18,10 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """z_{t-1}, (K, B, Z)."""
+    """z_{t-1} and x_{t-1}, (K, B, ·)."""
 
     z: Tensor
+    x: Tensor
 
 
 class Step(NamedTuple):
@@ -42,24 +43,34 @@ class MarkovModel(SequenceModel):
     inference: StructuredInference | MeanFieldInference
     context: Callable[..., Any] = Context
 
-    def observe(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the context's fields before `posterior_share`, of x (T, B, D), (T, 1, B, ·)."""
+    def observe(self, x: Tensor, state: State | None) -> tuple[Tensor, ...]:
+        """Return the context's fields before `posterior_share`, (T, 1, B, ·).
+
+        Args:
+            x: (T, B, D). state: before the first step; None at the start of the sequences.
+        """
         return (x.unsqueeze(1),)
 
     def encode(self, x: Tensor, lengths: Tensor) -> Any:
-        return self.context(*self.observe(x), self.inference.encode(x, lengths).unsqueeze(1))
+        return self.encode_after(None, x, lengths)
+
+    def encode_after(self, state: State | None, x: Tensor, lengths: Tensor) -> Any:
+        return self.context(*self.observe(x, state), self.inference.encode(x, lengths).unsqueeze(1))
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
         share = self.inference.encode_rows(rows.pack(x.unsqueeze(1))[0], rows).unsqueeze(0)
-        return self.context(*(rows.pack(field) for field in self.observe(x)), share)
+        return self.context(*(rows.pack(field) for field in self.observe(x, None)), share)
 
     def initial(self, num_samples: int, x: Tensor) -> State:
-        return State(x.new_zeros(num_samples, x.shape[1], self.latent))
+        batch = x.shape[1]
+        return State(
+            x.new_zeros(num_samples, batch, self.latent), x.new_zeros(num_samples, *x.shape[1:])
+        )
 
     def propose(self, context: Any, state: State, noise: Tensor) -> tuple[State, Step]:
         q = self.inference.posterior_at(context.posterior_share, state.z)
         z = q.sample(noise)
-        return State(z), Step(q.mean, q.std, z, state.z)
+        return State(z, context.x.expand(len(z), -1, -1)), Step(q.mean, q.std, z, state.z)
 
     def propose_rows(
         self, context: Any, state: State, noise: Tensor, sizes: list[int]
@@ -70,7 +81,8 @@ class MarkovModel(SequenceModel):
         share, rows_noise, start = (
             as_sequences(rows, samples) for rows in (context.posterior_share, noise, state.z)
         )
+        x = last_rows(context.x[0], sizes).expand(samples, -1, -1)
         sizes = [size * samples for size in sizes]
         steps = self.inference.chain(share, rows_noise, start, sizes)
-        last = as_samples(last_rows(steps.z, sizes), samples)
-        return Step(*(as_samples(rows, samples) for rows in steps)), State(last)
+        z = as_samples(last_rows(steps.z, sizes), samples)
+        return Step(*(as_samples(rows, samples) for rows in steps)), State(z, x)

@@ -55,6 +55,8 @@ class SRNN(SequenceModel):
     stands only what waits for z_{t-1}.
     """
 
+    can_continue = False
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         sizes = spec.sizes

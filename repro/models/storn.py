@@ -50,6 +50,8 @@ class STORN(SequenceModel):
     Everything of the posterior is computed for all steps at once.
     """
 
+    can_continue = False
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         sizes = spec.sizes

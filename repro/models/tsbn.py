@@ -23,9 +23,10 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """z_{t-1}, (K, B, Z)."""
+    """z_{t-1} and x_{t-1}, (K, B, ·)."""
 
     z: Tensor
+    x: Tensor
 
 
 class Step(NamedTuple):
@@ -65,18 +66,26 @@ class TSBN(SequenceModel):
         initialise(self, sizes["initial_weights"])
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        previous = one_step_back(x)
+        return self._encode(x, one_step_back(x))
+
+    def encode_after(self, state: State, x: Tensor, lengths: Tensor) -> Context:
+        return self._encode(x, one_step_back(x, state.x[0]))
+
+    def _encode(self, x: Tensor, previous: Tensor) -> Context:
         posterior = self.posterior_x(torch.cat([x, previous], dim=-1))
         prior = torch.zeros_like(posterior) if self.prior_x is None else self.prior_x(previous)
         return Context(*(share.unsqueeze(1) for share in (x, previous, posterior, prior)))
 
     def initial(self, num_samples: int, x: Tensor) -> State:
-        return State(x.new_zeros(num_samples, x.shape[1], self.latent))
+        return State(
+            x.new_zeros(num_samples, x.shape[1], self.latent),
+            x.new_zeros(num_samples, x.shape[1], self.dim),
+        )
 
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
         with torch.no_grad():
             z = bernoulli.draw(context.posterior_share + self.posterior_z(state.z), noise)
-        return State(z), Step(z, state.z)
+        return State(z, context.x.expand(len(z), -1, -1)), Step(z, state.z)
 
     def score(self, context: Context, steps: Step) -> Terms:
         params = self.head(self._with(steps.z, context.previous_x))
