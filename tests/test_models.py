@@ -103,6 +103,22 @@ def forget(model):
             p.data.chunk(4)[1].fill_(-1e6 if "bias" in name else 0.0)  # the forget gate
 
 
+@pytest.mark.parametrize("family", ["dmm", "vrnn", "storn", "srnn", "tsbn"])
+def test_what_is_dropped_of_the_inputs_is_read_by_no_generative_term(family, small_model, ragged):
+    """With every z fixed and everything dropped, p(x_T | ·) is the same for any x before."""
+    sizes = {"previous_x": True} if family in ("dmm", "tsbn") else {}
+    model = small_model(family, **sizes, input_dropout=1.0 - 1e-12)
+    x, lengths, noise = ragged(lengths=(4,), latent=model.latent, samples=1)
+    z = draw(model, x, lengths, noise)
+    other, found = torch.cat([2.0 * x[:-1], x[-1:]]), []
+    for training in (False, True):
+        model.train(training)
+        terms = (terms_at_fixed_z(model, each, lengths, z) for each in (x, other))
+        found.append([each.log_likelihood[-1] for each in terms])
+    assert not torch.allclose(*found[0])
+    torch.testing.assert_close(*found[1])
+
+
 CONTINUED = ("rnn", "vrnn", "dmm", "tsbn", "vae", "fixed_linear", "two_parameters")
 
 

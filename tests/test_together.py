@@ -38,6 +38,14 @@ CASES = {
     "dmm, decaying steps": {"family": "dmm", "learning_rate_half_life": 1.5},
     "dmm, our recipe": {"family": "dmm", **OUR_RECIPE},
     "srnn": {"family": "srnn"},
+    **{
+        f"{family}, dropout of inputs": {"family": family, "sizes": {"input_dropout": 0.4}}
+        for family in ("vrnn", "storn", "srnn")
+    },
+    "dmm-aug, both dropouts": {
+        "family": "dmm",
+        "sizes": {"previous_x": True, "input_dropout": 0.4, "dropout": 0.3},
+    },
     "marginal": {"family": "marginal"},
     "dmm": {"family": "dmm"},
     "dmm, dropout": {"family": "dmm", **DROPOUT},

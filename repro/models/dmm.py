@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
 from repro.models.markov import MarkovModel, State, Step
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import VARIANCE_FLOOR, Gaussian
 from repro.nn.heads import build_head
 from repro.nn.inference import build_inference
@@ -62,7 +63,7 @@ class DMM(MarkovModel):
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
     q(z_t | z_{t-1}, x) by structured inference from z_0 = 0, or q(z_t | x) by mean field
     (equations 5-7 and section 4). DMM-Aug (`previous_x`): transition and emission also read
-    x_{t-1}, zeros at the first step (section 6.2).
+    x_{t-1}, zeros at the first step (section 6.2); in training `input_dropout` falls on it.
 
     Differs from the authors' code: the backward LSTM starts at each sequence's last real step
     (theirs runs over the padding first), and every softplus variance has a floor of 1e-8.
@@ -76,6 +77,7 @@ class DMM(MarkovModel):
         self.latent, self.dim = sizes["latent"], spec.dim
         self.reads_previous_x = sizes.get("previous_x", False)
         extra = spec.dim if self.reads_previous_x else 0
+        self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), spec.dim)
         self.transition = GatedTransition(self.latent, extra, sizes["transition"])
         self.emission = MLP(self.latent + extra, [sizes["emission"]] * 2)
         self.head = build_head(spec.head, self.emission.width, spec.dim, sizes)
@@ -83,7 +85,7 @@ class DMM(MarkovModel):
         initialise(self, sizes["initial_weights"])
 
     def observe(self, x: Tensor, state: State | None) -> tuple[Tensor, ...]:
-        previous = one_step_back(x, None if state is None else state.x[0])
+        previous = self.input_dropout(one_step_back(x, None if state is None else state.x[0]))
         is_first = torch.zeros_like(x[..., :1])
         is_first[0] = float(state is None)
         return x.unsqueeze(1), previous.unsqueeze(1), is_first.unsqueeze(1)

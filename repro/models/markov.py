@@ -58,8 +58,9 @@ class MarkovModel(SequenceModel):
         return self.context(*self.observe(x, state), self.inference.encode(x, lengths).unsqueeze(1))
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
+        observed = [rows.pack(field) for field in self.observe(x, None)]
         share = self.inference.encode_rows(rows.pack(x.unsqueeze(1))[0], rows).unsqueeze(0)
-        return self.context(*(rows.pack(field) for field in self.observe(x, None)), share)
+        return self.context(*observed, share)
 
     def initial(self, num_samples: int, x: Tensor) -> State:
         batch = x.shape[1]

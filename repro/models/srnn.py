@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -51,8 +52,9 @@ class SRNN(SequenceModel):
     Of the authors' code are φ_x, shared by both recurrences, and the activation of every MLP
     (`ClippedLeakyReLU`): with ReLUs all units of φ_q died on jsb_chorales within an epoch. The
     paper's recurrences are GRUs, here LSTMs; the code's mean and variance have hidden layers of
-    their own, here they share them. Both recurrences run once for all samples; in the time loop
-    stands only what waits for z_{t-1}.
+    their own, here they share them; `input_dropout` falls in training on what d_t reads, which is
+    ours. Both recurrences run once for all samples; in the time loop stands only what waits for
+    z_{t-1}.
     """
 
     can_continue = False
@@ -64,6 +66,7 @@ class SRNN(SequenceModel):
         prior, posterior = sizes["prior"], sizes["posterior"]
         self.bend = ClippedLeakyReLU()
         self.features = MLP(spec.dim, sizes["features"], ClippedLeakyReLU)
+        self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), self.features.width)
         self.forwards = DirectedLSTM(self.features.width, hidden, False)
         self.backwards = DirectedLSTM(hidden + self.features.width, sizes["smoother"], True)
         self.prior_d = Linear(hidden, prior[0])
@@ -81,7 +84,7 @@ class SRNN(SequenceModel):
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         features = self.features(x)
         first = self.features(torch.zeros_like(x[:1]))
-        d = self.forwards(torch.cat([first, features[:-1]]), lengths)
+        d = self.forwards(self.input_dropout(torch.cat([first, features[:-1]])), lengths)
         a = self.backwards(torch.cat([d, features], dim=-1), lengths)
         shares = (x, d, self.prior_d(d), self.posterior_a(a))
         return Context(*(share.unsqueeze(1) for share in shares))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -46,8 +47,9 @@ class STORN(SequenceModel):
     emission    x_t ~ head(φ_dec(h_t))
     posterior   z_t ~ N(μ, σ)(g_t), g_t = LSTM(x_t, g_{t-1}): of the past and x_t, not of z
 
-    The paper's equations 4-8 with LSTMs for its simple recurrences and a decoder of one layer more.
-    Everything of the posterior is computed for all steps at once.
+    The paper's equations 4-8 with LSTMs for its simple recurrences, a decoder of one layer more,
+    and in training `input_dropout` on x_{t-1}. Everything of the posterior is computed for all
+    steps at once.
     """
 
     can_continue = False
@@ -58,6 +60,7 @@ class STORN(SequenceModel):
         self.latent, self.dim, hidden = sizes["latent"], spec.dim, sizes["hidden"]
         self.recognition = DirectedLSTM(spec.dim, sizes["recognition"], False)
         self.posterior = GaussianLayer(sizes["recognition"], self.latent)
+        self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), spec.dim)
         self.cell_x = Linear(spec.dim, 4 * hidden)
         self.cell_z = Linear(self.latent, 4 * hidden, bias=False)
         self.cell_h = RecurrentLinear(hidden, gates=4)
@@ -67,7 +70,7 @@ class STORN(SequenceModel):
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         q = self.posterior(self.recognition(x, lengths))
-        shares = (x, *q, self.cell_x(one_step_back(x)))
+        shares = (x, *q, self.cell_x(self.input_dropout(one_step_back(x))))
         return Context(*(share.unsqueeze(1) for share in shares))
 
     def initial(self, num_samples: int, x: Tensor) -> State:

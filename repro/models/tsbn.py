@@ -7,6 +7,7 @@ from torch import Tensor
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, one_step_back
 from repro.nn import bernoulli
+from repro.nn.dropout import Dropout
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.linear import Linear
@@ -45,7 +46,8 @@ class TSBN(SequenceModel):
 
     with z_0 = x_0 = 0. The hidden Markov variant (HMSBN, `previous_x` false) has W_3 = W_4 = 0. z
     cannot be differentiated through: q is trained by score functions (`repro.nn.nvil`), whose
-    baseline reads x_t and x_{t-1}. `terms` carry the gradient of everything else. The time loop
+    baseline reads x_t and x_{t-1}. In training `input_dropout` falls on the generative model's
+    x_{t-1}. `terms` carry the gradient of everything else. The time loop
     draws z and no more; its logits are computed once more, with their gradient, for all steps.
     """
 
@@ -57,6 +59,7 @@ class TSBN(SequenceModel):
         self.latent, self.dim = sizes["latent"], spec.dim
         self.reads_previous_x = sizes["previous_x"]
         extra = spec.dim if self.reads_previous_x else 0
+        self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), spec.dim)
         self.prior_z = Linear(self.latent, self.latent)
         self.prior_x = Linear(spec.dim, self.latent, bias=False) if extra else None
         self.posterior_z = Linear(self.latent, self.latent, bias=False)
@@ -73,6 +76,7 @@ class TSBN(SequenceModel):
 
     def _encode(self, x: Tensor, previous: Tensor) -> Context:
         posterior = self.posterior_x(torch.cat([x, previous], dim=-1))
+        previous = self.input_dropout(previous)
         prior = torch.zeros_like(posterior) if self.prior_x is None else self.prior_x(previous)
         return Context(*(share.unsqueeze(1) for share in (x, previous, posterior, prior)))
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
+from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
 from repro.nn.init import initialise
@@ -51,7 +52,8 @@ class VRNN(SequenceModel):
     recurrence h_t = LSTM([φ_x(x_t), φ_z(z_t)], h_{t-1})    (eq. 7)
     posterior  z_t ~ N(μ, σ)(φ_enc([φ_x(x_t), h_{t-1}]))    (eq. 9)
 
-    The shares of φ_x in the encoder's first layer and in the LSTM's gates are computed for all
+    In training `input_dropout` falls on what the recurrence reads of φ_x(x_t), which is ours. The
+    shares of φ_x in the encoder's first layer and in the LSTM's gates are computed for all
     steps at once; prior, decoder and head are too, in `score`. What waits for z_{t-1} is
     `propose`, or for all steps at once on a CPU `vrnn_chain`, the same by hand.
     """
@@ -66,6 +68,7 @@ class VRNN(SequenceModel):
         self.encoder_h = Linear(hidden, encoder[0], bias=False)
         self.encoder = MLP(encoder[0], encoder[1:])
         self.posterior = GaussianLayer(encoder[-1], self.latent)
+        self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), self.features_x.width)
         self.cell_x = Linear(self.features_x.width, 4 * hidden)
         self.cell_z = Linear(self.features_z.width, 4 * hidden, bias=False)
         self.cell_h = RecurrentLinear(hidden, gates=4)
@@ -81,13 +84,19 @@ class VRNN(SequenceModel):
         initialise(self, sizes["initial_weights"])
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
-        features = self.features_x(x).unsqueeze(1)  # (T, 1, B, ·)
-        return Context(x.unsqueeze(1), self.encoder_x(features), self.cell_x(features))
+        features = self.features_x(x)
+        return self._encode(x, features, self.input_dropout(features))
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Context:
         # No step needs another: the rows are encoded as sequences of one step.
-        context = self.encode(rows.pack(x.unsqueeze(1)), lengths)
+        packed = rows.pack(x.unsqueeze(1))
+        features = self.features_x(packed)
+        context = self._encode(packed, features, self.input_dropout(features[0], rows)[None])
         return Context(*(field[0] for field in context))
+
+    def _encode(self, x: Tensor, features: Tensor, dropped: Tensor) -> Context:
+        shares = (x, self.encoder_x(features), self.cell_x(dropped))
+        return Context(*(share.unsqueeze(1) for share in shares))
 
     def initial(self, num_samples: int, x: Tensor) -> State:
         zero = x.new_zeros(num_samples, x.shape[1], self.cell_h.in_features)
