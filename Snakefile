@@ -78,7 +78,7 @@ SAMPLES = of_cells(
 TOGETHER = config.get("together", False)
 JOB = "together" if TOGETHER else "seed{seed}"
 SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
-FIGURES = ["learning", "samples-needed", "samples", "kl"]
+FIGURES = ["learning", "training", "samples-needed", "samples", "kl"]
 
 
 localrules:

@@ -11,6 +11,7 @@ from repro.pictures import draw_kl, draw_samples, palette, save_svg, use_style
 from repro.reliability import likelihood
 from repro.results import Result
 from repro.tables import cells
+from repro.training_figure import draw_training
 
 matplotlib.use("Agg")
 
@@ -33,6 +34,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
         group = list(neighbours)
         figures = {
             "learning": draw_learning_curves(group),
+            "training": draw_training(group),
             "samples-needed": draw_estimate_against_samples(group),
         }
         if (runs / dataset / group[0].model / f"seed{group[0].seed}" / "samples.npz").exists():

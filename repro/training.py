@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,10 +32,11 @@ from repro.optimizers import WeightAverage, build_optimizers
 from repro.provenance import environment, peak_memory_mb
 from repro.schedules import kl_weight, learning_rate_factor
 from repro.seeding import derive, generator
+from repro.training_statistics import part_statistics, sample_of
 from repro.validation import validation_bound, validation_is
 
 STATE = 3  # version of what a saved state holds; an older one is not resumed
-APART = 1.05  # at least, from one epoch whose IS is watched to the next
+APART = 1.05  # at least, from one epoch with statistics or a validation IS to the next
 
 
 class Training:
@@ -58,6 +60,11 @@ class Training:
         self.data, parts = sequences.load(data_file, ("train", "valid"))
         self.train_part = batches.to_tensors(parts["train"], device)
         self.valid_part = batches.to_tensors(parts["valid"], device)
+        steps = sum(map(len, self.train_part))
+        self.samples = {  # small parts of both, for the statistics
+            "train": sample_of(self.train_part, steps, seed),
+            "valid": sample_of(self.valid_part, steps, seed),
+        }
 
         torch.manual_seed(derive(seed, "initial weights"))
         self.model = build(model_spec(recipe, self.data)).to(device)
@@ -74,6 +81,7 @@ class Training:
         self.best_bound = -math.inf
         self.best_weights = _copy(self.model)
         self.history: list[dict] = []
+        self.gradient_norms: list[float] = []  # of the epoch's updates
         self.seconds = self.cpu_seconds = 0.0
         self.diverged = ""
         self.waits = device.type == "cpu"  # for every loss; a GPU's are looked at after an epoch
@@ -161,7 +169,15 @@ class Training:
     def row(self, total: float, weight: float) -> dict:
         """Return an epoch's row of the history, from its objectives' sum and its β."""
         objective = total / sum(len(x) for x in self.train_part)
-        progress = {"epoch": self.epoch + 1, "train_objective": objective, "kl_weight": weight}
+        norms, self.gradient_norms = self.gradient_norms, []
+        progress = {
+            "epoch": self.epoch + 1,
+            "train_objective": objective,
+            "kl_weight": weight,
+            "learning_rate": self.optimizers[-1].param_groups[0]["lr"],
+            "gradient_norm": sum(norms) / len(norms),
+            "clipped_updates": sum(n > self.settings["clip_norm"] for n in norms) / len(norms),
+        }
         return {**progress, **self.model.watched}
 
     def update(self, loss: Tensor) -> None:
@@ -193,6 +209,7 @@ class Training:
         if not self._not_looked_at:
             return
         seen = torch.stack(self._not_looked_at)
+        self.gradient_norms += seen[:, 1].tolist()
         self._not_looked_at.clear()
         broken = (~seen.isfinite()).nonzero().tolist()
         if broken:
@@ -234,7 +251,13 @@ class Training:
     def _validate(self, row: dict) -> None:
         with self.average.in_the_model():
             row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
-            if self.validation_samples and self.model.latent and self._samples_are_due():
+            if self._is_due("train_bound"):
+                for name, sample in self.samples.items():
+                    found = part_statistics(self.model, sample, self.seed)
+                    # The bound of the whole validation part is `valid_bound`; of the sample, this.
+                    found["sample_bound" if name == "valid" else "bound"] = found.pop("bound")
+                    row |= {f"{name}_{what}": value for what, value in found.items()}
+            if self.validation_samples and self.model.latent and self._is_due("valid_is"):
                 samples = self.validation_samples
                 row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
             self.history.append(row)
@@ -242,17 +265,17 @@ class Training:
                 self.best_bound, self.best_epoch = row["valid_bound"], self.epoch
                 self.best_weights = _copy(self.model)
 
-    def _samples_are_due(self) -> bool:
-        # It can take as long as an epoch's updates. The curve's epochs have a logarithmic axis.
-        last = max((row["epoch"] for row in self.history if "valid_is" in row), default=0)
+    def _is_due(self, column: str) -> bool:
+        # What costs as much as some updates is done at epochs 5 % apart: the curve's epochs have a
+        # logarithmic axis.
+        last = max((row["epoch"] for row in self.history if column in row), default=0)
         return self.epoch >= APART * last
 
     def _validations(self) -> dict[str, list]:
         """Return what the history has of the epochs that were validated, a list a column."""
         rows = [row for row in self.history if "valid_bound" in row]
-        names = ["epoch", "valid_bound", *self.model.watched]
-        names += ["valid_is"] if any("valid_is" in row for row in rows) else []
-        return {name: [row.get(name) for row in rows] for name in names}
+        names = {name: None for row in rows for name, value in row.items() if _is_number(value)}
+        return {name: [_rounded(row.get(name)) for row in rows] for name in names}
 
     def _fingerprint(self) -> str:
         parts = {"state": STATE, "seed": self.seed, "data": self.data.sha256}
@@ -331,6 +354,15 @@ class Clock:
     def read(self) -> tuple[float, float]:
         """Return both."""
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _rounded(value: float | None) -> float | None:
+    # Results keep these columns: six digits show all that a curve does.
+    return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
 
 
 def _copy(model: SequenceModel) -> dict[str, Tensor]:

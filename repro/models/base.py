@@ -56,6 +56,9 @@ class Terms(NamedTuple):
         kl: analytic KL(q ‖ p) of the step given the sampled past, or None where there is none.
         layers: where a step has several layers of discrete latents, the shares of each in turn as
             they are drawn; a layer is in no share before its own.
+        distributions: q(z_t | ·) and p(z_t | ·) of the steps that `score` was given, where the
+            family shows them: Gaussians, or logits of binary z, of (T, ·, B, Z). What is done to
+            the terms (`each`) is not done to them: they are left behind.
     """
 
     log_likelihood: Tensor
@@ -63,6 +66,7 @@ class Terms(NamedTuple):
     log_proposal: Tensor
     kl: Tensor | None
     layers: tuple[Layer, ...] = ()
+    distributions: tuple[Gaussian, Gaussian] | tuple[Tensor, Tensor] | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Terms":
         """Return the terms changed one by one; an absent KL stays absent."""
@@ -319,7 +323,8 @@ def masked(terms: Terms, lengths: Tensor) -> Terms:
 
 def gaussian_terms(log_likelihood: Tensor, q: Gaussian, p: Gaussian, z: Tensor) -> Terms:
     """Return the terms of a step whose proposal q and prior p over z (T, K, B, Z) are Gaussian."""
-    return Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p))
+    terms = Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p))
+    return terms._replace(distributions=(q, p))
 
 
 def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:

@@ -96,7 +96,8 @@ class TSBN(SequenceModel):
         prior = context.prior_share + self.prior_z(steps.previous)
         q = self.nvil.scaled(context.posterior_share + self.posterior_z(steps.previous))
         log_q, log_prior, kl = bernoulli.log_probs_and_kl(q, prior, steps.z)
-        return Terms(self.head.log_prob(params, context.x), log_prior, log_q, kl)
+        log_likelihood = self.head.log_prob(params, context.x)
+        return Terms(log_likelihood, log_prior, log_q, kl, distributions=(q, prior))
 
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor:
         assert terms.kl is not None  # as `score` made them

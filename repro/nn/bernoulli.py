@@ -20,6 +20,11 @@ def log_probs_and_kl(q: Tensor, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor, T
     return log_q, log_p, (torch.sigmoid(q) * (q - p) + normaliser_p - normaliser_q).sum(-1)
 
 
+def kl_per_dimension(q: Tensor, p: Tensor) -> Tensor:
+    """Return KL(q ‖ p) of each variable from both logits, (..., Z), in nats."""
+    return torch.sigmoid(q) * (q - p) + F.softplus(p) - F.softplus(q)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy summed over the last axis, (...), in nats."""
     return (F.softplus(logits) - torch.sigmoid(logits) * logits).sum(-1)

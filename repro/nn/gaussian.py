@@ -36,9 +36,14 @@ class Gaussian(NamedTuple):
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:
     """Return KL(q ‖ p) of diagonal Gaussians summed over the last axis, (...), in nats."""
+    return kl_per_dimension(q, p).sum(-1)
+
+
+def kl_per_dimension(q: Gaussian, p: Gaussian) -> Tensor:
+    """Return KL(q ‖ p) of each dimension of diagonal Gaussians, (..., Z), in nats."""
     ratio = q.std / p.std
     distance = (q.mean - p.mean) / p.std
-    return (0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()).sum(-1)
+    return 0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()
 
 
 def product(a: Gaussian, b: Gaussian) -> Gaussian:
