@@ -39,7 +39,8 @@ def load(
         write_manifest(entry, raw_folder(dataset).parent / "raw.json")
         prepare(dataset, entry, raw_folder(dataset), path)
     _, parts = sequences.load(path, sequences.PARTS)
-    return {part: to_tensors(found, torch.device("cpu")) for part, found in parts.items()}
+    cpu = torch.device("cpu")
+    return {part: list(to_tensors(found, cpu)) for part, found in parts.items()}
 
 
 def train(

@@ -24,6 +24,12 @@ NEEDED_OPTIONS = {
 WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
 DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
 EXACT = ("rnn", "marginal")  # without latent variables
+# What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
+NORMALISATIONS = {
+    "binary": ("none",),
+    "real": ("none", "global", "per_dimension"),
+    "strokes": ("none", "offsets"),
+}
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -98,10 +104,26 @@ def check(config: dict) -> dict:
             raise ConfigError(
                 f"{setting}: {config[setting]} is no folder; correct or remove the setting."
             )
+    for dataset, described in config["datasets"].items():
+        check_normalisation(dataset, described)
     for dataset, model in cells(config):
         resolved = resolve(config, dataset, model)["model"]
         _validate_part(resolved, schema, f"models.{model} on {dataset}")
     return config
+
+
+def check_normalisation(dataset: str, described: dict) -> None:
+    """Refuse a data set's entry whose kind cannot be normalised as it says.
+
+    Raises:
+        ConfigError: names the choices.
+    """
+    kind, how = described["kind"], described["normalise"]
+    if how not in NORMALISATIONS[kind]:
+        raise ConfigError(
+            f"datasets.{dataset}: {kind} data cannot have `normalise: {how}`; set it to "
+            f"{' or '.join(NORMALISATIONS[kind])}."
+        )
 
 
 def cells(config: dict) -> list[tuple[str, str]]:

@@ -152,7 +152,7 @@ class Training:
 
     def row(self, total: float, weight: float) -> dict:
         """Return an epoch's row of the history, from its objectives' sum and its β."""
-        objective = total / sum(len(x) for x in self.train_part)
+        objective = total / sum(batches.lengths_of(self.train_part))
         progress = {"epoch": self.epoch + 1, "train_objective": objective, "kl_weight": weight}
         return {**progress, **self.model.watched}
 

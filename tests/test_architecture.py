@@ -18,7 +18,7 @@ ALLOWED = {
     "hardware": set(),
     "provenance": {"hardware"},
     "config": {"errors", "files"},
-    "data": {"data", "errors", "files", "loading"},
+    "data": {"config", "data", "errors", "files", "loading"},
     "nn": {"nn", "hardware"},
     "models": {"models", "nn", "loading"},
     "bounds": {"models"},

@@ -58,7 +58,9 @@ def test_counts_that_differ_from_the_expected_are_refused(tmp_path):
 def test_values_that_are_not_finite_are_refused(tmp_path):
     broken = parts()
     broken["test"][1][0, 0] = np.nan
-    with pytest.raises(DataError, match="in test is empty or holds a value that is not finite"):
+    with pytest.raises(
+        DataError, match=r"test, sequence 1, step 0, column 0 is nan; values must be finite"
+    ):
         sequences.save(broken, "d", REAL, tmp_path / "d.safetensors")
 
 

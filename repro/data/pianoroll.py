@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from repro.data.parts import PARTS
 from repro.errors import DataError
 
 LOWEST, KEYS = 21, 88
@@ -24,13 +25,12 @@ def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray
     try:
         content = loadmat(path)
         parts = {
-            part: [np.asarray(roll, dtype=np.uint8) for roll in content[f"{part}data"].ravel()]
-            for part in ("train", "valid", "test")
+            part: [np.asarray(roll) for roll in content[f"{part}data"].ravel()] for part in PARTS
         }
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
     if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
-        raise DataError(f"{path}: a roll has not {KEYS} columns.")
+        raise DataError(f"{path}: a roll does not have {KEYS} columns.")
     return parts
 
 

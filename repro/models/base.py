@@ -4,7 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +110,7 @@ class SequenceModel(nn.Module):
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
-    def begin_at(self, train: list[Tensor]) -> None:
+    def begin_at(self, train: Iterable[Tensor]) -> None:
         """Set what should begin where the data are: the training part's sequences, (T, D)."""
 
     @property
