@@ -6,6 +6,7 @@ import numpy as np
 
 from repro.data.parts import PARTS, Named, Part
 from repro.errors import DataError
+from repro.files import readable
 
 SAVING = "`np.savez(path, *list_of_arrays)`"
 
@@ -24,7 +25,7 @@ def read_npz(files: dict[str, Path], options: dict) -> dict[str, Part]:
 
 
 def _read(path: Path) -> Named:
-    if not path.exists():
+    if not readable(path):
         raise DataError(f"{path} is missing: a folder needs {', '.join(PARTS)}.npz.")
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from repro.errors import DataError
+from repro.files import is_hidden
 
 FORM = r"[a-z]\d\d-\d+[a-z]?"  # a form's name in IAM-OnDB's lists, such as a01-000u
 LATTICE = 0.785454  # distance of neighbouring coordinates in Omniglot's drawings (a screen pixel)
@@ -26,7 +27,7 @@ def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
     for path in files.values():
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                if name.endswith(".txt") and "__MACOSX" not in name:
+                if name.endswith(".txt") and not is_hidden(name):
                     drawings[name.partition("/")[2]] = archive.read(name).decode()
     rng = np.random.default_rng(options["noise_seed"])
     parts: dict[str, list[np.ndarray]] = {part: [] for part in ("train", "valid", "test")}

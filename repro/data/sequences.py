@@ -21,7 +21,7 @@ from repro.config import check_normalisation
 from repro.data.checks import Columns, check_sequence, chunks
 from repro.data.parts import PARTS, Part, Stored, name_of
 from repro.errors import DataError
-from repro.files import replacing
+from repro.files import readable, replacing
 
 UNKNOWN = "0" * 64  # as long as the SHA-256 that will take its place
 DTYPES = {"I64": "<i8", "F32": "<f4", "U8": "|u1"}  # safetensors' name, NumPy's
@@ -97,7 +97,7 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
 
     dataset = path.parent.name
     remedy = f"run `repro fetch --dataset {dataset}` and `repro prepare --dataset {dataset}`"
-    if not path.exists():
+    if not readable(path):
         raise DataError(f"{path} is missing: {remedy}.")
     try:
         with safe_open(path, framework="numpy") as checked, path.open("rb") as file:
@@ -106,10 +106,10 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
                 raise ValueError("the sha256 of its specification differs")
             spec = DataSpec(**json.loads(text))
             layout, begin = _read_layout(file)
-            found = {part: _stored(file, layout, begin, digests, part) for part in parts}
+            read = {part: _stored(file, layout, begin, digests, part) for part in parts}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and {remedy}.") from None
-    return spec, found
+    return spec, read
 
 
 def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, list[int]], Columns]:
@@ -139,11 +139,11 @@ def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, l
         for frames in chunks(checked(part)) if measured else checked(part):
             if measured:
                 columns.add(frames)
-        found = {"sequences": len(lengths[part]), "steps": sum(lengths[part])}
+        counted = {"sequences": len(lengths[part]), "steps": sum(lengths[part])}
         for what, counts in entry.get("expected", {}).items():
-            if found[what] != counts[part]:
+            if counted[what] != counts[part]:
                 raise DataError(
-                    f"{name}: {found[what]} {what} in {part}, expected {counts[part]} "
+                    f"{name}: {counted[what]} {what} in {part}, expected {counts[part]} "
                     "(config/datasets.yaml): the source files are not the ones described there."
                 )
     return lengths, columns
