@@ -112,9 +112,12 @@ def checkpoint_in(folder: Path) -> Path:
     return folder / "checkpoint.safetensors"
 
 
-def is_trained(path: Path, recipe: dict) -> bool:
-    """Return whether `path` is a whole checkpoint of a recipe."""
-    return readable(path) and load_checkpoint(path)[1].recipe == recipe
+def is_trained(path: Path, recipe: dict, data_sha256: str) -> bool:
+    """Return whether `path` is a whole checkpoint of a recipe on these data."""
+    if not readable(path):
+        return False
+    info = load_checkpoint(path)[1]
+    return info.recipe == recipe and info.data["sha256"] == data_sha256
 
 
 def save_state(path: Path, state: dict) -> None:

@@ -4,6 +4,7 @@ No torch here: the Snakefile imports this module for every job it starts.
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from repro.errors import ConfigError
-from repro.files import sha256, write_text
+from repro.files import sha256, visible_files, write_text
 
 CONFIG = Path("config")
 # Families that hold the true equations of their data, and the option that says a data set has them.
@@ -208,21 +209,46 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 
 
 def describe(config: dict, dataset: str) -> dict:
-    """Return a data set's entry; of a local one with what its files hash to, to see changes."""
-    found = config["datasets"][dataset]
-    if "local" not in found:
-        return found
-    files = sorted(path for path in Path(found["local"]).glob("*") if path.is_file())
-    return {**found, "content": {path.name: sha256(path) for path in files}}
+    """Return a data set's entry, with what its own files hash to: see `with_content`."""
+    return with_content(entry(config, "data set", dataset), f"datasets.{dataset}")
 
 
-def _own_source(family: str, where: str) -> str:
-    # A model in a file of one's own: a change of the file is a change of the recipe.
-    path = Path(family.partition(":")[0])
-    if path.suffix != ".py":
+def with_content(described: dict, where: str) -> dict:
+    """Return a data set's entry with the SHA-256 of all that it names and a user can change.
+
+    That is every file below `local`, hidden ones aside, and the file of a reader of one's own.
+
+    Raises:
+        ConfigError: the reader's file does not exist.
+        ReproError: a file may not be read.
+    """
+    found = {key: described[key] for key in described if key not in ("content", "reader_sha256")}
+    if "local" in found:
+        folder = Path(found["local"])
+        files = {p.relative_to(folder).as_posix(): sha256(p) for p in visible_files(folder)}
+        found["content"] = files
+    reader = _own_source(found["reader"], f"{where}.reader")
+    return {**found, "reader_sha256": reader} if reader else found
+
+
+def _own_source(name: str, where: str) -> str:
+    # Code of one's own, in a file or an installed module, is part of what it makes. The package's
+    # own readers and families have a bare name.
+    module, _, _ = name.partition(":")
+    path = Path(module)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise ConfigError(f"{where}: {path} is not a file here.")
+    elif "." in module:
+        try:
+            spec = importlib.util.find_spec(module)
+        except ImportError:
+            spec = None  # said when it is loaded, where it is needed
+        if spec is None or not spec.origin or not Path(spec.origin).is_file():
+            return ""
+        path = Path(spec.origin)
+    else:
         return ""
-    if not path.is_file():
-        raise ConfigError(f"{where}: {path} is no file here.")
     return sha256(path)
 
 

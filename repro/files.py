@@ -67,9 +67,16 @@ def sha256_of(record: dict) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ReproError: the file may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise ReproError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def is_hidden(path: PurePath | str) -> bool:

@@ -10,6 +10,8 @@ CHUNK = 2**23  # values that are looked at together; data of fewer keep their su
 STROKES = "(pen lifts after the step: 0 or 1, Δx, Δy)"
 # The largest share of a column's standard deviation that rounding to float32 may be.
 ROUNDING = 0.01
+# A stray point: so few numbers that, without them, the deviation is so many times smaller.
+STRAY_NUMBERS, STRAY_SHARE, STRAY_TIMES = 4, 0.001, 4.0
 
 
 def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
@@ -171,3 +173,49 @@ class Columns:
                     "normalised: its values overflow, or their differences are rounded away. "
                     "Rescale it, or set `normalise: per_dimension`."
                 )
+
+
+class Offsets:
+    """How large the offsets of strokes are, and where the largest is."""
+
+    def __init__(self) -> None:
+        self.largest, self.where = 0.0, ""
+        # Numbers and their squares' sum, by the exponent of two.
+        self._counts, self._squares = np.zeros(2200), np.zeros(2200)
+
+    def add(self, sequence: np.ndarray, where: str) -> None:
+        """Take a sequence (T, 3)."""
+        sizes = np.abs(sequence[:, 1:].astype(np.float64))
+        step = int(sizes.max(axis=1).argmax())
+        if sizes[step].max() > self.largest:
+            self.largest, self.where = float(sizes[step].max()), f"{where}, step {step}"
+        place = (np.frexp(sizes)[1] + 1100).ravel()
+        with np.errstate(over="ignore"):
+            self._counts += np.bincount(place, minlength=2200)
+            self._squares += np.bincount(place, sizes.ravel() ** 2, minlength=2200)
+
+    def check(self, limit: float | None) -> None:
+        """Refuse offsets that are no movement of a pen.
+
+        Args:
+            limit: the option `largest_offset`, the largest that is accepted; None to refuse a few
+                that decide the scale of all.
+        Raises:
+            DataError: names the largest, and what to do.
+        """
+        remedy = "Correct it or leave the sequence out"
+        if limit is not None and self.largest > limit:
+            raise DataError(
+                f"{self.where} moves the pen by {self.largest:g}, more than the option "
+                f"`largest_offset: {limit:g}`. {remedy}."
+            )
+        total, squares = self._counts.sum(), self._squares.sum()
+        above = np.cumsum(self._counts[::-1])[::-1]  # in this place or a higher one
+        few = (above <= max(STRAY_NUMBERS, STRAY_SHARE * total)) & (above <= total / 10)
+        rest = np.concatenate([[0.0], np.cumsum(self._squares)[:-1]])  # in the lower places
+        if limit is None and ((rest * STRAY_TIMES**2 < squares) & few).any():
+            raise DataError(
+                f"{self.where} moves the pen by {self.largest:g}, so far that it decides the scale "
+                f"of all steps. {remedy}, or accept it: `largest_offset: {self.largest:g}` in the "
+                "data set's options."
+            )

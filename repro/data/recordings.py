@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def frames_of(recording: Path | io.BytesIO, options: dict, name: str) -> np.ndar
     return samples[: len(samples) // size * size].reshape(-1, size) * np.float32(FULL_SCALE)
 
 
-def _check_form(sound: "soundfile.SoundFile", options: dict, name: str) -> None:  # noqa: F821
+def _check_form(sound: Any, options: dict, name: str) -> None:
     if sound.channels != 1 or sound.samplerate != options["sample_rate_hz"]:
         raise DataError(
             f"{name} has {sound.samplerate} Hz and {sound.channels} channel(s); "

@@ -3,7 +3,8 @@
 `{part}.values` (sum of lengths, D) holds the sequences of train, valid or test end to end, uint8
 for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
 Synthetic data also have `{part}.latents` (sum of lengths, Z) float32, the z they were drawn with.
-The header's metadata holds the specification below and a SHA-256 of each array as JSON. Nothing in
+The header's metadata holds the specification below, the entry that the data were prepared by, and a
+SHA-256 of each and of every array, as JSON. Nothing in
 it can run code.
 """
 
@@ -11,14 +12,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from repro.config import check_normalisation
-from repro.data.checks import Columns, check_sequence, chunks
+from repro.data.checks import Columns, Offsets, check_sequence, chunks
 from repro.data.parts import PARTS, Part, Stored, name_of
 from repro.errors import DataError
 from repro.files import readable, replacing
@@ -38,6 +39,7 @@ class DataSpec:
         mean, std: what was subtracted from and divided out of each dimension (training part).
         sequences, steps: counts by part.
         sha256: of the prepared values and lengths.
+        notes: sentences on what its user should know, such as sequences that two parts share.
     """
 
     name: str
@@ -48,6 +50,7 @@ class DataSpec:
     sequences: dict[str, int]
     steps: dict[str, int]
     sha256: str
+    notes: list[str] = field(default_factory=list)
 
 
 def save(parts: dict[str, Part], name: str, entry: dict, path: Path) -> DataSpec:
@@ -66,7 +69,7 @@ def save(parts: dict[str, Part], name: str, entry: dict, path: Path) -> DataSpec
             of the entry's kind (`repro.data.checks`).
     """
     check_normalisation(name, entry)
-    lengths, columns = _survey(parts, name, entry)
+    lengths, columns, notes = _survey(parts, name, entry)
     mean, std = columns.normalisation()
     if entry["kind"] != "binary":
         columns.check(mean, std, entry["kind"], name)
@@ -79,9 +82,10 @@ def save(parts: dict[str, Part], name: str, entry: dict, path: Path) -> DataSpec
         sequences={part: len(lengths[part]) for part in PARTS},
         steps={part: sum(lengths[part]) for part in PARTS},
         sha256=UNKNOWN,
+        notes=notes,
     )
     with replacing(path) as partial, partial.open("wb") as file:
-        return _write(file, spec, parts, lengths)
+        return _write(file, spec, json.dumps(entry), parts, lengths)
 
 
 def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored]]:
@@ -112,7 +116,29 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
     return spec, read
 
 
-def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, list[int]], Columns]:
+def made_by(path: Path) -> dict:
+    """Return the entry that a prepared file was made by; empty where an older one does not say.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+        if "entry" not in metadata:
+            return {}
+        if _digest(metadata["entry"].encode()) != json.loads(metadata["digests"])["entry"]:
+            raise ValueError("the sha256 of its entry differs")
+        return json.loads(metadata["entry"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it and prepare again.") from None
+
+
+def _survey(
+    parts: dict[str, Part], name: str, entry: dict
+) -> tuple[dict[str, list[int]], Columns, list[str]]:
     # Every sequence is checked here; the moments are the training part's.
     lengths: dict[str, list[int]] = {part: [] for part in PARTS}
     for part in PARTS:
@@ -120,7 +146,8 @@ def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, l
             raise DataError(f"{name}: {part} has no sequences; every part needs one.")
     first = f"{name}: train, {name_of(parts['train'], 0)}"
     dim = check_sequence(parts["train"][0], entry["kind"], first).shape[1]
-    columns = Columns(dim, entry["normalise"])
+    columns, offsets = Columns(dim, entry["normalise"]), Offsets()
+    digests: dict[str, list[bytes]] = {part: [] for part in PARTS}
 
     def checked(part: str) -> Iterator[np.ndarray]:
         for i, raw in enumerate(parts[part]):
@@ -132,6 +159,10 @@ def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, l
                     "of different sizes; all need one D."
                 )
             lengths[part].append(len(sequence))
+            content = np.ascontiguousarray(sequence, dtype=np.float64)
+            digests[part].append(hashlib.sha256(content).digest())
+            if entry["kind"] == "strokes":
+                offsets.add(sequence, where)
             yield sequence
 
     for part in PARTS:
@@ -146,16 +177,36 @@ def _survey(parts: dict[str, Part], name: str, entry: dict) -> tuple[dict[str, l
                     f"{name}: {counted[what]} {what} in {part}, expected {counts[part]} "
                     "(config/datasets.yaml): the source files are not the ones described there."
                 )
-    return lengths, columns
+    notes = _shared(digests)
+    if entry["kind"] == "strokes":
+        offsets.check(entry.get("options", {}).get("largest_offset"))
+        notes.append(f"the largest offset is {offsets.largest:g}: {offsets.where}")
+    return lengths, columns, notes
+
+
+def _shared(digests: dict[str, list[bytes]]) -> list[str]:
+    # Parts that share sequences measure memory, not foresight.
+    notes = []
+    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        known = set(digests[first])
+        count = sum(digest in known for digest in digests[second])
+        if count:
+            whole = len(digests[second])
+            notes.append(f"{count} of {whole} sequences of {second} are also in {first}")
+    return notes
 
 
 def _write(
-    file: BinaryIO, spec: DataSpec, parts: dict[str, Part], lengths: dict[str, list[int]]
+    file: BinaryIO,
+    spec: DataSpec,
+    entry: str,
+    parts: dict[str, Part],
+    lengths: dict[str, list[int]],
 ) -> DataSpec:
     # The library writes arrays that are in memory; here the digests follow when all is written.
     layout = _layout(spec, parts)
-    digests = dict.fromkeys(("spec", *layout), UNKNOWN)
-    file.write(_header(layout, spec, digests))
+    digests = {**dict.fromkeys(("spec", *layout), UNKNOWN), "entry": _digest(entry.encode())}
+    file.write(_header(layout, spec, entry, digests))
     whole = hashlib.sha256()
     for key in layout:
         part, _, what = key.partition(".")
@@ -172,7 +223,7 @@ def _write(
     spec = replace(spec, sha256=whole.hexdigest())
     digests["spec"] = _digest(_text(spec).encode())
     file.seek(0)
-    file.write(_header(layout, spec, digests))
+    file.write(_header(layout, spec, entry, digests))
     return spec
 
 
@@ -195,8 +246,8 @@ def _layout(spec: DataSpec, parts: dict[str, Part]) -> dict[str, dict]:
     return layout
 
 
-def _header(layout: dict[str, dict], spec: DataSpec, digests: dict[str, str]) -> bytes:
-    metadata = {"spec": _text(spec), "digests": json.dumps(digests)}
+def _header(layout: dict[str, dict], spec: DataSpec, entry: str, digests: dict[str, str]) -> bytes:
+    metadata = {"spec": _text(spec), "entry": entry, "digests": json.dumps(digests)}
     text = json.dumps({"__metadata__": metadata, **layout}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
