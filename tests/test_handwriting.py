@@ -177,6 +177,8 @@ def test_an_empty_stroke_is_named_and_can_be_left_out(part, seed, tmp_path):
         iam(tmp_path, lines)
     spec, _ = iam(tmp_path, left_out=[name])
     assert spec.sequences[part] == 2
+    with pytest.raises(DataError, match="`left_out` names z99-999, which no list has"):
+        iam(tmp_path, left_out=[name, "z99-999"])
 
 
 @pytest.mark.fault

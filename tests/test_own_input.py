@@ -276,3 +276,20 @@ def test_moments_in_chunks_are_those_of_the_whole(monkeypatch):
         mean, std = columns.normalisation()
         np.testing.assert_allclose(mean, np.broadcast_to(frames.mean(0), 3), rtol=1e-13)
         np.testing.assert_allclose(std, np.broadcast_to(frames.std(0), 3), rtol=1e-9)
+
+
+@GENERATED
+@given(seed=seeds, counts=st.tuples(*[st.integers(0, 3)] * 3))
+def test_sequences_that_parts_share_are_counted(seed, counts, tmp_path, capsys):
+    rng = np.random.default_rng(seed)
+    arrays = {part: real(rng, lengths=rng.integers(2, 9, 9)) for part in PARTS}
+    pairs = (("train", "valid"), ("train", "test"), ("valid", "test"))
+    expected = []
+    for place, ((first, second), count) in enumerate(zip(pairs, counts, strict=True)):
+        for i in range(3 * place, 3 * place + count):  # places that no other pair uses
+            arrays[second][i] = arrays[first][i].copy()
+        if count:
+            expected.append(f"{count} of 9 sequences of {second} are also in {first}")
+    spec, _ = prepared(arrays, own("real", "global"), tmp_path)
+    assert spec.notes == expected
+    assert capsys.readouterr().err.splitlines() == [f"mine: {note}" for note in expected]

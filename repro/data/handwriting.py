@@ -60,6 +60,7 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
     (folder,) = files.values()
     left_out = set(options.get("left_out", []))
     part_of: dict[str, str] = {}
+    named: set[str] = set()
     parts: dict[str, Part] = {}
     for part, name in options["lists"].items():
         lines: list[Path] = []
@@ -70,11 +71,13 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
                     "belongs to one part. Remove it from one list."
                 )
             part_of[form] = name
+            written = _written(folder, form, name)
+            named |= {form, *(path.stem for path in written)}
             if form not in left_out:
-                lines += [
-                    path for path in _written(folder, form, name) if path.stem not in left_out
-                ]
+                lines += [path for path in written if path.stem not in left_out]
         parts[part] = _lines(lines)
+    if left_out - named:
+        raise DataError(f"iam_ondb: `left_out` names {min(left_out - named)}, which no list has.")
     return parts
 
 

@@ -160,7 +160,7 @@ def _survey(
                 )
             lengths[part].append(len(sequence))
             content = np.ascontiguousarray(sequence, dtype=np.float64)
-            digests[part].append(hashlib.sha256(content).digest())
+            digests[part].append(hashlib.sha256(content.tobytes()).digest())
             if entry["kind"] == "strokes":
                 offsets.add(sequence, where)
             yield sequence
