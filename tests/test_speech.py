@@ -3,17 +3,23 @@
 import io
 import tarfile
 import tempfile
+import tracemalloc
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import count_input
 
+from repro.data import batches, checks, sequences
+from repro.data.prepare import prepare
 from repro.data.recordings import check_recording, frames_of
 from repro.data.speech import read_fsdd, read_recordings, read_timit
 from repro.errors import DataError
 
+CPU = torch.device("cpu")
 TIMIT = {"sample_rate_hz": 16000, "frame": 200, "valid_sequences": 1, "split_seed": 0}
 DRAWN = {
     "sample_rate_hz": 16000,
@@ -257,3 +263,45 @@ def test_hidden_files_are_no_recordings(content, tmp_path):
     for reader, options in ((read_timit, TIMIT), (read_recordings, DRAWN)):
         found = [s.sum() for part in reader({"d": tmp_path}, options).values() for s in part]
         assert sorted(found) == sorted(frames(waveform(i)).sum() for i in [0, 1, 2] * 2)
+
+
+@pytest.mark.parametrize("copies", [2, 8])
+def test_memory_does_not_grow_with_the_corpus(copies, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "CHUNK", 100_000)
+    monkeypatch.setattr(batches, "HELD_BYTES", 100_000)
+    for i in range(40 * copies):
+        write(tmp_path / "raw" / f"{i}.wav", waveform(i, 16_000))
+    path = tmp_path / "accent" / "sequences.safetensors"
+    entry = {"reader": "speech:read_recordings", "local": ".", "kind": "real",
+             "normalise": "global", "options": DRAWN}  # fmt: skip
+    import_module("repro.data.speech")  # not part of what is counted
+    tracemalloc.start()
+    try:
+        prepare("accent", entry, tmp_path / "raw", path)
+        train = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+        for batch in batches.epoch(train, 4, "similar_lengths", torch.Generator()):
+            assert batch.x.shape == (80, 4, 200)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert path.stat().st_size > 2_400_000 * copies
+    assert peak < 4_000_000  # bytes: less than the smaller corpus
+
+
+def test_tensors_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    parts = {part: [rng.normal(size=(n, 3)) for n in (5, 2, 9)] for part in sequences.PARTS}
+    path = tmp_path / "d" / "sequences.safetensors"
+    sequences.save(parts, "d", {"kind": "real", "normalise": "global"}, path)
+    held = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+    monkeypatch.setattr(batches, "HELD_BYTES", 0)
+    asked_for = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+    assert isinstance(held, list) and isinstance(asked_for, batches.Tensors)
+    assert batches.lengths_of(held) == batches.lengths_of(asked_for) == [5, 2, 9]
+    for order in ("shuffled", "similar_lengths"):
+        both = [
+            batches.epoch(these, 2, order, torch.Generator().manual_seed(1))
+            for these in (held, asked_for)
+        ]
+        for one, other in zip(*both, strict=True):
+            assert one.ids == other.ids and one.x.equal(other.x)

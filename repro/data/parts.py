@@ -57,8 +57,7 @@ class Stored:
         index = range(len(self))[index]
         first, end = self._ends[index : index + 2].tolist()
         values = np.frombuffer(self._map[first:end], dtype=self._dtype)
-        page = first // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_DONTNEED, page, end - page)
+        self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel maps pages around those asked for
         return values.reshape(-1, self.dim)
 
     def __iter__(self) -> Iterator[np.ndarray]:
