@@ -15,7 +15,7 @@ from conftest import count_input
 
 from repro.data import batches, checks, sequences
 from repro.data.prepare import prepare
-from repro.data.recordings import check_recording, frames_of
+from repro.data.recordings import check_recording, frames_of, missing_bytes
 from repro.data.speech import read_fsdd, read_recordings, read_timit
 from repro.errors import DataError
 
@@ -305,3 +305,32 @@ def test_tensors_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch)
         ]
         for one, other in zip(*both, strict=True):
             assert one.ids == other.ids and one.x.equal(other.x)
+
+
+def sphere(samples, fields, size=1024, pad=b" "):
+    """A SPHERE file as the discs have them, with its header padded behind end_head."""
+    lines = [b"NIST_1A", b"%7d" % size, *fields, b"end_head", b""]
+    return b"\n".join(lines).ljust(size, pad) + samples.astype("<i2").tobytes()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("pad", [b" ", b"\n", b"\0"])
+@pytest.mark.parametrize("size", [1024, 2048])
+@pytest.mark.parametrize("order", [1, -1])
+def test_headers_of_the_discs_are_read(order, size, pad, tmp_path):
+    fields = [
+        b"database_id -s5 TIMIT", b"database_version -s3 1.0", b"utterance_id -s8 cjf0_sa1",
+        b"channel_count -i 1", b"sample_count -i 4000", b"sample_rate -i 16000",
+        b"sample_min -i -2191", b"sample_max -i 2790", b"sample_n_bytes -i 2",
+        b"sample_byte_format -s2 01", b"sample_sig_bits -i 16", b"",
+    ][::order]  # fmt: skip
+    path, samples = tmp_path / "SA1.WAV", waveform(0, 4000)
+    path.write_bytes(sphere(samples, fields, size, pad))
+    options = {"sample_rate_hz": 16000, "frame": 200}
+    assert missing_bytes(path) == 0
+    if size == 1024:  # libsndfile reads no other header
+        check_recording(path, options)
+        np.testing.assert_array_equal(frames_of(path, options, "a"), frames(samples))
+    for cut in (1, 2, 801, 4000):
+        path.write_bytes(sphere(samples, fields, size, pad)[:-cut])
+        assert missing_bytes(path) == cut

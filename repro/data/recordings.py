@@ -1,6 +1,8 @@
 """Sound files as waveforms: what each format means, and whether a file is whole."""
 
 import io
+import math
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ FULL_SCALE = 32768.0  # of 16 bits, in which a waveform is given whatever its fi
 LOUDEST = 16.0  # times full scale; a floating-point file beyond it is in other units
 SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg",
             ".opus", ".rf64", ".snd", ".sph", ".w64", ".wav")  # fmt: skip
+SPHERE_HEADER = 2**16  # bytes; theirs have 1024, or a few more
 OPEN_ENDED = (-1, 0x7FFFF000, 0xFFFFFFFF)  # sizes that programs write which cannot go back
 
 
@@ -101,7 +104,7 @@ def missing_bytes(path: Path) -> int:
     with path.open("rb") as file:
         match file.read(16):
             case head if head.startswith(b"NIST_1A"):
-                end = _sphere_end(head + file.read(1024 - len(head)))
+                end = _sphere_end(head + file.read(SPHERE_HEADER))
             case head if head[:4] == b".snd" and len(head) == 16:
                 begin, length = struct.unpack(">II", head[4:12])
                 end = 0 if length in OPEN_ENDED else begin + length
@@ -113,17 +116,14 @@ def missing_bytes(path: Path) -> int:
 
 
 def _sphere_end(header: bytes) -> int:
-    fields = {}
-    for line in header.decode("ascii", "replace").splitlines()[2:]:
-        name, _, value = line.partition(" ")
-        fields[name] = value.split()[-1] if value else ""
-    try:
-        begin = int(header.split()[1])
-        names = ("sample_count", "sample_n_bytes", "channel_count")
-        count, width, channels = (int(fields.get(name, 1)) for name in names)
-    except (ValueError, IndexError):
+    begin = re.match(rb"NIST_1A\s+(\d+)", header)
+    found = dict(
+        re.findall(rb"^(\w+) -i (\d+)\s*$", header.partition(b"end_head")[0], re.MULTILINE)
+    )
+    if begin is None or b"sample_count" not in found:
         return 0
-    return begin + count * width * channels if "sample_count" in fields else 0
+    names = (b"sample_count", b"sample_n_bytes", b"channel_count")
+    return int(begin[1]) + math.prod(int(found.get(name, 1)) for name in names)
 
 
 # By a file's first bytes: where chunks begin, how a chunk's header is read, the chunk of samples,
