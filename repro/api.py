@@ -4,6 +4,7 @@ Run in the repository's root, as the command line is; runs stand under runs/ and
 both. A training that is finished is not repeated.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from repro.data.prepare import prepare
 from repro.data.sources import fetch, write_manifest
 from repro.devices import prepare_device
 from repro.evaluate import evaluate as evaluate_checkpoint
+from repro.files import readable
 from repro.paths import data_file, raw_folder, run_folder
 from repro.results import Result
 from repro.train import train as train_run
@@ -31,15 +33,12 @@ def load(
         ConfigError: there is no such data set.
         DataError: its files cannot be had.
     """
-    path = data_file(dataset)
-    if not path.exists():
-        config = configuration.load(preset)
-        entry = configuration.entry(config, "data set", dataset)
-        fetch(dataset, entry, raw_folder(dataset), mirror)
-        write_manifest(entry, raw_folder(dataset).parent / "raw.json")
-        prepare(dataset, entry, raw_folder(dataset), path)
-    _, parts = sequences.load(path, sequences.PARTS)
-    return {part: to_tensors(found, torch.device("cpu")) for part, found in parts.items()}
+    config = configuration.load(preset)
+    config = {**config, "mirror": mirror or config["mirror"]}
+    data = _prepared(dataset, configuration.describe(config, dataset), config)
+    _, parts = sequences.load(data, sequences.PARTS)
+    cpu = torch.device("cpu")
+    return {part: list(to_tensors(found, cpu)) for part, found in parts.items()}
 
 
 def train(
@@ -66,15 +65,34 @@ def train(
     recipe = configuration.resolve(config, dataset, model)
     folder = run_folder(config["preset"], dataset, model, seed)
     checkpoint = checkpoint_in(folder)
-    if is_trained(checkpoint, recipe):
+    data = _prepared(dataset, configuration.describe(config, dataset), config)
+    if is_trained(checkpoint, recipe, sequences.load(data, ())[0].sha256):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])
-    return train_run(recipe, data_file(dataset), seed, folder, device, config["wandb"])
+    return train_run(recipe, data, seed, folder, device, config["wandb"])
 
 
 def evaluate(checkpoint: Path, num_samples: int = 200, particles: int = 0) -> Result:
-    """Return the bounds of a checkpoint on the test part of its data set, by test sequence."""
+    """Return the bounds of a checkpoint on the test part of its data set, by test sequence.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or its data set has changed since.
+    """
     _, info = load_checkpoint(checkpoint)
     device = prepare_device("auto", torch.get_num_threads())
-    data = data_file(info.recipe["dataset"]["name"])
+    name = info.recipe["dataset"]["name"]
+    data = data_file(name)
+    if made_by := sequences.made_by(data) if readable(data) else {}:
+        data = _prepared(name, configuration.with_content(made_by, f"datasets.{name}"), {})
     return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
+
+
+def _prepared(dataset: str, described: dict, config: dict) -> Path:
+    # A data set's prepared file, made again where its entry or its own files have changed.
+    path = data_file(dataset)
+    if not readable(path) or sequences.made_by(path) != json.loads(json.dumps(described)):
+        folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))
+        fetch(dataset, described, raw_folder(dataset), *folders)
+        write_manifest(described, raw_folder(dataset).parent / "raw.json")
+        prepare(dataset, described, raw_folder(dataset), path)
+    return path

@@ -11,7 +11,7 @@ import torch
 
 from repro.data.sequences import DataSpec
 from repro.errors import CheckpointError
-from repro.files import replacing
+from repro.files import readable, replacing
 from repro.models import build
 from repro.models.base import ModelSpec, SequenceModel
 
@@ -74,7 +74,7 @@ def load_checkpoint(
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.exists():
+    if not readable(path):
         raise CheckpointError(f"{path} is missing: train it first (`repro train --help`).")
     try:
         with safe_open(path, framework="pt") as file:
@@ -112,9 +112,12 @@ def checkpoint_in(folder: Path) -> Path:
     return folder / "checkpoint.safetensors"
 
 
-def is_trained(path: Path, recipe: dict) -> bool:
-    """Return whether `path` is a whole checkpoint of a recipe."""
-    return path.exists() and load_checkpoint(path)[1].recipe == recipe
+def is_trained(path: Path, recipe: dict, data_sha256: str) -> bool:
+    """Return whether `path` is a whole checkpoint of a recipe on these data."""
+    if not readable(path):
+        return False
+    info = load_checkpoint(path)[1]
+    return info.recipe == recipe and info.data["sha256"] == data_sha256
 
 
 def save_state(path: Path, state: dict) -> None:
@@ -128,7 +131,7 @@ def save_state(path: Path, state: dict) -> None:
 
 def load_state(path: Path, fingerprint: str) -> dict | None:
     """Return the state to resume from; None if there is none, or it is of another configuration."""
-    if not path.exists():
+    if not readable(path):
         return None
     content = path.read_bytes()
     digest, payload = content[:32], content[32:]

@@ -4,6 +4,7 @@ No torch here: the Snakefile imports this module for every job it starts.
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from repro.errors import ConfigError
-from repro.files import sha256, write_text
+from repro.files import sha256, visible_files, write_text
 
 CONFIG = Path("config")
 # Families that hold the true equations of their data, and the option that says a data set has them.
@@ -24,6 +25,12 @@ NEEDED_OPTIONS = {
 WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
 DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
 EXACT = ("rnn", "marginal")  # without latent variables
+# What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
+NORMALISATIONS = {
+    "binary": ("none",),
+    "real": ("none", "global", "per_dimension"),
+    "strokes": ("none", "offsets"),
+}
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -45,6 +52,8 @@ def read_yaml(path: Path) -> dict:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run in the repository's root folder.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -98,10 +107,26 @@ def check(config: dict) -> dict:
             raise ConfigError(
                 f"{setting}: {config[setting]} is no folder; correct or remove the setting."
             )
+    for dataset, described in config["datasets"].items():
+        check_normalisation(dataset, described)
     for dataset, model in cells(config):
         resolved = resolve(config, dataset, model)["model"]
         _validate_part(resolved, schema, f"models.{model} on {dataset}")
     return config
+
+
+def check_normalisation(dataset: str, described: dict) -> None:
+    """Refuse a data set's entry whose kind cannot be normalised as it says.
+
+    Raises:
+        ConfigError: names the choices.
+    """
+    kind, how = described["kind"], described["normalise"]
+    if how not in NORMALISATIONS[kind]:
+        raise ConfigError(
+            f"datasets.{dataset}: {kind} data cannot have `normalise: {how}`; set it to "
+            f"{' or '.join(NORMALISATIONS[kind])}."
+        )
 
 
 def cells(config: dict) -> list[tuple[str, str]]:
@@ -184,21 +209,46 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 
 
 def describe(config: dict, dataset: str) -> dict:
-    """Return a data set's entry; of a local one with what its files hash to, to see changes."""
-    found = config["datasets"][dataset]
-    if "local" not in found:
-        return found
-    files = sorted(path for path in Path(found["local"]).glob("*") if path.is_file())
-    return {**found, "content": {path.name: sha256(path) for path in files}}
+    """Return a data set's entry, with what its own files hash to: see `with_content`."""
+    return with_content(entry(config, "data set", dataset), f"datasets.{dataset}")
 
 
-def _own_source(family: str, where: str) -> str:
-    # A model in a file of one's own: a change of the file is a change of the recipe.
-    path = Path(family.partition(":")[0])
-    if path.suffix != ".py":
+def with_content(described: dict, where: str) -> dict:
+    """Return a data set's entry with the SHA-256 of all that it names and a user can change.
+
+    That is every file below `local`, hidden ones aside, and the file of a reader of one's own.
+
+    Raises:
+        ConfigError: the reader's file does not exist.
+        ReproError: a file may not be read.
+    """
+    found = {key: described[key] for key in described if key not in ("content", "reader_sha256")}
+    if "local" in found:
+        folder = Path(found["local"])
+        files = {p.relative_to(folder).as_posix(): sha256(p) for p in visible_files(folder)}
+        found["content"] = files
+    reader = _own_source(found["reader"], f"{where}.reader")
+    return {**found, "reader_sha256": reader} if reader else found
+
+
+def _own_source(name: str, where: str) -> str:
+    # Code of one's own, in a file or an installed module, is part of what it makes. The package's
+    # own readers and families have a bare name.
+    module, _, _ = name.partition(":")
+    path = Path(module)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise ConfigError(f"{where}: {path} is not a file here.")
+    elif "." in module:
+        try:
+            spec = importlib.util.find_spec(module)
+        except ImportError:
+            spec = None  # said when it is loaded, where it is needed
+        if spec is None or not spec.origin or not Path(spec.origin).is_file():
+            return ""
+        path = Path(spec.origin)
+    else:
         return ""
-    if not path.is_file():
-        raise ConfigError(f"{where}: {path} is no file here.")
     return sha256(path)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from repro.errors import ReproError
 
@@ -25,7 +25,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+        partial.touch()
+        mode = partial.stat().st_mode  # as the umask has it; some libraries write files of 0600
+        partial.unlink()
         yield partial
+        partial.chmod(mode)
         with partial.open("rb") as file:
             os.fsync(
                 file.fileno()
@@ -63,6 +67,54 @@ def sha256_of(record: dict) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        ReproError: the file may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise ReproError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def is_hidden(path: PurePath | str) -> bool:
+    """Return whether a path is of a hidden file, or of what macOS leaves beside files."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePath(path).parts)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files anywhere below a folder, sorted, without hidden ones.
+
+    Raises:
+        ReproError: a folder below it may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ReproError(f"{error.filename} cannot be read ({error.strerror}).") from None
+
+    found = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if not is_hidden(Path(parent, name).relative_to(folder))
+    ]
+    return sorted(path for path in found if path.is_file())
+
+
+def readable(path: Path) -> bool:
+    """Return whether there is a file, which can be read.
+
+    Raises:
+        ReproError: there is one, or a folder above it, that may not be read.
+    """
+    try:
+        with path.open("rb"):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ReproError(
+            f"{path} cannot be read ({error.strerror}): ask its owner, or change its permissions."
+        ) from None

@@ -39,6 +39,7 @@ def write_report(results: list[Result], folder: Path, left_out: list[str], path:
                 "name": dataset,
                 "table": display(pd.read_csv(table)).to_html(index=False, border=0),
                 "caption": text.strip().splitlines()[-1],
+                "notes": found[0][0].data.get("notes", []),
                 "figures": [_svg(figure) for figure in figures],
                 "sounds": _sounds(found, folder),
                 "origins": [_origin(cell) for cell in found],

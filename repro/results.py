@@ -165,6 +165,8 @@ def read(path: Path) -> Result:
         result = Result(**record)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: run `repro evaluate` for this cell.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
     if result.schema != SCHEMA:

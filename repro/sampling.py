@@ -51,8 +51,9 @@ def write_samples(
     """
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("valid",))
-    steps = int(np.median([len(s) for s in parts["valid"]]))
-    real = np.stack([s[:steps] for s in parts["valid"] if len(s) >= steps][:num])
+    steps = int(np.median(parts["valid"].lengths))
+    long = [i for i, length in enumerate(parts["valid"].lengths) if length >= steps][:num]
+    real = np.stack([parts["valid"][i][:steps] for i in long])
     arrays = {
         "samples": sample(model, info, num, steps),
         "data": real * spec.std + spec.mean,

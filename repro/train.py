@@ -9,6 +9,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from repro.checkpoints import checkpoint_in, is_trained
+from repro.data import sequences
 from repro.errors import NumericalError
 from repro.monitors import Monitor, Run, bars
 from repro.together import train_stack
@@ -66,11 +67,13 @@ def train_seeds(
         graphs: on a GPU, replay recorded kernels (`repro.graphs`) where the model can be batched.
     """
     paths = {folder: checkpoint_in(folder) for folder in folders}
+    digest = sequences.load(data_file, ())[0].sha256
     with ExitStack() as open_ones:
         shown = open_ones.enter_context(bars())
         trainings = []
         for seed, folder in zip(seeds, folders, strict=True):
-            if open_ones.enter_context(_only_here(folder)) or not is_trained(paths[folder], recipe):
+            free = open_ones.enter_context(_only_here(folder))
+            if free or not is_trained(paths[folder], recipe, digest):
                 one = Training(recipe, data_file, seed, folder, device, validation_samples)
                 run = Run(recipe, seed, folder)
                 monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)

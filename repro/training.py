@@ -60,7 +60,7 @@ class Training:
         self.data, parts = sequences.load(data_file, ("train", "valid"))
         self.train_part = batches.to_tensors(parts["train"], device)
         self.valid_part = batches.to_tensors(parts["valid"], device)
-        steps = sum(map(len, self.train_part))
+        steps = sum(batches.lengths_of(self.train_part))
         self.samples = {  # small parts of both, for the statistics
             "train": sample_of(self.train_part, steps, seed),
             "valid": sample_of(self.valid_part, steps, seed),
@@ -116,11 +116,13 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch."""
         size, order = self.settings["batch_size"], self.settings["batch_order"]
-        pieces, count = self.train_part, None
+        pieces: batches.Sequences = self.train_part
+        count = None
         if steps := self.settings.get("random_segments"):
             # As many batches in every epoch and from every seed, wherever the cuts are.
-            count = max(1, round(sum(max(1.0, len(x) / steps) for x in pieces) / size))
-            pieces = batches.random_segments(pieces, steps, self.order)
+            lengths = batches.lengths_of(self.train_part)
+            count = max(1, round(sum(max(1.0, length / steps) for length in lengths) / size))
+            pieces = batches.random_segments(self.train_part, steps, self.order)
         groups = batches.groups(pieces, size, order, self.order, count)
         for i, ids in enumerate(groups):
             self.progress = (self.epoch + i / len(groups)) / self.settings["max_epochs"]
@@ -168,7 +170,7 @@ class Training:
 
     def row(self, total: float, weight: float) -> dict:
         """Return an epoch's row of the history, from its objectives' sum and its β."""
-        objective = total / sum(len(x) for x in self.train_part)
+        objective = total / sum(batches.lengths_of(self.train_part))
         norms, self.gradient_norms = self.gradient_norms, []
         progress = {
             "epoch": self.epoch + 1,

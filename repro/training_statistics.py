@@ -22,7 +22,7 @@ SEQUENCES = 50  # in a batch
 ACTIVE = 0.01  # nats per step of KL, from which on a latent unit counts as used
 
 
-def sample_of(part: list[Tensor], train_steps: int, seed: int) -> list[Tensor]:
+def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tensor]:
     """Return the beginnings of sequences of a part, (T, D) each: the same for the same seed.
 
     Args:

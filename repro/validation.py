@@ -16,7 +16,9 @@ VALIDATION_ROWS, VALIDATION_STEPS = 50, 500
 STEPS_AT_ONCE = 64
 
 
-def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> float:
+def validation_bound(
+    model: SequenceModel, part: batches.Tensors | list[Tensor], seed: int
+) -> float:
     """Return the ELBO of the validation part with one sample, in nats per step.
 
     The noise is the same at every call, so that epochs are compared on the same draw.
@@ -24,7 +26,9 @@ def validation_bound(model: SequenceModel, part: list[Tensor], seed: int) -> flo
     return _per_step(model, part, generator(seed, "validation", device=part[0].device), 1, _elbo)
 
 
-def validation_is(model: SequenceModel, part: list[Tensor], seed: int, num_samples: int) -> float:
+def validation_is(
+    model: SequenceModel, part: batches.Tensors | list[Tensor], seed: int, num_samples: int
+) -> float:
     """Return the importance-weighted estimate of log p of the validation part, in nats per step.
 
     Beside the bound it tells what of a change is the model's and what is q's. Its random numbers
@@ -37,14 +41,14 @@ def validation_is(model: SequenceModel, part: list[Tensor], seed: int, num_sampl
 @torch.no_grad()
 def _per_step(
     model: SequenceModel,
-    part: list[Tensor],
+    part: batches.Tensors | list[Tensor],
     stream: torch.Generator,
     num_samples: int,
     total_of: Callable[[Terms], float],
 ) -> float:
     model.eval()
     order, total, steps = batches.by_length(part), 0.0, 0
-    longest = max(len(x) for x in part)
+    longest = max(batches.lengths_of(part))
     size = max(1, max(VALIDATION_ROWS, VALIDATION_STEPS // longest) // num_samples)
     for start in range(0, len(order), size):
         batch = batches.collate(part, order[start : start + size])

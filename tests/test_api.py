@@ -1,15 +1,19 @@
 """The suite from Python, as the README shows it."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 from test_cli import make_home
+from test_own import TEMPLATES, write_parts
 
 from repro import api
 from repro.checkpoints import load_checkpoint
-from repro.errors import ConfigError
+from repro.config import describe
+from repro.errors import CheckpointError, ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,83 @@ def test_a_wrong_setting_is_named(home, monkeypatch):
         api.train("dmm", "linear_gaussian", epochs=3)
     with pytest.raises(ConfigError, match="no data set 'x'"):
         api.load("x")
+
+
+@pytest.fixture
+def own(home, monkeypatch):
+    """The preset of one's own data, and the folder that has them."""
+    monkeypatch.chdir(home)
+    preset = yaml.safe_load((TEMPLATES / "own.yaml").read_text())
+    del preset["models"]
+    preset["experiments"] = [{"datasets": ["own_data"], "models": ["marginal"]}]
+    (home / "config" / "own.yaml").write_text(yaml.safe_dump(preset))
+    write_parts(home / "own_data", np.random.default_rng(0))
+    yield home / "own_data"
+    shutil.rmtree(home / "own_data")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_new_files_of_ones_own_are_seen(part, own):
+    options = {"preset": "own", "max_epochs": 1}
+    before = api.load("own_data", preset="own")
+    first = api.train("marginal", "own_data", **options)
+    trained = load_checkpoint(first)[1].data["sha256"]
+    written, bounds = first.stat().st_mtime_ns, api.evaluate(first, 1).per_sequence["bound"]
+    assert api.train("marginal", "own_data", **options).stat().st_mtime_ns == written
+    rng = np.random.default_rng(["train", "valid", "test"].index(part) + 1)
+    new = [np.cumsum(rng.normal(size=(12, 1)), axis=0) for _ in range(9)]
+    np.savez(own / f"{part}.npz", *new)
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        api.evaluate(first, 1)
+    after = api.load("own_data", preset="own")
+    assert len(after[part]) == 9 != len(before[part])
+    assert api.train("marginal", "own_data", **options) == first
+    assert load_checkpoint(first)[1].data["sha256"] != trained
+    found = api.evaluate(first, 1).per_sequence["bound"]
+    assert part == "valid" or found != bounds
+
+
+@pytest.mark.fault
+def test_every_file_of_ones_own_is_part_of_the_entry(own):
+    shutil.copy(TEMPLATES / "own_model.py", own.parent / "config" / "own_reader.py")
+    path = own.parent / "config" / "own.yaml"
+    preset = yaml.safe_load(path.read_text())
+    preset["datasets"]["own_data"]["reader"] = "config/own_reader.py:read"
+    path.write_text(yaml.safe_dump(preset))
+    seen = [describe(api.configuration.load("own"), "own_data")]
+    changes = ["own_data/new.csv", "own_data/a/b/c.npz", "own_data/train.npz",
+               "config/own_reader.py", "own_data/a/b/c.npz"]  # fmt: skip
+    for i, name in enumerate(changes):
+        (own.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        with (own.parent / name).open("a") as file:
+            file.write(f"# change {i}")
+        found = describe(api.configuration.load("own"), "own_data")
+        assert found not in seen
+        seen.append(found)
+    for hidden in (".DS_Store", "a/._c.npz", "__MACOSX/a.npz", ".cache/x"):
+        (own / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (own / hidden).write_text("junk")
+        assert describe(api.configuration.load("own"), "own_data") == seen[-1]
+    (own.parent / "config" / "own_reader.py").unlink()
+    with pytest.raises(ConfigError, match=r"datasets\.own_data\.reader: .* is not a file"):
+        describe(api.configuration.load("own"), "own_data")
+
+
+@pytest.mark.fault
+def test_the_module_of_a_model_of_ones_own_is_part_of_the_recipe(own, monkeypatch):
+    (own.parent / "lib" / "mine").mkdir(parents=True)
+    for name in ("__init__", "model"):
+        (own.parent / "lib" / "mine" / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(own.parent / "lib")
+    path = own.parent / "config" / "own.yaml"
+    preset = yaml.safe_load((TEMPLATES / "own.yaml").read_text())
+    preset["models"]["own_model"]["family"] = "mine.model:build"
+    path.write_text(yaml.safe_dump(preset))
+    seen = set()
+    for i in range(3):
+        (own.parent / "lib" / "mine" / "model.py").write_text(f"# {i}\n")
+        config = api.configuration.load("own")
+        model = api.configuration.resolve(config, "own_data", "own_model")["model"]
+        seen.add(model["source_sha256"])
+    assert len(seen) == 3

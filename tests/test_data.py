@@ -60,7 +60,9 @@ def test_counts_that_differ_from_the_expected_are_refused(tmp_path):
 def test_values_that_are_not_finite_are_refused(tmp_path):
     broken = parts()
     broken["test"][1][0, 0] = np.nan
-    with pytest.raises(DataError, match="in test is empty or holds a value that is not finite"):
+    with pytest.raises(
+        DataError, match=r"test, sequence 1, step 0, column 0 is nan; values must be finite"
+    ):
         sequences.save(broken, "d", REAL, tmp_path / "d.safetensors")
 
 
@@ -227,8 +229,10 @@ def test_random_segments_hold_every_step_once_in_as_many_batches_as_asked_for(
     g = torch.Generator().manual_seed(seed)
     whole = [torch.arange(float(n)).unsqueeze(1) + 100 * i for i, n in enumerate(lengths)]
     cut = batches.random_segments(whole, steps, g)
-    assert torch.equal(torch.cat(cut), torch.cat(whole))
-    assert all(1 <= len(piece) <= steps for piece in cut)
+    pieces = [cut[i] for i in range(len(cut))]
+    assert torch.equal(torch.cat(pieces), torch.cat(whole))
+    assert [len(piece) for piece in pieces] == cut.lengths
+    assert all(1 <= length <= steps for length in cut.lengths)
     assert len(cut) <= sum(1 if n <= steps else n / steps + 2 for n in lengths)
     groups = batches.groups(cut, 3, "similar_lengths", g, count)
     assert sorted(i for ids in groups for i in ids) == list(range(len(cut)))

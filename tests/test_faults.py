@@ -203,6 +203,45 @@ def test_a_result_in_the_wrong_place_is_named(tmp_path):
         read_cell(tmp_path, "test", "walk", "dmm")
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o027])
+def test_every_file_has_the_mode_of_the_umask(mask, walk, tmp_path):
+    before = os.umask(mask)
+    try:
+        train(recipe(max_epochs=1), walk, 0, tmp_path / "run", CPU, "disabled")
+        parts = {part: [np.arange(6.0).reshape(3, 2) ** 2] for part in sequences.PARTS}
+        path = tmp_path / "walk" / "sequences.safetensors"
+        sequences.save(parts, "walk", {"kind": "real", "normalise": "none"}, path)
+        write(result(), tmp_path / "seed0.json")
+    finally:
+        os.umask(before)
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    assert len(written) == 4
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in written} == {
+        p.name: oct(0o666 & ~mask) for p in written
+    }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.parametrize("closed", ["file", "folder"])
+@pytest.mark.parametrize("place", range(4))
+def test_a_file_that_may_not_be_read_is_not_missing(place, closed, written, tmp_path):
+    original, reader = list(written.items())[place]
+    folder = tmp_path / original.parent.name
+    folder.mkdir()
+    copy = folder / original.name
+    shutil.copy(original, copy)
+    (copy if closed == "file" else folder).chmod(0)
+    for above in (tmp_path, *tmp_path.parents[:2]):
+        above.chmod(0o755)
+    os.seteuid(65534)  # nobody
+    try:
+        with pytest.raises(ReproError, match="cannot be read") as caught:
+            reader(copy)
+    finally:
+        os.seteuid(0)
+    assert "missing" not in str(caught.value) and "damaged" not in str(caught.value)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     folder = tmp_path / "results"

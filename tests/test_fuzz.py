@@ -99,7 +99,7 @@ def test_entities_are_not_expanded(tmp_path):
 def test_a_form_cannot_name_a_file_elsewhere(tmp_path):
     corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
     (tmp_path / "lists" / "trainset.txt").write_text("../../secret\n")
-    with pytest.raises(DataError, match="is no list of forms"):
+    with pytest.raises(DataError, match="is not a list of forms"):
         read_iam_ondb({"iam_ondb": tmp_path}, {"lists": LISTS})
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from repro.data import sequences
 from repro.data.handwriting import LATTICE, read_iam_ondb, read_omniglot, steps_of
+from repro.data.prepare import prepare
 from repro.errors import DataError
 
 XML = """<?xml version="1.0" encoding="ISO-8859-1"?>
@@ -130,3 +131,116 @@ def test_offsets_are_normalised_together_and_the_bit_is_kept(tmp_path):
     np.testing.assert_array_equal(steps[:, 0], np.concatenate(raw[:5])[:, 0])
     assert abs(steps[:, 1:].mean()) < 1e-6 and abs(steps[:, 1:].std() - 1) < 1e-6
     assert spec.std[1] == spec.std[2] and spec.std[0] == 1.0
+
+
+def iam(tmp_path, lines=None, **options):
+    """What `prepare` makes of a small IAM-OnDB: {part: {form: [strokes of a line, …]}}."""
+    corpus(tmp_path / "raw", lines) if lines else None
+    entry = {"reader": "handwriting:read_iam_ondb", "local": ".", "kind": "strokes",
+             "normalise": "offsets", "options": {"lists": LISTS, **options}}  # fmt: skip
+    path = tmp_path / "iam_ondb" / "sequences.safetensors"
+    spec = prepare("iam_ondb", entry, tmp_path / "raw", path)
+    return spec, sequences.load(path, sequences.PARTS)[1]
+
+
+FORMS = ("a01-000u", "b02-013z", "c03-100")
+
+
+def written(rng, count=6):
+    """A line of writing: strokes of small steps, and larger ones between them."""
+    return [
+        (rng.normal(0, 3, (n, 2)).cumsum(0) + 40 * i).tolist()
+        for i, n in enumerate(rng.integers(4, 30, count))
+    ]
+
+
+def three_forms(seed, lines=3):
+    rng = np.random.default_rng(seed)
+    return {
+        part: {form: [written(rng) for _ in range(lines)]}
+        for part, form in zip(LISTS, FORMS, strict=True)
+    }
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("part", LISTS)
+@pytest.mark.parametrize("seed", range(4))
+def test_an_empty_stroke_is_named_and_can_be_left_out(part, seed, tmp_path):
+    lines = three_forms(seed)
+    (form,) = lines[part]
+    rng = np.random.default_rng(seed)
+    line, place = rng.integers(3), rng.integers(7)
+    lines[part][form][line].insert(place, [])
+    name = f"{form}-{line + 1:02d}"
+    words = rf"stroke {place + 1} of .*{name}\.xml has no points.*`left_out: \[{name}\]`"
+    with pytest.raises(DataError, match=words):
+        iam(tmp_path, lines)
+    spec, _ = iam(tmp_path, left_out=[name])
+    assert spec.sequences[part] == 2
+    with pytest.raises(DataError, match="`left_out` names z99-999, which no list has"):
+        iam(tmp_path, left_out=[name, "z99-999"])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("strokes", [[], [[]], [[(1, 2)]], [[(1, 2), (float("nan"), 3)]]])
+def test_a_line_without_steps_is_named(strokes, tmp_path):
+    lines = three_forms(0)
+    lines["valid"]["b02-013z"][1] = strokes
+    with pytest.raises(DataError, match=r"b02-013z-02\.xml has .* `left_out: \[b02-013z-02\]`"):
+        iam(tmp_path, lines)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("part", LISTS)
+@pytest.mark.parametrize("content", ["", "\n", " \n\t\n"])
+def test_an_empty_list_is_named(part, content, tmp_path):
+    corpus(tmp_path / "raw", three_forms(0))
+    (tmp_path / "raw" / "lists" / LISTS[part]).write_text(content)
+    with pytest.raises(DataError, match=rf"{LISTS[part]} is empty"):
+        iam(tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("first", LISTS)
+@pytest.mark.parametrize("second", LISTS)
+def test_a_form_in_two_lists_is_named(first, second, tmp_path):
+    corpus(tmp_path / "raw", three_forms(0))
+    form = FORMS[list(LISTS).index(first)]
+    with (tmp_path / "raw" / "lists" / LISTS[second]).open("a") as file:
+        file.write(f"{form}\n")
+    with pytest.raises(DataError, match=rf"{form} is listed twice"):
+        iam(tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seed", range(12))
+def test_a_stray_point_is_named_or_accepted_by_name(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    lines = three_forms(seed, lines=rng.integers(2, 9))
+    clean, _ = iam(tmp_path, lines)
+    line = rng.integers(len(lines["train"]["a01-000u"]))
+    points = lines["train"]["a01-000u"][line][2]
+    far = 10.0 ** rng.uniform(4, 8)
+    points[rng.integers(1, len(points))] = (far, -far if seed % 2 else 0.0)
+    name = f"a01-000u-{line + 1:02d}"
+    with pytest.raises(DataError, match=rf"train, .*{name}\), step \d+ moves the pen by"):
+        iam(tmp_path, lines)
+    kept, _ = iam(tmp_path, left_out=[name])
+    assert kept.std[1] < 3 * clean.std[1]
+    accepted, _ = iam(tmp_path, largest_offset=1e9)
+    assert accepted.std[1] > 10 * clean.std[1]
+    assert any(f"{name}), step" in note for note in accepted.notes)
+    with pytest.raises(DataError, match=r"more than the option `largest_offset: 1000`"):
+        iam(tmp_path, largest_offset=1000)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seed", range(10))
+def test_the_movement_between_strokes_is_no_stray_point(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    lines = three_forms(seed)
+    for line in lines["train"]["a01-000u"]:  # words far apart
+        for i, stroke in enumerate(line):
+            line[i] = [(x + 300 * i, y + rng.normal(0, 50)) for x, y in stroke]
+    spec, _ = iam(tmp_path, lines)
+    assert any(note.startswith("the largest offset is") for note in spec.notes)

@@ -109,12 +109,6 @@ def test_a_folder_of_arrays_says_what_is_wrong_with_it(tmp_path):
     (tmp_path / "mine" / "valid.npz").unlink()
     with pytest.raises(DataError, match=r"valid\.npz is missing"):
         read_npz({"mine": folder}, {})
-    np.savez(tmp_path / "mine" / "valid.npz", np.zeros((3, 2)))
-    with pytest.raises(DataError, match="different sizes"):
-        read_npz({"mine": folder}, {})
-    np.savez(tmp_path / "mine" / "valid.npz", np.zeros(3))
-    with pytest.raises(DataError, match=r"one sequence, \(T, D\)"):
-        read_npz({"mine": folder}, {})
     np.savez(tmp_path / "mine" / "valid.npz", np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="holds Python objects"):
         read_npz({"mine": folder}, {})

@@ -1,12 +1,16 @@
 """Padded time-major batches, in an order that a seed decides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from repro.data.parts import Stored
+
+HELD_BYTES = 2**26  # a part of fewer, in float32, is held on the device; of a larger one, a batch
 
 
 class Batch(NamedTuple):
@@ -17,25 +21,83 @@ class Batch(NamedTuple):
     ids: list[int]
 
 
-def to_tensors(sequences: list[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Return the sequences as float32 tensors on `device`, (T, D) each."""
-    return [torch.from_numpy(np.array(s, dtype=np.float32)).to(device) for s in sequences]
+class Tensors:
+    """Sequences as float32 tensors on a device, (T, D) each, made when they are asked for."""
+
+    def __init__(self, stored: Stored, device: torch.device) -> None:
+        self.lengths, self._stored, self._device = stored.lengths, stored, device
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return _tensor(self._stored[index], self._device)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.__getitem__, range(len(self)))
 
 
-def collate(sequences: list[Tensor], ids: list[int]) -> Batch:
+class Segments:
+    """Stretches of sequences, (T, D) each, cut out when they are asked for.
+
+    Args:
+        sequences: what is cut. places: sequence, first step and number of steps of each.
+    """
+
+    def __init__(
+        self, sequences: Tensors | list[Tensor], places: list[tuple[int, int, int]]
+    ) -> None:
+        self._sequences, self._places = sequences, places
+        self.lengths = [steps for _, _, steps in places]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        which, first, steps = self._places[index]
+        return self._sequences[which][first : first + steps]
+
+
+Sequences = Tensors | Segments | list[Tensor]
+
+
+def _tensor(sequence: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(sequence, dtype=np.float32)).to(device)
+
+
+def to_tensors(
+    sequences: Stored | Sequence[np.ndarray], device: torch.device
+) -> Tensors | list[Tensor]:
+    """Return the sequences as float32 tensors on `device`, (T, D) each.
+
+    Those of a prepared file that are more than HELD_BYTES stay there until they are asked for.
+    """
+    if isinstance(sequences, Stored) and 4 * sequences.dim * sum(sequences.lengths) > HELD_BYTES:
+        return Tensors(sequences, device)
+    return [_tensor(sequence, device) for sequence in sequences]
+
+
+def lengths_of(sequences: Sequences) -> list[int]:
+    """Return the number of steps of each sequence."""
+    if isinstance(sequences, list):
+        return [len(sequence) for sequence in sequences]
+    return sequences.lengths
+
+
+def collate(sequences: Sequences, ids: list[int]) -> Batch:
     """Return the batch of the sequences with these ids."""
     chosen = [sequences[i] for i in ids]
     lengths = torch.tensor([len(s) for s in chosen], device=chosen[0].device)
     return Batch(pad_sequence(chosen), lengths, ids)
 
 
-def by_length(sequences: list[Tensor]) -> list[int]:
+def by_length(sequences: Sequences) -> list[int]:
     """Return all ids, shortest sequence first."""
-    return sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    return sorted(range(len(sequences)), key=lengths_of(sequences).__getitem__)
 
 
 def groups(
-    sequences: list[Tensor],
+    sequences: Sequences,
     batch_size: int,
     order: str,
     generator: torch.Generator,
@@ -52,7 +114,7 @@ def groups(
     """
     ids = torch.randperm(len(sequences), generator=generator).tolist()
     if order == "similar_lengths":
-        ids.sort(key=lambda i: len(sequences[i]))
+        ids.sort(key=lengths_of(sequences).__getitem__)
     if count is None:
         found = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
     else:
@@ -63,21 +125,20 @@ def groups(
 
 
 def random_segments(
-    sequences: list[Tensor], steps: int, generator: torch.Generator
-) -> list[Tensor]:
-    """Return the sequences (T, D) cut into segments of `steps` steps, views of them.
+    sequences: Tensors | list[Tensor], steps: int, generator: torch.Generator
+) -> Segments:
+    """Return the sequences (T, D) cut into segments of `steps` steps.
 
     The first segment of each ends after a number of steps, 1 to `steps`, that `generator` draws;
     the last has what remains. A sequence that is no longer than a segment is not cut.
     """
     ends = torch.randint(1, steps + 1, (len(sequences),), generator=generator).tolist()
-    cut = []
-    for sequence, end in zip(sequences, ends, strict=True):
-        if len(sequence) <= steps:
-            cut.append(sequence)
-        else:
-            cut += [sequence[:end], *sequence[end:].split(steps)]
-    return cut
+    places = []
+    for i, (length, end) in enumerate(zip(lengths_of(sequences), ends, strict=True)):
+        starts = [0, *range(end, length, steps)] if length > steps else [0]
+        stops = [*starts[1:], length]
+        places += [(i, a, b - a) for a, b in zip(starts, stops, strict=True)]
+    return Segments(sequences, places)
 
 
 def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:

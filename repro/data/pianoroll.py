@@ -1,6 +1,8 @@
 """Polyphonic music as 88-key piano rolls: column 0 is MIDI pitch 21 (A0), column 87 is 108 (C8)."""
 
 import io
+import math
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -8,10 +10,14 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from repro.errors import DataError
+from repro.data.parts import PARTS, Named, Part
+from repro.errors import ConfigError, DataError
+from repro.files import visible_files
 
 LOWEST, KEYS = 21, 88
 CHORALES = "music21/corpus/bach/bwv"
+DRUMS = 9  # the channel whose numbers are instruments, not pitches
+LONGEST = 1_000_000  # steps; a file that lasts longer has a wrong time in it
 
 
 def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
@@ -24,13 +30,12 @@ def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray
     try:
         content = loadmat(path)
         parts = {
-            part: [np.asarray(roll, dtype=np.uint8) for roll in content[f"{part}data"].ravel()]
-            for part in ("train", "valid", "test")
+            part: [np.asarray(roll) for roll in content[f"{part}data"].ravel()] for part in PARTS
         }
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
     if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
-        raise DataError(f"{path}: a roll has not {KEYS} columns.")
+        raise DataError(f"{path}: a roll does not have {KEYS} columns.")
     return parts
 
 
@@ -80,4 +85,106 @@ def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
         end = start + float(note.duration.quarterLength)
         for pitch in note.pitches:
             roll[int(np.ceil(start)) : int(np.ceil(end)), pitch.midi - LOWEST] = 1
+    return roll
+
+
+def read_midi_folder(files: dict[str, Path], options: dict) -> dict[str, Part]:
+    """Return the MIDI files below a folder as rolls (T, 88), a file a roll.
+
+    A step lasts `options["step_seconds"]`, by the files' own tempos, or `options["step_beats"]`
+    (quarter notes). A note begins at the nearest step and sounds for the nearest number of steps,
+    one at least; drums, velocities and pedals are left out, and so are the pitches of MIDI's 128
+    that a piano's 88 keys lack: their number is printed. The parts are the folders train, valid
+    and test, or are drawn by file: `valid_fraction` and `test_fraction` with `split_seed`.
+    `options["left_out"]` names files to leave out, as paths from the folder.
+
+    Raises:
+        ConfigError: the options give no length of a step, or two, or no split.
+        DataError: a file is damaged or has no notes on the 88 keys; there are too few.
+    """
+    (folder,) = files.values()
+    if ("step_seconds" in options) == ("step_beats" in options):
+        raise ConfigError(
+            "options: a folder of MIDI needs step_seconds or step_beats, one of them."
+        )
+    rolls, empty, lost = {}, [], 0
+    for path in visible_files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in (".mid", ".midi") and name not in options.get("left_out", []):
+            notes = _midi_notes(path, options)
+            kept = [note for note in notes if 0 <= note[2] - LOWEST < KEYS]
+            lost += len(notes) - len(kept)
+            rolls[name] = _roll(kept, path) if kept else np.zeros((0, KEYS))
+            empty += [] if kept else [name]
+    if empty:
+        raise DataError(
+            f"{folder}: {len(empty)} files have no notes on a piano's keys: {', '.join(empty[:5])}"
+            f"{', …' * (len(empty) > 5)}. Remove them, or name them under `left_out`."
+        )
+    if lost:
+        print(f"{folder}: {lost} notes are beyond a piano's 88 keys, left out", file=sys.stderr)
+    chosen = _split_files(list(rolls), folder, options)
+    return {part: Named(names, [rolls[n] for n in names].__getitem__) for part, names in chosen}
+
+
+def _split_files(names: list[str], folder: Path, options: dict) -> list[tuple[str, list[str]]]:
+    given = {part: [n for n in names if n.split("/")[0].lower() == part] for part in PARTS}
+    if all(given.values()) and sum(map(len, given.values())) == len(names):
+        return list(given.items())
+    if not {"valid_fraction", "test_fraction", "split_seed"} <= set(options):
+        raise ConfigError(
+            f"options: {folder} has no folders train, valid and test with all its MIDI files; give "
+            "valid_fraction, test_fraction and split_seed."
+        )
+    counts = [max(1, round(options[f"{part}_fraction"] * len(names))) for part in ("valid", "test")]
+    if sum(counts) >= len(names):
+        raise DataError(f"{folder} has {len(names)} MIDI files, too few for three parts.")
+    order = np.random.default_rng(options["split_seed"]).permutation(len(names)).tolist()
+    ends = (counts[1], sum(counts))
+    chosen = {
+        "test": order[: ends[0]],
+        "valid": order[ends[0] : ends[1]],
+        "train": order[ends[1] :],
+    }
+    return [(part, [names[i] for i in sorted(chosen[part])]) for part in PARTS]
+
+
+def _midi_notes(path: Path, options: dict) -> list[tuple[float, float, int]]:
+    """Return the notes of a file: begin and end in steps, and the MIDI pitch."""
+    from mido import MidiFile
+
+    try:
+        midi = MidiFile(path)
+        if midi.type == 2 or midi.ticks_per_beat < 1 or midi.ticks_per_beat > 0x7FFF:
+            raise ValueError("its tracks or its clock are of a kind that has no common time")
+        messages = list(midi) if "step_seconds" in options else list(midi.merged_track)
+    except Exception as error:  # mido raises many kinds for a damaged file
+        raise DataError(
+            f"{path} cannot be read as MIDI ({type(error).__name__}: {error})."
+        ) from None
+    unit = options.get("step_seconds") or options["step_beats"] * midi.ticks_per_beat
+    now, notes = 0.0, []
+    begun: dict[tuple[int, int], list[float]] = {}
+    for message in messages:
+        now += message.time / unit
+        if message.type not in ("note_on", "note_off") or message.channel == DRUMS:
+            continue
+        sounding = begun.setdefault((message.channel, message.note), [])
+        if message.type == "note_on" and message.velocity:
+            sounding.append(now)
+        elif sounding:
+            notes.append((sounding.pop(0), now, message.note))
+    for (_, pitch), starts in begun.items():  # never released: they sound to the end
+        notes += [(start, now, pitch) for start in starts]
+    return notes
+
+
+def _roll(notes: list[tuple[float, float, int]], path: Path) -> np.ndarray:
+    if max(end for _, end, _ in notes) > LONGEST:
+        raise DataError(f"{path} lasts longer than {LONGEST} steps: a time in it is wrong.")
+    # Halves upwards, so that a note and its neighbour meet without a gap.
+    spans = [(math.floor(start + 0.5), math.floor(end + 0.5), key) for start, end, key in notes]
+    roll = np.zeros((max(max(end, start + 1) for start, end, _ in spans), KEYS), dtype=np.uint8)
+    for start, end, pitch in spans:
+        roll[start : max(end, start + 1), pitch - LOWEST] = 1
     return roll

@@ -1,5 +1,6 @@
 """One data set from its raw files to the prepared format."""
 
+import sys
 from pathlib import Path
 
 from repro.data import sequences
@@ -23,4 +24,7 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     dotted = reader if elsewhere else f"repro.data.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
-    return sequences.save(parts, name, entry, path)
+    spec = sequences.save(parts, name, entry, path)
+    for note in spec.notes:
+        print(f"{name}: {note}", file=sys.stderr)
+    return spec

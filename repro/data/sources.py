@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from repro.errors import ConfigError, DataError
-from repro.files import replacing, sha256, write_text
+from repro.files import readable, replacing, sha256, write_text
 
 TIMEOUT = 30  # seconds without an answer
 LARGEST_MEMBER = 100_000_000  # bytes; more in an archive of recordings is no recording
@@ -40,7 +40,7 @@ def fetch(
         raise ConfigError(f"mirror: {mirror} is no folder; correct the setting or leave it out.")
     for source in entry["sources"]:
         path = folder / source["file"]
-        if not (path.exists() and _digest(path, source) == _expected(source)):
+        if not (readable(path) and _digest(path, source) == _expected(source)):
             _fetch_one(name, source, path, mirror)
     return raw_files(name, entry, folder)
 
@@ -58,7 +58,7 @@ def raw_files(name: str, entry: dict, folder: Path) -> dict[str, Path]:
     files = {source["file"]: folder / source["file"] for source in entry["sources"]}
     for source in entry["sources"]:
         path = files[source["file"]]
-        if not path.exists():
+        if not readable(path):
             raise DataError(f"{path} is missing: run `repro fetch --dataset {name}` first.")
         _verify(path, source, f"{name}: {path}")
     return files
@@ -73,7 +73,7 @@ def write_manifest(entry: dict, path: Path) -> None:
 def _fetch_one(name: str, source: dict, path: Path, mirror: Path | None) -> None:
     copy = mirror / source["file"] if mirror else None
     with replacing(path) as partial:
-        if copy is not None and copy.exists():
+        if copy is not None and readable(copy):
             _verify(copy, source, f"{name}: {copy} in the mirror")
             shutil.copyfile(copy, partial)
         elif "package" in source:

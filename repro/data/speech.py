@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from repro.data.parts import Named, Part
+from repro.data.recordings import SUFFIXES, check_recording, frames_of, recordings_in
 from repro.errors import DataError
+from repro.files import is_hidden
 
 JAPANESE_VOWELS = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_{}.ts"
 
@@ -42,19 +45,21 @@ def read_fsdd(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarra
     (path,) = files.values()
     clips: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     with tarfile.open(path) as archive:
-        names = sorted(name for name in archive.getnames() if name.endswith(".wav"))
+        names = sorted(
+            name for name in archive.getnames() if name.endswith(".wav") and not is_hidden(name)
+        )
         for name in names:
             clip = archive.extractfile(name)
             if clip is None:  # a folder of that name
                 continue
             index = int(Path(name).stem.rpartition("_")[2])
             part = "test" if index < options["test_recordings"] else "train"
-            clips[part].append(_frames(io.BytesIO(clip.read()), options))
+            clips[part].append(frames_of(io.BytesIO(clip.read()), options, name))
     train, valid = _split(clips["train"], options["valid_sequences"], options["split_seed"])
     return {"train": train, "valid": valid, "test": clips["test"]}
 
 
-def read_timit(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+def read_timit(files: dict[str, Path], options: dict) -> dict[str, Part]:
     """Return TIMIT's utterances as frames of the waveform, (T, frame) each.
 
     The folder has TRAIN/ and TEST/ as on the disc, in either case; files are NIST SPHERE or RIFF.
@@ -62,63 +67,51 @@ def read_timit(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarr
     """
     (folder,) = files.values()
     utterances: dict[str, dict[Path, Path]] = {"TRAIN": {}, "TEST": {}}
-    for path in _recordings(folder):
+    for path in recordings_in(folder):
         for part, found in utterances.items():
             if part in path.relative_to(folder).as_posix().upper().split("/"):
                 found.setdefault(path.with_suffix("").with_suffix(""), path)  # A.WAV, A.WAV.wav
     for part, found in utterances.items():
         if not found:
             raise DataError(f"timit: {folder} has no recordings in a folder called {part}.")
-    train, test = ([_frames(p, options) for p in found.values()] for found in utterances.values())
+    train, test = (list(found.values()) for found in utterances.values())
     train, valid = _split(train, options["valid_sequences"], options["split_seed"])
-    return {"train": train, "valid": valid, "test": test}
+    chosen = {"train": train, "valid": valid, "test": test}
+    return {part: _frames(paths, folder, options) for part, paths in chosen.items()}
 
 
-def read_recordings(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+def read_recordings(files: dict[str, Path], options: dict) -> dict[str, Part]:
     """Return all recordings of a folder as frames of the waveform, (T, frame) each.
 
     For corpora without a split of their own: `options["valid_fraction"]` and
     `options["test_fraction"]` of the files are drawn with `options["split_seed"]`.
     """
     (folder,) = files.values()
-    paths = _recordings(folder)
+    paths = recordings_in(folder)
     if len(paths) < 3:
-        raise DataError(f"{folder} has {len(paths)} recordings (.wav, .flac or .mp3).")
+        raise DataError(
+            f"{folder} has {len(paths)} recordings ({', '.join(SUFFIXES)}), which cannot "
+            "be split into three parts."
+        )
     counts = [max(1, round(options[f"{part}_fraction"] * len(paths))) for part in ("valid", "test")]
     rest, test = _split(paths, counts[1], options["split_seed"])
     train, valid = _split(rest, counts[0], options["split_seed"])
     chosen = {"train": train, "valid": valid, "test": test}
-    return {part: [_frames(path, options) for path in paths] for part, paths in chosen.items()}
+    return {part: _frames(paths, folder, options) for part, paths in chosen.items()}
 
 
-def _recordings(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".wav", ".flac", ".mp3"))
+def _frames(paths: list[Path], folder: Path, options: dict) -> Named:
+    # Read when they are asked for: a corpus may be larger than memory.
+    for path in paths:
+        check_recording(path, options)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Named(names, lambda i: frames_of(paths[i], options, str(paths[i])))
 
 
 def _split(items: list, count: int, seed: int) -> tuple[list, list]:
     held_out = set(np.random.default_rng(seed).permutation(len(items))[:count].tolist())
     rest = [item for i, item in enumerate(items) if i not in held_out]
     return rest, [item for i, item in enumerate(items) if i in held_out]
-
-
-def _frames(recording: Path | io.BytesIO, options: dict) -> np.ndarray:
-    import soundfile  # only preparing waveforms needs it
-
-    name = recording if isinstance(recording, Path) else "a recording in the archive"
-    try:
-        samples, rate = soundfile.read(recording, dtype="int16")
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{name} cannot be read as audio ({error}).") from None
-    if samples.ndim != 1 or rate != options["sample_rate_hz"]:
-        raise DataError(
-            f"{name} has {rate} Hz and {1 if samples.ndim == 1 else samples.shape[1]} channel(s); "
-            f"expected {options['sample_rate_hz']} Hz, mono. Convert the corpus first."
-        )
-    size = options["frame"]
-    if len(samples) < size:
-        raise DataError(f"{name} is shorter than one frame of {size} samples.")
-    # What does not fill a frame at the end is left out: padding is no data.
-    return samples[: len(samples) // size * size].reshape(-1, size).astype(np.float32)
 
 
 def _parse_ts(text: str) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -120,7 +120,7 @@ class SequenceModel(nn.Module):
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
-    def initialise_from_data(self, train: list[Tensor]) -> None:
+    def initialise_from_data(self, train: Iterable[Tensor]) -> None:
         """Let the observation distribution begin at the moments of the training part.
 
         Args:
@@ -134,8 +134,7 @@ class SequenceModel(nn.Module):
                 f"{type(self).__name__} has no head whose distribution can begin at the data: "
                 "remove `initialise_from_data` from its training."
             )
-        steps = torch.cat(train)
-        head.initialise_from_data(steps.mean(0), steps.std(0), len(steps))
+        head.initialise_from_data(*_moments(train))
 
     @property
     def watched(self) -> dict[str, float]:
@@ -300,6 +299,17 @@ class SequenceModel(nn.Module):
                     state, step = self.propose(context_t, state, noise_t)
                     steps.append(step)
             yield part, stack_steps(steps), state
+
+
+def _moments(sequences: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Return mean and standard deviation of all steps, (D,) each, and how many there are."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for x in sequences:  # one at a time: they may be more than memory holds
+        count += len(x)
+        total, squares = total + x.double().sum(0), squares + x.double().square().sum(0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0.0) * count / max(count - 1, 1)
+    return mean.to(x.dtype), variance.sqrt().to(x.dtype), count
 
 
 def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:

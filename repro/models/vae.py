@@ -1,5 +1,6 @@
 """The variational autoencoder (Kingma & Welling 2014, arXiv 1312.6114)."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -58,9 +59,9 @@ class VAE(SequenceModel):
         self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
 
-    def initialise_from_data(self, train: list[Tensor]) -> None:
+    def initialise_from_data(self, train: Iterable[Tensor]) -> None:
         if isinstance(self.head, BernoulliHead):
-            mean = torch.cat(train).mean(0)
+            mean = torch.cat(list(train)).mean(0)
             self.head.logits.bias.data.copy_(torch.logit(mean, eps=RAREST))
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:

@@ -1,0 +1,64 @@
+"""The sequences of a part: a list of arrays, or read one at a time as they are asked for."""
+
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+PARTS = ("train", "valid", "test")
+
+
+class Named:
+    """Sequences that are read when they are asked for, (T, D) each.
+
+    What a reader returns whose corpus may be larger than memory, or whose sequences have names by
+    which an error can be traced to its source.
+    """
+
+    def __init__(self, names: Sequence[str], read: Callable[[int], np.ndarray]) -> None:
+        self.names, self._read = list(names), read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._read(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self._read, range(len(self)))
+
+
+Part = list[np.ndarray] | Named
+
+
+def name_of(part: Part, index: int) -> str:
+    """Return how an error calls a sequence: by its place, and its name where it has one."""
+    return f"sequence {index}" + (f" ({part.names[index]})" if isinstance(part, Named) else "")
+
+
+class Stored:
+    """Sequences in a file that is mapped into memory, (T, D) each, copied when asked for.
+
+    What was copied is let go at once: the memory in use does not grow with what was read.
+    """
+
+    def __init__(
+        self, file: BinaryIO, begin: int, dtype: str, dim: int, lengths: list[int]
+    ) -> None:
+        self.lengths, self.dim, self._dtype = lengths, dim, np.dtype(dtype)
+        self._ends = begin + np.cumsum([0, *lengths]) * dim * self._dtype.itemsize
+        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(len(self))[index]
+        first, end = self._ends[index : index + 2].tolist()
+        values = np.frombuffer(self._map[first:end], dtype=self._dtype)
+        self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel maps pages around those asked for
+        return values.reshape(-1, self.dim)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
