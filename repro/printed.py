@@ -80,13 +80,22 @@ def _settings(path: Path) -> dict:
     missing = {"title", "preset", "models"} - set(settings)
     if missing:
         raise ConfigError(f"{path} does not say {', '.join(sorted(missing))}.")
-    ours = settings.get("our_recipe", {"preset": "", "marks": {}, "differs": ""})
-    if set(ours) != {"preset", "marks", "differs"} or not isinstance(ours["marks"], dict):
+    if "our_recipe" in settings:
+        _check_recipe(path, settings["our_recipe"], settings["preset"])
+    return settings
+
+
+def _check_recipe(path: Path, ours: dict, preset: str | dict) -> None:
+    kinds = {"preset": str, "marks": dict, "differs": str}
+    if set(ours) != set(kinds) or not all(isinstance(ours[k], kinds[k]) and ours[k] for k in kinds):
         raise ConfigError(
             f"{path}: our_recipe needs preset, differs (what differs from the paper's recipe) and "
             "marks (training settings that only our recipe has, with their values)."
         )
-    return settings
+    if ours["preset"] in ([preset] if isinstance(preset, str) else preset.values()):
+        raise ConfigError(
+            f"{path}: {ours['preset']} cannot be the preset of both recipes; each needs its own."
+        )
 
 
 def _rows(path: Path) -> pd.DataFrame:

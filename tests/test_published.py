@@ -331,6 +331,11 @@ def test_a_row_that_cannot_be_right_is_named_and_nothing_is_written(folder, chan
         ("preset: [a]", r"preset cannot be \['a'\]"),
         ("preset: {timit: test}", "no preset for walk"),
         ("our_recipe: {preset: tuned}", "our_recipe needs preset, differs"),
+        (
+            "our_recipe: {preset: tuned, marks: {}, differs: all}",
+            "our_recipe needs preset, differs",
+        ),
+        ("our_recipe: {preset: test, marks: {a: b}, differs: all}", "test cannot be the preset of"),
         ("title: [", "is not YAML"),
     ],
 )
