@@ -4,10 +4,11 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import yaml
 
+from repro.config import read_yaml
 from repro.errors import ConfigError
 
 # How a number is known, and the mark it gets: read in the paper, read as a quotation in another
@@ -21,6 +22,7 @@ TEXT = ["paper", "arxiv", "table", "dataset", "model", "model_as_printed", "metr
         "unit", "evidence", "source", "verdict", "verdict_note", "printed_on", "note"]  # fmt: skip
 COLUMNS = [*TEXT, "value", "samples"]
 NUMBER, COUNT = r"-?[0-9]+(\.[0-9]+)?", r"([1-9][0-9]*)?"  # samples may be absent
+NAME = "[a-z0-9_-]+"  # as in config/schema.yaml
 SETTINGS: dict[str, type | tuple[type, ...]] = {
     "title": str,
     "preset": (str, dict),
@@ -64,25 +66,33 @@ def preset_of(settings: dict, dataset: str) -> str:
 
 
 def _settings(path: Path) -> dict:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: a table needs both files.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings.")
+    settings = read_yaml(path)
     for key, value in settings.items():
         if key not in SETTINGS:
             raise ConfigError(f"{path}: {_unknown('setting', key, SETTINGS)}")
         if not isinstance(value, SETTINGS[key]):
             raise ConfigError(f"{path}: {key} cannot be {value!r}.")
+    for key, value in settings.items():
+        if not _names_only(key, value):
+            raise ConfigError(f"{path}: {key} cannot hold {value!r}.")
     missing = {"title", "preset", "models"} - set(settings)
     if missing:
         raise ConfigError(f"{path} does not say {', '.join(sorted(missing))}.")
     if "our_recipe" in settings:
         _check_recipe(path, settings["our_recipe"], settings["preset"])
     return settings
+
+
+def _names_only(key: str, value: Any) -> bool:
+    # Whether what stands inside a setting is text, and of a data set `instead` its name and a note.
+    if key == "instead":
+        return all(
+            isinstance(other, dict) and set(other) == {"dataset", "note"} and _names_only("", other)
+            for other in value.values()
+        )
+    if isinstance(value, dict) and key != "our_recipe":
+        return all(isinstance(text, str) for pair in value.items() for text in pair)
+    return not isinstance(value, list) or all(isinstance(text, str) for text in value)
 
 
 def _check_recipe(path: Path, ours: dict, preset: str | dict) -> None:
@@ -126,9 +136,14 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
     ):
         if row[column] not in words:
             raise ConfigError(f"{where}: {_unknown(column, row[column], words)}")
-    for column, pattern in (("value", NUMBER), ("samples", COUNT)):
+    for column, pattern, what in (
+        ("value", NUMBER, "a number"),
+        ("samples", COUNT, "a number"),
+        ("dataset", NAME, "a name"),
+        ("printed_on", f"({NAME})?", "a name"),
+    ):
         if not re.fullmatch(pattern, row[column]):
-            raise ConfigError(f"{where}: {column} '{row[column]}' is not a number.")
+            raise ConfigError(f"{where}: {column} '{row[column]}' is not {what}.")
     if (row["evidence"] == "recalled") == bool(row["source"]):
         raise ConfigError(
             f"{where}: evidence is '{row['evidence']}' and source '{row['source']}'; a number that "

@@ -44,7 +44,7 @@ ALLOWED = {
     "results": {"errors", "files"},
     "reliability": {"results"},
     "tables": {"results", "reliability", "files"},
-    "printed": {"errors"},
+    "printed": {"config", "errors"},
     "verdicts": {"printed", "results", "reliability", "tables", "errors"},
     "published": {"printed", "verdicts", "results", "reliability", "tables", "files"},
     "scoreboard": {"printed", "verdicts", "tables", "files", "errors"},

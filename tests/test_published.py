@@ -310,6 +310,7 @@ def test_a_missing_file_is_named(folder):
         ({"value": "4,74"}, "value '4,74' is not a number"),
         ({"value": "nan"}, "value 'nan' is not a number"),
         ({"samples": "2000.0"}, "samples '2000.0' is not a number"),
+        ({"dataset": "../walk"}, "dataset '../walk' is not a name"),
         ({"source": ""}, "needs its source"),
         ({"evidence": "recalled"}, "a recalled one has none"),
         ({"unit": "bits"}, "need one unit"),
@@ -336,6 +337,9 @@ def test_a_row_that_cannot_be_right_is_named_and_nothing_is_written(folder, chan
             "our_recipe needs preset, differs",
         ),
         ("our_recipe: {preset: test, marks: {a: b}, differs: all}", "test cannot be the preset of"),
+        ("instead: {walk: run}", "instead cannot hold"),
+        ("open: {walk: [test]}", "open cannot hold"),
+        ("models: [dmm, 3]", "models cannot hold"),
         ("title: [", "is not YAML"),
     ],
 )
