@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict:
         raise ConfigError(f"{path} is missing; run in the repository's root folder.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a day 32
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(content).__name__}.")

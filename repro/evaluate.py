@@ -115,7 +115,7 @@ def bound_sequences(
     """
     rows = max(BLOCK, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
     chunk = max(1, rows // BLOCK) * BLOCK
-    log_weights, elbos, likelihoods = [], [], []
+    log_weights, elbos, likelihoods, firsts = [], [], [], []
     for first in range(0, num_samples, chunk):
         count = min(chunk, num_samples - first)
         noise = sequence_noise(batch, first, count, model.latent, seed)
@@ -124,6 +124,7 @@ def bound_sequences(
         log_weights.append(terms.log_weight.sum(0))
         elbos.append(elbo(terms))
         likelihoods.append(terms.log_likelihood.sum(0))
+        firsts.append(terms.log_likelihood[0])
     log_weight = torch.cat(log_weights)  # (K, B)
     _check_finite(log_weight, batch)
     bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)
@@ -139,6 +140,7 @@ def bound_sequences(
         "ess": size,
         "log_likelihood": log_likelihood,
         "kl": log_likelihood - bound,
+        "first_log_likelihood": torch.cat(firsts).mean(0),
     }
     for n in curve:
         statistics[f"is_{n}"] = _with_fewer(log_weight, n)

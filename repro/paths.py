@@ -3,6 +3,7 @@
 from pathlib import Path
 
 RUNS, RESULTS, PAPER_TABLES = Path("runs"), Path("results"), Path("paper_tables")
+README = Path("README.md")
 
 
 def raw_folder(dataset: str) -> Path:

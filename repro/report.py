@@ -16,13 +16,16 @@ from repro.results import Result
 from repro.tables import cells, display
 
 
-def write_report(results: list[Result], folder: Path, left_out: list[str], path: Path) -> Path:
+def write_report(
+    results: list[Result], folder: Path, left_out: list[str], scoreboard: Path, path: Path
+) -> Path:
     """Write the page of a preset; return its path.
 
     Args:
         results: of the preset, sorted by cell.
         folder: of its runs, with tables, figures, samples and check.md.
         left_out: a line for each data set or cell that has no Result, and why.
+        scoreboard: Markdown about the published tables; left out where there is none.
     Raises:
         DataError: there are no tables yet.
     """
@@ -53,6 +56,7 @@ def write_report(results: list[Result], folder: Path, left_out: list[str], path:
         sections=sections,
         left_out=left_out,
         check=markdown.render(_text(check)),
+        scoreboard=markdown.render(_text(scoreboard)) if scoreboard.exists() else "",
         trust=markdown.render(_text(trust / "trust.md")),
         trust_figures=[_svg(figure) for figure in sorted(trust.glob("*.svg"))],
     )

@@ -37,7 +37,8 @@ class Result:
         per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
             and bound_error, its Monte Carlo standard error; is, the importance-sampled
             log-likelihood, and is_error; ess, the effective sample size; log_likelihood and kl,
-            the two parts of the bound; is_<n>, the estimate with n samples. Nats per sequence of
+            the two parts of the bound; first_log_likelihood, the first step's share of the former
+            (absent from older files); is_<n>, the estimate with n samples. Nats per sequence of
             normalised data, higher is better. squared_error, Σ_t ‖E_q z_t − z_t‖², where the true
             z is known and the model's z means the same.
     """
@@ -66,6 +67,25 @@ class Result:
     def mean_of_averages(self, metric: str) -> float:
         """Return the mean over sequences of each one's own average, in nats per step."""
         return float((self.values(metric) / self.values("length")).mean())
+
+    def bound_after_first(self) -> float:
+        """Return `mean_of_averages` of the bound with each first step given, in nats per step.
+
+        log p(x_1 | z_1) is not counted, and neither is the step; the KL of z_1 is, so that this is
+        a bound on log p(x_2, … | x_1) of a model that only reads its first step. Sequences of one
+        step have nothing else and are left out.
+
+        Raises:
+            DataError: the evaluation is too old to have stored the first steps' share.
+        """
+        if "first_log_likelihood" not in self.per_sequence:
+            raise DataError(
+                f"the Result of {self.model} on {self.dataset}, seed {self.seed}, does not have "
+                "first_log_likelihood: evaluate again."
+            )
+        rest = self.values("bound") - self.values("first_log_likelihood")
+        steps = self.values("length") - 1
+        return float((rest[steps > 0] / steps[steps > 0]).mean())
 
     def per_sequence_mean(self, metric: str) -> float:
         """Return the mean over sequences, in nats per sequence."""

@@ -29,6 +29,7 @@ from repro.data.pianoroll import read_mat
 from repro.data.sources import LARGEST_MEMBER, fetch
 from repro.data.speech import read_timit
 from repro.errors import CheckpointError, DataError, ReproError
+from repro.published import render_published
 from repro.results import read, write
 from repro.train import train
 
@@ -148,6 +149,19 @@ def rolls(tmp_path_factory):
     cell[0, :] = [np.eye(4, 88), np.eye(3, 88)]
     savemat(path, {f"{part}data": cell for part in sequences.PARTS}, do_compression=False)
     return path.read_bytes()
+
+
+TABLES = ["srnn-2016-table-2", "vrnn-2015-table-1", "binarised-mnist"]
+
+
+@FUZZ
+@given(data=st.data(), name=st.sampled_from(["published.csv", "table.yaml"]))
+@pytest.mark.parametrize("table", TABLES)
+def test_published_tables(table, data, name, tmp_path):
+    for file in ("published.csv", "table.yaml"):
+        content = (ROOT / "paper_tables" / table / file).read_bytes()
+        (tmp_path / file).write_bytes(data.draw(damaged(content)) if file == name else content)
+    survives(render_published, tmp_path, tmp_path / "results")
 
 
 @FUZZ

@@ -1,30 +1,62 @@
 """Published tables beside hand-made results."""
 
+import dataclasses
 import math
 
+import pandas as pd
 import pytest
+from conftest import ROOT
 from test_results import result
 
-from repro.errors import ConfigError
-from repro.published import render_published, verdict
-from repro.results import result_path, write
+from repro.errors import ConfigError, DataError
+from repro.printed import COLUMNS, EVIDENCE, KNOWN_VERDICTS
+from repro.published import render_published
+from repro.results import Result, result_path, write
+from repro.verdicts import verdict
 
-HEADER = (
-    "paper,arxiv,table,dataset,model,model_as_printed,metric,relation,value,unit,samples,"
-    "evidence,note\n"
-)
+
+def printed(folder, *rows, **same):
+    """Write published.csv: a mapping a row over what all share."""
+    usual = {"unit": "nats/step", "evidence": "read", "source": "the paper"} | same
+    rows = [dict.fromkeys(COLUMNS, "") | usual | row for row in rows]
+    pd.DataFrame(rows).to_csv(folder / "published.csv", index=False)
+
+
+def row_of(model, metric, value, dataset="walk", **more):
+    named = {"model": model, "model_as_printed": model.upper(), "metric": metric}
+    return named | {"value": value, "dataset": dataset} | more
+
+
+def cells_of(text):
+    """The rows of every table of a Markdown file, as mappings from heading to entry."""
+    found, header = [], None
+    for line in text.splitlines():
+        entries = [entry.strip() for entry in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            header = None
+        elif header is None:
+            header = entries
+        elif not line.startswith("|:"):
+            found.append(dict(zip(header, entries, strict=True)))
+    return found
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A table with two models; results stored for three seeds of one."""
     (tmp_path / "table.yaml").write_text('title: "A table"\npreset: test\nmodels: [dmm, rnn]\n')
-    (tmp_path / "published.csv").write_text(
-        HEADER
-        + "p,1,2,walk,rnn,RNN,nll,eq,3.100,nats/step,,recalled from memory,\n"
-        + "p,1,2,walk,dmm,DMM,is_nll,approx,2.000,nats/step,2000,read in the paper,\n"
-        + "p,1,2,walk,dmm,DMM,bound_nll,le,9.000,nats/step,,read in the paper,\n"
-        + "p,1,2,walk,dmm,DMM,bound_nll_per_sequence,le,1.000,nats/step,,read,impossible cell\n"
+    printed(
+        tmp_path,
+        row_of("rnn", "nll", "3.100", evidence="recalled", source=""),
+        row_of("dmm", "is_nll", "2.000", samples="2000"),
+        row_of("dmm", "bound_nll", "9.000", evidence="quoted"),
+        row_of(
+            "dmm",
+            "bound_nll_per_sequence",
+            "1.000",
+            verdict="printed cell inconsistent",
+            note="impossible cell",
+        ),
     )
     for seed in range(3):
         write(result(seed), result_path(tmp_path / "results", "test", "walk", "dmm", seed))
@@ -34,16 +66,13 @@ def folder(tmp_path):
 def test_every_printed_number_stands_beside_ours_with_a_verdict(folder):
     paths = render_published(folder, folder / "results")
     assert [path.name for path in paths] == ["table.md", "table.tex", "table.html"]
-    lines = (folder / "table.md").read_text().splitlines()
-    header, _, *rows = [
-        [entry.strip() for entry in line.strip("|").split("|")] for line in lines if "|" in line
-    ]
-    a, b, c, missing = (dict(zip(header, row, strict=True)) for row in rows)
+    a, b, c, missing = cells_of((folder / "table.md").read_text())
     cell = [result(seed) for seed in range(3)]
     assert a["Published"] == "2.000"  # as printed, with its zeros
     mean = -sum(r.per_step("is") for r in cell) / 3
     assert float(a["Difference"]) == pytest.approx(mean - 2.0, abs=5e-4)
     assert b["Verdict"] == "better" and int(b["Seeds"]) == 3
+    assert b["Published"] == "9.000 (quoted)"
     assert c["Verdict"] == "printed cell inconsistent" and c["Published"] == "1.000 [1]"
     assert missing["Verdict"] == "not run" and missing["Published"] == "3.100 (recalled)"
     assert missing["Ours"] == ""
@@ -76,10 +105,11 @@ def sequences_table(tmp_path):
     for seed, r in enumerate(cell):
         write(r, result_path(tmp_path / "results", "test", "walk", "dmm", seed))
     mean = sum(r.per_sequence_mean("bound") for r in cell) / 3
-    (tmp_path / "published.csv").write_text(
-        HEADER
-        + "p,1,1,timit,dmm,DMM,bound_ll,ge,28805,nats/sequence,,recalled,\n"
-        + f"p,1,1,walk,dmm,DMM,bound_ll,ge,{mean - 0.1 * abs(mean):.6f},nats/sequence,,read,\n"
+    printed(
+        tmp_path,
+        row_of("dmm", "bound_ll", "28805", "timit"),
+        row_of("dmm", "bound_ll", f"{mean - 0.1 * abs(mean):.6f}"),
+        unit="nats/sequence",
     )
     return tmp_path, mean
 
@@ -99,18 +129,17 @@ def test_sequences_are_higher_is_better_and_missing_licences_are_visible(sequenc
     )
 
 
-@pytest.mark.parametrize(("printed", "used"), [(10, "is_10"), (5000, "is")])
+@pytest.mark.parametrize(("count", "used"), [(10, "is_10"), (5000, "is")])
 def test_an_estimate_has_as_many_samples_as_the_printed_one_where_they_are_stored(
-    sequences_table, printed, used
+    sequences_table, count, used
 ):
     folder, _ = sequences_table
     cell = [result(seed) for seed in range(3)]
     for seed, r in enumerate(cell):
         r.per_sequence["is_10"] = [value - 3.0 for value in r.per_sequence["is"]]
         write(r, result_path(folder / "results", "test", "walk", "dmm", seed))
-    (folder / "published.csv").write_text(
-        HEADER + f"p,1,1,walk,dmm,DMM,is_ll,approx,-100,nats/sequence,{printed},read,\n"
-    )
+    row = row_of("dmm", "is_ll", "-100", samples=str(count))
+    printed(folder, row, unit="nats/sequence")
     render_published(folder, folder / "results")
     text = (folder / "table.md").read_text()
     row, open_row = (
@@ -120,9 +149,9 @@ def test_an_estimate_has_as_many_samples_as_the_printed_one_where_they_are_store
     )
     mean = sum(r.per_sequence_mean(used) for r in cell) / 3
     assert float(row[5]) == pytest.approx(mean + 100, abs=5e-4)
-    assert f"importance-sampled with {printed} samples" in text
+    assert f"importance-sampled with {count} samples" in text
     # The open data set has a column of that many samples only if they are stored.
-    assert (f"≈ {printed}, nats/sequence" in text) == (used == "is_10")
+    assert (f"≈ {count}, nats/sequence" in text) == (used == "is_10")
     most = sum(r.per_sequence_mean("is") for r in cell) / 3
     assert float(open_row[-5].partition(" ")[0]) == pytest.approx(most, abs=0.05)
 
@@ -143,11 +172,187 @@ def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table)
     assert "[1]" not in own  # where the printed data set has Results, they stand there
 
 
-def test_unknown_metric_and_missing_file_are_named(folder):
-    text = (folder / "published.csv").read_text()
-    (folder / "published.csv").write_text(text.replace("bound_nll,", "perplexity,"))
-    with pytest.raises(ConfigError, match="no metric"):
+def other_data(folder, metric="bound_nll_after_first", inferred=False, **more):
+    """A table of one number that was printed for other data, which the data set `run` is."""
+    settings = 'title: "T"\npreset: test\nmodels: [dmm]\nprinted_on: rolls\n'
+    (folder / "table.yaml").write_text(settings)
+    word = "other data (inferred)" if inferred else "other data"
+    known = {"verdict": word, "verdict_note": "printed for runs"} | more
+    printed(folder, row_of("dmm", metric, "4.74", **known))
+
+
+def test_a_number_printed_for_other_data_gets_no_verdict_of_ours_there(folder):
+    other_data(folder, printed_on="run")
+    render_published(folder, folder / "results")
+    text = (folder / "table.md").read_text()
+    here, there = cells_of(text)
+    # Results from before the first step's share was stored show the bound, and say so.
+    cell = [result(seed) for seed in range(3)]
+    mean = -sum(r.per_step("bound") for r in cell) / 3
+    assert float(here["Ours"].split()[0]) == pytest.approx(mean, abs=5e-3)
+    assert here["Ours"].endswith("(b)") and here["Difference"] == ""
+    assert here["Verdict"] == "other data [1]" and "[1] printed for runs." in text
+    assert there["Data set"] == "run" and there["Verdict"] == "not run"
+
+
+def test_on_the_data_it_was_printed_for_the_rule_holds(folder):
+    other_data(folder, printed_on="run")
+    for seed in range(3):
+        r = result(seed)
+        share = {**r.per_sequence, "first_log_likelihood": [-1.0] * 5}
+        r = dataclasses.replace(r, preset="rolls", dataset="run", per_sequence=share)
+        write(r, result_path(folder / "results", "rolls", "run", "dmm", seed))
+    render_published(folder, folder / "results")
+    _, there = cells_of((folder / "table.md").read_text())
+    lengths, means = [4, 9, 6, 2, 7], []
+    for seed in range(3):
+        bounds = result(seed).per_sequence["bound"]
+        rest = [-(b + 1.0) / (n - 1) for b, n in zip(bounds, lengths, strict=True)]
+        means.append(sum(rest) / 5)
+    assert float(there["Difference"]) == pytest.approx(sum(means) / 3 - 4.74, abs=5e-4)
+    assert there["Verdict"] == "better" and there["Seeds"] == "3"
+
+
+def test_data_inferred_to_be_others_are_marked_as_inferred(folder):
+    other_data(folder, "is_nll", inferred=True)
+    render_published(folder, folder / "results")
+    (only,) = cells_of((folder / "table.md").read_text())
+    assert only["Verdict"] == "other data (inferred) [1]" and only["Difference"] == ""
+
+
+OUR_RECIPE = """
+our_recipe:
+  preset: tuned
+  marks: {optimizer: muon, schedule: cosine}
+  differs: the optimiser.
+"""
+
+
+def tuned(seed, preset="tuned", training=None, shift=0.5) -> Result:
+    """A Result by our recipe, half a nat better a step."""
+    recipe = {"model": {"name": "dmm", "training": training or {"optimizer": "muon"}}}
+    return result(seed, shift=shift, preset=preset, recipe=recipe)
+
+
+@pytest.fixture
+def two_recipes(folder):
+    """The table of `folder` with a preset for each recipe; one seed by ours."""
+    settings = folder / "table.yaml"
+    settings.write_text(settings.read_text() + OUR_RECIPE)
+    write(tuned(0), result_path(folder / "results", "tuned", "walk", "dmm", 0))
+    return folder
+
+
+def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
+    before = two_recipes / "before"
+    before.mkdir()
+    for name in ("published.csv", "table.yaml"):
+        text = (two_recipes / name).read_text().replace(OUR_RECIPE, "")
+        (before / name).write_text(text)
+    for folder in (before, two_recipes):
+        render_published(folder, two_recipes / "results")
+    alone = cells_of((before / "table.md").read_text())
+    text = (two_recipes / "table.md").read_text()
+    for one, both in zip(alone, cells_of(text), strict=True):
+        for column, name in (
+            ("Ours", "Paper's recipe"),
+            ("Seeds", "Seeds, paper's"),
+            ("Verdict", "Verdict, paper's"),
+        ):
+            assert both[name] == one[column]  # the paper's side is as it is alone
+    first, *_, missing = cells_of(text)
+    mean = -tuned(0).per_step("is")
+    assert float(first["Our recipe"]) == pytest.approx(mean, abs=5e-5)
+    assert first["Seeds, ours"] == "1" and first["Verdict, ours"] == "better"
+    assert missing["Our recipe"] == "" and missing["Verdict, ours"] == "not run"
+    words = " ".join(text.split())
+    assert "Paper's recipe: preset test" in words
+    assert "Our recipe: preset tuned; the optimiser." in words
+
+
+@pytest.mark.parametrize("training", [{"schedule": "cosine"}, {"optimizer": "muon", "l2": 0.0}])
+def test_our_recipe_under_the_papers_preset_is_refused(two_recipes, training):
+    path = result_path(two_recipes / "results", "test", "walk", "dmm", 1)
+    write(tuned(1, "test", training), path)
+    with pytest.raises(DataError, match=r"seed1\.json: preset test is of the paper's recipe, and"):
+        render_published(two_recipes, two_recipes / "results")
+
+
+@pytest.mark.parametrize("training", [{"optimizer": "adam"}, {"l2_penalty": 0.1}])
+def test_the_papers_recipe_under_our_preset_is_refused(two_recipes, training):
+    path = result_path(two_recipes / "results", "tuned", "walk", "dmm", 2)
+    write(tuned(2, training=training), path)
+    with pytest.raises(DataError, match=r"has none of optimizer: muon, schedule: cosine"):
+        render_published(two_recipes, two_recipes / "results")
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "published.csv").unlink()
+    with pytest.raises(ConfigError, match=r"published\.csv is missing"):
         render_published(folder, folder / "results")
     (folder / "table.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"table.yaml is missing"):
+    with pytest.raises(ConfigError, match=r"table\.yaml is missing"):
         render_published(folder, folder / "results")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"evidence": "red"}, "line 2: no evidence 'red'; did you mean 'read'"),
+        ({"evidence": ""}, "no evidence ''; known: read, quoted, recalled"),
+        ({"evidence": "recalled, not re-read"}, "did you mean 'recalled'"),
+        ({"verdict": "impossible"}, "no verdict 'impossible'"),
+        ({"verdict": "other dat"}, "did you mean 'other data'"),
+        ({"verdict": "other data"}, "verdict_note .* says which"),
+        ({"verdict_note": "runs"}, "verdict_note .* says which"),
+        ({"metric": "perplexity"}, "no metric 'perplexity'"),
+        ({"model": "vrnn"}, "no model 'vrnn'"),
+        ({"value": "4,74"}, "value '4,74' is not a number"),
+        ({"value": "nan"}, "value 'nan' is not a number"),
+        ({"samples": "2000.0"}, "samples '2000.0' is not a number"),
+        ({"dataset": "../walk"}, "dataset '../walk' is not a name"),
+        ({"source": ""}, "needs its source"),
+        ({"evidence": "recalled"}, "a recalled one has none"),
+        ({"unit": "bits"}, "need one unit"),
+        ({"printed_on": "run"}, "printed_on needs the verdict 'other data'"),
+        ({"verdict_mark": "x"}, "columns missing or unknown: verdict_mark"),
+    ],
+)
+def test_a_row_that_cannot_be_right_is_named_and_nothing_is_written(folder, change, words):
+    printed(folder, row_of("dmm", "bound_nll", "4.74") | change)
+    with pytest.raises(ConfigError, match=words) as caught:
+        render_published(folder, folder / "results")
+    assert "published.csv" in str(caught.value) and not (folder / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("modles: [dmm]", "no setting 'modles'; did you mean 'models'"),
+        ("preset: [a]", r"preset cannot be \['a'\]"),
+        ("preset: {timit: test}", "no preset for walk"),
+        ("our_recipe: {preset: tuned}", "our_recipe needs preset, differs"),
+        (
+            "our_recipe: {preset: tuned, marks: {}, differs: all}",
+            "our_recipe needs preset, differs",
+        ),
+        ("our_recipe: {preset: test, marks: {a: b}, differs: all}", "test cannot be the preset of"),
+        ("instead: {walk: run}", "instead cannot hold"),
+        ("open: {walk: [test]}", "open cannot hold"),
+        ("models: [dmm, 3]", "models cannot hold"),
+        ("title: [", "is not YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_is_named(folder, setting, words):
+    settings = folder / "table.yaml"
+    settings.write_text(settings.read_text() + setting)
+    with pytest.raises(ConfigError, match=words):
+        render_published(folder, folder / "results")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "paper_tables").glob("*/published.csv")), ids=str)
+def test_committed_numbers_say_how_they_are_known(path):
+    table = pd.read_csv(path, keep_default_na=False)
+    assert set(table["evidence"]) <= set(EVIDENCE)
+    assert set(table["verdict"]) <= {"", *KNOWN_VERDICTS}
+    assert ((table["source"] == "") == (table["evidence"] == "recalled")).all()

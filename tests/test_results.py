@@ -81,6 +81,32 @@ def test_three_averages_follow_their_definitions():
     assert r.monte_carlo_error("is") == pytest.approx(math.sqrt(5 * 0.01**2) / 28)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_average_after_the_first_step_counts_the_other_steps_alone(seed):
+    rng = np.random.default_rng(seed)
+    steps = [rng.normal(-2.0, 1.0, n) for n in (3, 1, 7, 2)]  # one sequence has no second step
+    divergences = [rng.exponential(1.0, len(s)) for s in steps]
+    bounds = [s.sum() - d.sum() for s, d in zip(steps, divergences, strict=True)]
+    r = result(
+        per_sequence={
+            "length": [len(s) for s in steps],
+            "bound": bounds,
+            "first_log_likelihood": [s[0] for s in steps],
+        }
+    )
+    averages = [
+        (s[1:].sum() - d.sum()) / len(s[1:])
+        for s, d in zip(steps, divergences, strict=True)
+        if len(s) > 1
+    ]
+    assert r.bound_after_first() == pytest.approx(np.mean(averages))
+
+
+def test_an_evaluation_too_old_for_the_first_steps_share_is_named():
+    with pytest.raises(DataError, match=r"dmm on walk, seed 0, does not have .* evaluate again"):
+        result().bound_after_first()
+
+
 def test_error_over_sequences_agrees_with_the_bootstrap():
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 60, size=300).astype(float)

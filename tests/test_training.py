@@ -14,7 +14,7 @@ import repro.training as training
 from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
 from repro.errors import CheckpointError, NumericalError
-from repro.evaluate import bound_sequences, evaluate
+from repro.evaluate import bound_sequences, evaluate, sequence_noise
 from repro.predict import write_predictions
 from repro.train import train
 from repro.validation import validation_bound
@@ -318,6 +318,19 @@ def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
     np.testing.assert_array_equal(result.values("bound"), result.values("is"))
     assert result.evaluation == {"num_samples": 1, "curve": []}
     assert result.monte_carlo_error("is") == 0.0
+
+
+def test_first_steps_share_is_that_of_sequences_of_one_step(walk, tmp_path):
+    """Where q looks back only: z_1 and the density of x_1 know nothing of the steps after it."""
+    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    for family, samples in (("rnn", 1), ("vrnn", 20)):
+        model, _ = load_checkpoint(run(walk, tmp_path / family, family=family))
+        batch = batches.collate(tensors, [3, 0, 5])
+        share = bound_sequences(model, batch, samples, [], 0)["first_log_likelihood"]
+        noise = sequence_noise(batch, 0, samples, model.latent, 0)[:1]
+        with torch.no_grad():
+            alone = model(batch.x[:1], torch.ones(3, dtype=torch.long), noise)
+        torch.testing.assert_close(share, alone.log_likelihood.double()[0].mean(0))
 
 
 def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):

@@ -11,7 +11,7 @@ import typer
 
 from repro.cli.gather import read_results, without_results
 from repro.cli.options import Files, Out, Preset, Source
-from repro.paths import PAPER_TABLES, RESULTS, RUNS
+from repro.paths import PAPER_TABLES, README, RESULTS, RUNS
 
 
 def tables(
@@ -31,13 +31,19 @@ def tables(
 def paper_tables() -> None:
     """Render the published tables beside our stored results, in paper_tables/.
 
+    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md.
+
     Example: repro paper-tables
     """
     from repro.published import render_published
+    from repro.scoreboard import show_scoreboard, write_scoreboard
 
     for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
         for written in render_published(path.parent, RESULTS):
             print(written)
+    scoreboard = write_scoreboard(PAPER_TABLES, RESULTS)
+    show_scoreboard(scoreboard, README)
+    print(scoreboard)
 
 
 def figures(
@@ -102,4 +108,5 @@ def report(preset: Preset = "starter", out: Out = None) -> None:
     folder = RUNS / preset
     found = read_results(None, RUNS, preset)
     left_out = without_results(preset, found)
-    print(write_report(found, folder, left_out, out or folder / "report.html"))
+    scoreboard = PAPER_TABLES / "scoreboard.md"
+    print(write_report(found, folder, left_out, scoreboard, out or folder / "report.html"))

@@ -15,6 +15,7 @@ from repro.errors import ConfigError, DataError
 from repro.files import visible_files
 
 LOWEST, KEYS = 21, 88
+STREAMS = 16  # into which Fraccaro et al. cut a part; the segments of one of their batches
 CHORALES = "music21/corpus/bach/bwv"
 DRUMS = 9  # the channel whose numbers are instruments, not pitches
 LONGEST = 1_000_000  # steps; a file that lasts longer has a wrong time in it
@@ -37,6 +38,97 @@ def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray
     if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
         raise DataError(f"{path}: a roll does not have {KEYS} columns.")
     return parts
+
+
+def read_srnn(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
+    """Return the rolls (T, 88) in the arrays that Fraccaro et al. (2016) published with their code.
+
+    For train and valid the authors joined all songs end to end, cut the result into 16 streams,
+    and every stream into segments of 100 steps: segment i + 16 begins where segment i ends. Where
+    a song ends is not recorded, so the songs cannot be restored. They train on one segment of each
+    stream at a time and carry the state to the next; they validate each segment from an empty
+    state. Here a sequence of valid is a segment. One of train is a segment too or, with
+    `options["train"]` "streams", a stream, to be cut by the training setting `segment`. A sequence
+    of test is a whole song: its first frame, which the authors only condition on, and the frames
+    that they score.
+
+    Raises:
+        ConfigError: the option is neither "segments" nor "streams".
+        DataError: the file is damaged or holds something else.
+    """
+    (path,) = files.values()
+    if options["train"] not in ("segments", "streams"):
+        raise ConfigError(
+            f"option train: '{options['train']}' is neither 'segments' nor 'streams'; correct it "
+            "in the data set's entry."
+        )
+    arrays, mask = _arrays(path)
+    for part in ("train", "valid"):
+        _check_segments(path, part, arrays[f"u_{part}"], arrays[f"x_{part}"])
+    train = arrays["x_train"]
+    streams = [np.concatenate(list(train[first::STREAMS])) for first in range(STREAMS)]
+    return {
+        "train": list(train) if options["train"] == "segments" else streams,
+        "valid": list(arrays["x_valid"]),
+        "test": _songs(path, arrays["u_test"], arrays["x_test"], mask),
+    }
+
+
+def _arrays(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    # u and x of each part, (N, T, 88) as uint8 with 2 for what is neither 0 nor 1 (u_test has NaN
+    # past the end of a song), and mask_test, (N, T).
+    names = [f"{kind}_{part}" for part in ("train", "valid", "test") for kind in "ux"]
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: np.asarray(archive[name], dtype=np.float32) for name in names}
+            mask = np.asarray(archive["mask_test"], dtype=np.float32)
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+    for name, array in found.items():
+        if array.ndim != 3 or array.shape[2] != KEYS:
+            raise DataError(f"{path}: {name} does not have the shape (N, T, {KEYS}).")
+    bits = {
+        name: np.where(array == 1, 1, np.where(array == 0, 0, 2)).astype(np.uint8)
+        for name, array in found.items()
+    }
+    return bits, mask
+
+
+def _check_segments(path: Path, part: str, u: np.ndarray, x: np.ndarray) -> None:
+    # u is x one step earlier, within a segment and from a segment to the next of its run.
+    if not (
+        u.shape == x.shape
+        and x.size
+        and len(x) % STREAMS == 0
+        and max(u.max(), x.max()) < 2
+        and np.array_equal(u[:, 1:], x[:, :-1])
+        and np.array_equal(u[STREAMS:, 0], x[:-STREAMS, -1])
+    ):
+        raise DataError(
+            f"{path}: u_{part} and x_{part} are not successive segments of {STREAMS} streams."
+        )
+
+
+def _songs(path: Path, u: np.ndarray, x: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    # A song's mask is 1 up to its end; as far as that, u is x one step earlier.
+    songs = []
+    steps = np.arange(x.shape[1])
+    if u.shape != x.shape or mask.shape != x.shape[:2] or not len(x):
+        raise DataError(f"{path}: u_test, x_test and mask_test differ in songs or steps.")
+    for number, (before, scored, inside) in enumerate(zip(u, x, mask, strict=True)):
+        length = int((inside == 1).sum())
+        song = np.concatenate([before[:1], scored[:length]])
+        if not (
+            length
+            and np.array_equal(inside, steps < length)
+            and np.array_equal(before[:length], song[:-1])
+            and song.max() < 2
+        ):
+            raise DataError(
+                f"{path}: u_test is not x_test one step earlier, or no roll, in song {number}."
+            )
+        songs.append(song)
+    return songs
 
 
 def read_bach_chorales(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
