@@ -25,11 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        partial.touch()
-        mode = partial.stat().st_mode  # as the umask has it; some libraries write files of 0600
-        partial.unlink()
         yield partial
-        partial.chmod(mode)
+        partial.chmod(0o666 & ~_umask())  # some libraries write files that only we could read
         with partial.open("rb") as file:
             os.fsync(
                 file.fileno()
@@ -43,6 +40,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a folder that cannot be read has nothing to remove either
             partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 def _remove_leftovers(path: Path) -> None:
