@@ -83,6 +83,7 @@ def load_checkpoint(
         if digest != _digest(weights, text):
             raise ValueError("its sha256 differs")
         info = CheckpointInfo(**json.loads(text))
+        info.recipe["model"].pop("title", None)  # recipes had one once; nothing depends on it
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): remove it and train again.") from None
     found = {

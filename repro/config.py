@@ -14,6 +14,9 @@ from repro.errors import ConfigError
 from repro.files import sha256, write_text
 
 CONFIG = Path("config")
+# Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
+DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
+IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
 # Families that hold the true equations of their data, and the option that says a data set has them.
 NEEDED_OPTIONS = {
     "linear_gaussian": "parameters",
@@ -73,10 +76,13 @@ def preset_file(preset: str) -> Path:
 
 def load(preset: str) -> dict:
     """Return the checked configuration of a preset, as the Snakefile sees it."""
-    config: dict = {}
-    for path in (CONFIG / "datasets.yaml", CONFIG / "models.yaml", preset_file(preset)):
-        config = merge(config, read_yaml(path))
-    return check(config)
+    return check(merge(registers(), read_yaml(preset_file(preset))))
+
+
+def registers(preset: str = "") -> dict:
+    """Return all data sets and models, unchecked; with those of a preset that has a file."""
+    config = merge(read_yaml(CONFIG / "datasets.yaml"), read_yaml(CONFIG / "models.yaml"))
+    return merge(config, read_yaml(preset_file(preset))) if preset in presets() else config
 
 
 def check(config: dict) -> dict:
@@ -176,7 +182,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
         # What other data or readers need is no reason to train again.
         "model": {
             "name": model,
-            **{key: value for key, value in chosen.items() if key != "citation"},
+            **{key: value for key, value in chosen.items() if key not in ("title", "citation")},
             "heads": {data["kind"]: chosen["heads"][data["kind"]]},
             **({"source_sha256": own} if own else {}),
         },
@@ -184,10 +190,22 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 
 
 def describe(config: dict, dataset: str) -> dict:
-    """Return a data set's entry; of a local one with what its files hash to, to see changes."""
-    found = config["datasets"][dataset]
+    """Return what decides a data set's prepared bytes; of a local one with its files' hashes.
+
+    Titles, licences and addresses are not in it: a corrected one is no reason to prepare, let
+    alone to train, again.
+    """
+    entry = config["datasets"][dataset]
+    found = {key: entry[key] for key in DECIDES_BYTES if key in entry}
+    found["sources"] = [
+        {key: source[key] for key in IDENTIFIES_SOURCE if key in source}
+        for source in entry["sources"]
+    ]
+    if "licensed" in entry:
+        found["licensed"] = {}
     if "local" not in found:
         return found
+    found["local"] = Path(found["local"]).as_posix()  # without a slash at its end
     files = sorted(path for path in Path(found["local"]).glob("*") if path.is_file())
     return {**found, "content": {path.name: sha256(path) for path in files}}
 
@@ -239,6 +257,7 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
         raise ConfigError(
             f"{path} is the recipe of {found[1]} on {found[0]}, not {model} on {dataset}."
         )
+    recipe["model"].pop("title", None)  # recipes had one once; no training depends on it
     return recipe
 
 
@@ -270,7 +289,7 @@ def _validate_part(model: dict, schema: dict, where: str) -> None:
     try:
         added = ("name", "source_sha256")
         stated = {key: value for key, value in model.items() if key not in added}
-        _validate({**stated, "citation": ""}, part)
+        _validate({**stated, "title": "", "citation": ""}, part)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -81,7 +81,7 @@ def evaluate(
         preset=recipe["preset"],
         dataset=spec.name,
         model=recipe["model"]["name"],
-        title=recipe["model"]["title"],
+        title=recipe["model"]["name"],
         seed=info.seed,
         data=asdict(spec),
         evaluation={

@@ -27,7 +27,8 @@ class Result:
     Attributes:
         schema: version of this record.
         preset, dataset, model, seed: which cell.
-        title: the model as tables call it.
+        title: the model as tables call it: its name in a new Result, and once it is stored what
+            config/models.yaml or the preset called it then.
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
         training: see `checkpoints.CheckpointInfo`.

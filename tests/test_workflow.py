@@ -1,6 +1,7 @@
 """The Snakefile, run: dry, linted, whole, killed and resumed, and again with nothing to do."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from repro.config import presets
+from repro.config import describe, load, merge, presets
 
 pytestmark = pytest.mark.workflow
 TINY = {
@@ -240,6 +241,88 @@ def test_only_what_a_setting_touches_is_trained_again(changes, trained, killed_a
     outputs = [line for line in lines if line.strip().startswith("output:")]
     planned = [line for line in outputs if "checkpoint.safetensors" in line]
     assert sorted(line.split("/")[3] for line in planned) == trained
+
+
+ADDRESS = "https://example.org/another.whl"
+WORDS = {key: "another" for key in ("title", "description", "licence")}
+CHANGES_NO_BYTE = {
+    "words": (
+        {"datasets": {"linear_gaussian": WORDS}, "models": {"dmm": {"citation": "another"}}},
+        ["mirror=config/", "corpora=config"],
+        set(),
+    ),
+    "model's title": (
+        {"models": {"dmm": {"title": "another"}}},
+        [],
+        {"all", "tables", "figures", "report"},
+    ),
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("change", CHANGES_NO_BYTE)
+def test_what_changes_no_byte_runs_nothing_again(change, killed_and_resumed):
+    changes, settings, expected = CHANGES_NO_BYTE[change]
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(merge(TINY, changes)))
+    settings = ["--config", *settings] if settings else []
+    arguments = ["all", "--configfile", "changed.yaml", "--dry-run", *settings]
+    assert planned_rules(snakemake(killed_and_resumed, *arguments)) == expected
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["by force", "for another reason"])
+def test_data_prepared_again_to_the_same_bytes_train_nothing(how, killed_and_resumed):
+    counts = {"sequences": {"train": 200, "valid": 8, "test": 8}}
+    settings = merge(TINY, {"datasets": {"linear_gaussian": {"expected": counts}}})
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(settings))
+    arguments = ["--forcerun", "prepare"] if how == "by force" else ["--configfile", "changed.yaml"]
+    checkpoint = "runs/smoke/linear_gaussian/dmm/seed0/checkpoint.safetensors"
+    before = (killed_and_resumed / checkpoint).stat().st_mtime_ns
+    done = snakemake(killed_and_resumed, *WHOLE, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint prepare:" in done.stderr + done.stdout
+    assert (killed_and_resumed / checkpoint).stat().st_mtime_ns == before
+
+
+def test_data_that_did_change_are_trained_on_again(killed_and_resumed):
+    other = merge(TINY, {"datasets": {"linear_gaussian": {"normalise": "none"}}})
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(other))
+    done = snakemake(killed_and_resumed, "all", "--configfile", "changed.yaml", "--dry-run")
+    assert {"prepare", "train", "evaluate"} <= planned_rules(done)
+
+
+def planned_rules(done):
+    """The rules that a dry run would run."""
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    rules = [
+        line.split()[-1].rstrip(":")
+        for line in lines
+        if re.match("(local)?(rule|checkpoint) ", line)
+    ]
+    if not rules:
+        assert any("Nothing to be done" in line for line in lines)
+    return set(rules)
+
+
+def test_an_entry_keeps_what_decides_its_bytes():
+    """Of every data set: what differs only in words and addresses has one description."""
+    for name, entry in load("starter")["datasets"].items():
+        sources = [
+            {**source, **({"url": [ADDRESS]} if "url" in source else {})}
+            for source in entry["sources"]
+        ]
+        changed = {"datasets": {name: {**entry, **WORDS, "sources": sources}}}
+        before = describe({"datasets": {name: entry}}, name)
+        assert describe(changed, name) == before
+        for key in ("reader", "kind", "normalise"):
+            other = {"datasets": {name: {**entry, key: "another"}}}
+            assert describe(other, name) != before
+        for source in entry["sources"]:
+            part = next(key for key in ("sha256", "content_sha256") if key in source)
+            changed_source = [{**source, part: "0" * 64}, *entry["sources"][1:]]
+            other = {"datasets": {name: {**entry, "sources": changed_source}}}
+            assert describe(other, name) != before
 
 
 def test_published_tables_render_to_the_committed_ones():

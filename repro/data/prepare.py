@@ -1,10 +1,14 @@
 """One data set from its raw files to the prepared format."""
 
+import json
 from pathlib import Path
+
+from safetensors import safe_open
 
 from repro.data import sequences
 from repro.data.sequences import DataSpec
 from repro.data.sources import raw_files
+from repro.files import write_text
 from repro.loading import load_object
 
 
@@ -23,4 +27,16 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     dotted = reader if elsewhere else f"repro.data.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
-    return sequences.save(parts, name, entry, path)
+    spec = sequences.save(parts, name, entry, path)
+    write_digests(path)
+    return spec
+
+
+def write_digests(path: Path) -> None:
+    """Write what a prepared file's arrays hash to beside it, as digests.json.
+
+    A training depends on this small file, not on when the large one was written.
+    """
+    with safe_open(path, framework="numpy") as file:
+        digests = json.loads(file.metadata()["digests"])
+    write_text(path.with_name("digests.json"), json.dumps(digests, indent=1) + "\n")
