@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from repro.comparison import LEVEL, MARGIN, POWER, Comparison, holm
+from repro.families import SAMPLED
 from repro.results import Result, read_cell
 from repro.tables import cells
 
@@ -93,7 +94,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
 
 def metrics_of(cell: list[Result]) -> tuple[str, ...]:
     """Return what is compared; without a latent variable bound and estimate are one number."""
-    return ("is",) if cell[0].evaluation["num_samples"] == 1 else ("bound", "is")
+    return ("bound", "is") if cell[0].likelihood == SAMPLED else ("is",)
 
 
 def _diverged(cell: list[Result]) -> list[int]:

@@ -11,22 +11,13 @@ from typing import Any
 import yaml
 
 from repro.errors import ConfigError
+from repro.families import declared, misfit
 from repro.files import sha256, write_text
 
 CONFIG = Path("config")
 # Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
 DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
 IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
-# Families that hold the true equations of their data, and the option that says a data set has them.
-NEEDED_OPTIONS = {
-    "linear_gaussian": "parameters",
-    "fixed_linear": "parameters",
-    "two_parameters": "nonlinear_parameters",
-}
-# Families whose inference reads the whole sequence or the step before: cut, it would see less.
-WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
-DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
-EXACT = ("rnn", "marginal")  # without latent variables
 
 
 def merge(base: dict, extra: dict) -> dict:
@@ -153,28 +144,10 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if "segment" in chosen["training"] and chosen["family"] in WHOLE_ONLY:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: its inference reads whole sequences, which cannot be "
-            "cut; remove `segment` from its training."
-        )
-    objective = chosen["training"].get("objective", "elbo")
-    if objective != "elbo" and chosen["family"] in EXACT:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: it has no latent variables, so that its likelihood is "
-            f"exact; remove `objective: {objective}` from its training."
-        )
-    if objective == "fivo" and chosen["family"] in DISCRETE:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: its z is discrete; FIVO's gradient flows through z; "
-            "set `objective` to iwae (there VIMCO) or to nasmc."
-        )
-    needed = NEEDED_OPTIONS.get(chosen["family"])
-    if needed and needed not in data["options"]:
-        raise ConfigError(
-            f"model '{model}' needs a data set with `{needed}` among its options; {dataset} has "
-            "none in config/datasets.yaml."
-        )
+    traits = declared(_family_source(chosen["family"]))
+    reason = misfit(traits, chosen["training"], data["options"])
+    if reason:
+        raise ConfigError(f"model '{model}' on {dataset}: {reason}")
     own = _own_source(chosen["family"], f"models.{model}.family")
     return {
         "preset": config["preset"],
@@ -208,6 +181,12 @@ def describe(config: dict, dataset: str) -> dict:
     found["local"] = Path(found["local"]).as_posix()  # without a slash at its end
     files = sorted(path for path in Path(found["local"]).glob("*") if path.is_file())
     return {**found, "content": {path.name: sha256(path) for path in files}}
+
+
+def _family_source(family: str) -> Path:
+    """Return the file that a family is written in; an installed module's is not looked for."""
+    name = family.partition(":")[0]
+    return Path(name) if ":" in family else Path(__file__).parent / "models" / f"{name}.py"
 
 
 def _own_source(family: str, where: str) -> str:

@@ -14,6 +14,7 @@ from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.diagnostics import pareto_k
 from repro.errors import CheckpointError, NumericalError
+from repro.families import EXACT, SAMPLED, Z_BY_AIS
 from repro.models.base import SequenceModel
 from repro.particles import particle_filter
 from repro.provenance import environment, peak_memory_mb
@@ -83,6 +84,8 @@ def evaluate(
         model=recipe["model"]["name"],
         title=recipe["model"]["name"],
         seed=info.seed,
+        likelihood=likelihood_of(model),
+        true_parameters=model.traits.true_parameters,
         data=asdict(spec),
         evaluation={
             "num_samples": samples,
@@ -99,6 +102,14 @@ def evaluate(
         recipe=recipe,
         per_sequence={name: [column[i] for i in back] for name, column in rows.items()},
     )
+
+
+def likelihood_of(model: SequenceModel) -> str:
+    """Return how log p(x) of a model is had: "exact", "sampled" or "Z by AIS"."""
+    if model.latent:
+        return SAMPLED
+    estimated = any(getattr(module, "estimates_z", False) for module in model.modules())
+    return Z_BY_AIS if estimated else EXACT
 
 
 @torch.no_grad()

@@ -1,13 +1,17 @@
 """Configuration: every preset holds, every mistake has its sentence."""
 
 import copy
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, families, spec
 
 from repro import config as configuration
 from repro.errors import ConfigError
+from repro.families import declared
+from repro.models import build
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +136,38 @@ def test_a_mistake_is_named_with_its_place(mistake, words):
     with pytest.raises(ConfigError, match=words) as error:
         configuration.check(config)
     assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("family", [*families(), "linear_gaussian"])
+def test_what_a_familys_file_declares_is_what_its_class_says(family):
+    model = build(spec(family))
+    assert declared(ROOT / "repro" / "models" / f"{family}.py") == model.traits
+    assert model.traits.latent == bool(model.latent)
+    assert model.traits.true_parameters == (not list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("traits", "training", "words"),
+    [
+        ("whole_sequences=True", {"segment": 5}, "its inference reads whole sequences"),
+        ("discrete=True", {"objective": "fivo", "samples": 2}, "its z is discrete"),
+        ("latent=False", {"objective": "iwae", "samples": 2}, "it has no latent variables"),
+        ("needed_option='parameters'", {}, "needs a data set with `parameters`"),
+    ],
+)
+def test_a_family_of_ones_own_gets_the_same_checks(traits, training, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "config", "config")
+    Path("config/mine.py").write_text(f"class Mine:\n    traits = Traits({traits})\n")
+    config = merged()
+    config["models"]["rnn"] |= {"family": "config/mine.py:Mine"}
+    config["experiments"] = [
+        {"datasets": ["bach_chorales"], "models": ["rnn"], "training": training}
+    ]
+    with pytest.raises(ConfigError, match=f"model 'rnn' on bach_chorales: .*{words}"):
+        configuration.check(config)
+    Path("config/mine.py").write_text("class Mine:\n    traits = Traits()\n")
+    configuration.check(config)
 
 
 def test_licensed_data_are_those_that_the_folder_of_corpora_lacks(tmp_path):

@@ -2,19 +2,21 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, spec
 from safetensors.torch import load_file
 
 import repro.training as training
 from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
-from repro.errors import CheckpointError, NumericalError
-from repro.evaluate import bound_sequences, evaluate
+from repro.errors import CheckpointError, ConfigError, NumericalError
+from repro.evaluate import bound_sequences, evaluate, likelihood_of
+from repro.models import build
 from repro.predict import write_predictions
 from repro.train import train
 from repro.validation import validation_bound
@@ -42,7 +44,6 @@ def recipe(family="dmm", sizes=None, **changes):
         "dataset": {"name": "walk", "kind": "real", "options": {}},
         "model": {
             "name": family,
-            "title": family.upper(),
             "family": family,
             "heads": {"real": "gaussian"},
             "sizes": sizes,
@@ -304,6 +305,33 @@ def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
     np.testing.assert_array_equal(result.values("bound"), result.values("is"))
     assert result.evaluation == {"num_samples": 1, "curve": []}
     assert result.monte_carlo_error("is") == 0.0
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    ("family", "expected"), [("dmm", "sampled"), ("tsbn", "sampled"), ("rnn", "exact")]
+)
+def test_a_result_says_how_its_likelihood_is_had(family, expected, samples, walk, tmp_path):
+    path = run(walk, tmp_path, family=family, max_epochs=1)
+    found = evaluate(path, walk, samples, [], CPU)
+    assert found.likelihood == expected and not found.true_parameters
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [(10, "exact"), (11, "Z by AIS")])
+def test_an_rbms_normaliser_is_estimated_where_no_layer_can_be_enumerated(hidden, expected):
+    model = build(spec("marginal", "rbm", dim=12, rbm_hidden=hidden))
+    assert likelihood_of(model) == expected
+
+
+def test_what_a_model_inherits_is_asked_before_it_trains(walk, tmp_path, monkeypatch):
+    """The configuration reads a class's own declaration; a DMM under another name has none."""
+    monkeypatch.chdir(tmp_path)
+    Path("heir.py").write_text("from repro.models.dmm import DMM\n\nclass Heir(DMM):\n    pass\n")
+    wrong = recipe(segment=2)
+    wrong["model"]["family"] = "heir.py:Heir"
+    with pytest.raises(ConfigError, match="its inference reads whole sequences"):
+        train(wrong, walk, 0, tmp_path / "run", CPU, "disabled")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
 def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):

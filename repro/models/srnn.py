@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.heads import build_head
@@ -54,6 +55,8 @@ class SRNN(SequenceModel):
     their own, here they share them. Both recurrences run once for all samples; in the time loop
     stands only what waits for z_{t-1}.
     """
+
+    traits = Traits(whole_sequences=True)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

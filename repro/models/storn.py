@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.heads import build_head
@@ -49,6 +50,8 @@ class STORN(SequenceModel):
     The paper's equations 4-8 with LSTMs for its simple recurrences and a decoder of one layer more.
     Everything of the posterior is computed for all steps at once.
     """
+
+    traits = Traits(whole_sequences=True)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
