@@ -7,7 +7,18 @@ from shutil import which
 
 from snakemake.utils import min_version
 
-from repro.config import as_text, cells, check, not_supplied, preset_file, resolve
+from repro.config import (
+    as_text,
+    cells,
+    check,
+    merge,
+    not_supplied,
+    preset_file,
+    require_own_name,
+    require_own_targets,
+    resolve,
+    typed,
+)
 from repro.config import describe as described
 from repro.errors import ConfigError
 from repro.locks import clear_stale_locks
@@ -27,10 +38,15 @@ def or_exit(function, *arguments):
         sys.exit(f"ConfigError: {error}")
 
 
+for path in workflow.overwrite_configfiles:
+    or_exit(require_own_name, path)
+
+
 configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 
-config.update(or_exit(check, config))
+config.update(or_exit(check, merge(config, typed(workflow.config_settings.config))))
+or_exit(require_own_targets, sys.argv[1:], config["preset"])
 STARTED = clear_stale_locks(Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)

@@ -4,6 +4,7 @@ No torch here: the Snakefile imports this module for every job it starts.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,62 @@ def preset_file(preset: str) -> Path:
     """Return the path of a preset's file.
 
     Raises:
-        ConfigError: there is no such preset; names the nearest.
+        ConfigError: there is no such preset, names the nearest; or its file calls itself another.
     """
     if not CONFIG.is_dir():
         raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+    if (CONFIG / f"{preset}.yml").exists():
+        raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
     if preset not in presets():
         raise ConfigError(f"preset: {unknown('preset', preset, presets())}")
+    require_own_name(CONFIG / f"{preset}.yaml")
     return CONFIG / f"{preset}.yaml"
+
+
+def require_own_name(path: Path) -> None:
+    """Refuse a preset's file whose `preset:` is another's: it would overwrite the other's runs.
+
+    Raises:
+        ConfigError: says what to write.
+    """
+    if path.absolute().parent != CONFIG.absolute():
+        return  # settings from elsewhere may change a preset's
+    name = read_yaml(path).get("preset", path.stem)
+    if name != path.stem:
+        raise ConfigError(
+            f"config/{path.name} says `preset: {name}`, and its runs would overwrite those of that "
+            f"preset; a preset is named like its file: write `preset: {path.stem}`."
+        )
+
+
+def require_own_targets(targets: Iterable[str], preset: str) -> None:
+    """Refuse files of one preset that are asked for under another.
+
+    Raises:
+        ConfigError: says which preset to set.
+    """
+    for target in targets:
+        root, *rest = Path(str(target)).parts or ("",)
+        if root == "runs" and len(rest) > 1 and rest[0] != preset and rest[0] in presets():
+            raise ConfigError(
+                f"{target} belongs to preset {rest[0]}, not {preset}: add "
+                f"`--config preset={rest[0]}`."
+            )
+
+
+def typed(value: Any) -> Any:
+    """Return what came from the command line as YAML reads it: Snakemake leaves words as text."""
+    if isinstance(value, dict):
+        return {key: typed(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, bool | int | float) or value in ("null", "~") else value
 
 
 def load(preset: str) -> dict:
@@ -77,19 +127,15 @@ def registers(preset: str = "") -> dict:
 
 
 def check(config: dict) -> dict:
-    """Return `config` with its command-line words as values, after every check that needs no data.
+    """Return `config` with `~` in its paths expanded, after every check that needs no data.
 
     Raises:
         ConfigError: the first problem: a key, type or value against config/schema.yaml; a model
             or data set that does not exist; a model whose heads do not fit a data set.
     """
-    config = {**config, "seeds": _integers(config.get("seeds"))}
-    words = {"true": True, "false": False}  # `--config together=true` reaches us as a word
-    for switch in ("together", "cuda_graphs"):
-        if switch in config:
-            config[switch] = words.get(config[switch], config[switch])
     schema = read_yaml(CONFIG / "schema.yaml")
     _validate(config, schema)
+    config = _expanded(config)
     for setting in ("mirror", "corpora"):
         if config.get(setting) is not None and not Path(config[setting]).is_dir():
             raise ConfigError(
@@ -240,27 +286,55 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
     return recipe
 
 
-def _integers(seeds: Any) -> Any:
-    # `--config seeds=[0,1]` reaches us as ["0", "1"], `seeds=[0, 1]` as [0, 1].
-    if isinstance(seeds, list):
-        return [int(seed) if str(seed).isdecimal() else seed for seed in seeds]
-    return seeds
+def _expanded(config: dict) -> dict:
+    folders = {key: config[key] for key in ("mirror", "corpora") if config.get(key) is not None}
+    return {
+        **config,
+        **{key: str(Path(folder).expanduser()) for key, folder in folders.items()},
+        "datasets": {name: expanded(entry) for name, entry in config["datasets"].items()},
+    }
+
+
+def expanded(entry: dict) -> dict:
+    """Return a data set's entry with the `~` of its own folder, if it has one, expanded."""
+    if "local" not in entry:
+        return entry
+    return {**entry, "local": str(Path(entry["local"]).expanduser())}
 
 
 def _validate(config: dict, schema: dict) -> None:
     try:  # a bare GPU machine has no jsonschema, and needs none when all is given
         from jsonschema import Draft202012Validator
         from jsonschema.exceptions import best_match
+        from jsonschema.validators import extend
     except ImportError:
         raise ConfigError(
             "checking a preset needs the jsonschema package; without it, give every setting of "
             "the command by its flag (--config, --device, --threads, …)."
         ) from None
 
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", _whole)
+    validator = extend(Draft202012Validator, type_checker=types)
+    error = best_match(validator(schema).iter_errors(config))
     if error is not None:
         where = ".".join(str(part) for part in error.absolute_path) or "configuration"
-        raise ConfigError(f"{where}: {error.message[:300]} (see config/schema.yaml)")
+        raise ConfigError(f"{where}: {error.message[:300]}{_hint(error)} (see config/schema.yaml)")
+
+
+def _whole(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # 20.0 counts nothing
+
+
+def _hint(error: Any) -> str:
+    """Return what to write instead, where YAML read something else than was meant."""
+    value = error.instance
+    if isinstance(value, bool) and error.validator == "enum":
+        return "; YAML reads a bare on, off, yes or no as true or false"
+    scientific = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", str(value))
+    if isinstance(value, str) and error.validator == "type" and scientific:
+        whole, fraction, sign, power = scientific.groups()
+        return f"; YAML reads it as text: write {whole}{fraction or '.0'}e{sign or '+'}{power}"
+    return ""
 
 
 def _validate_part(model: dict, schema: dict, where: str) -> None:

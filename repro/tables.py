@@ -222,7 +222,7 @@ def _hardware(results: list[Result]) -> str:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Return a table of text as Markdown: first column to the left, the others to the right."""
-    return table.to_markdown(
+    return table.map(lambda cell: str(cell).replace("|", r"\|")).to_markdown(
         index=False, disable_numparse=True, colalign=["left"] + ["right"] * (table.shape[1] - 1)
     )
 

@@ -233,6 +233,30 @@ def test_errors_decide_the_digits(value, error, text):
     assert with_error(value, error) == text
 
 
+def test_a_bar_in_a_title_stays_in_its_cell(tmp_path):
+    write_tables([dataclasses.replace(result(), title="DMM | mine")], tmp_path)
+    header, _, row = (tmp_path / "walk.md").read_text().splitlines()[2:5]
+    assert r"DMM \| mine" in row
+    assert len(re.split(r"(?<!\\)\|", row)) == len(header.split("|"))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("shift", [-0.5, -1e-3, 0.5])
+def test_one_seed_and_one_sequence_prove_nothing(shift, tmp_path):
+    def alone(**changes):
+        whole = result(**changes)
+        columns = {name: values[:1] for name, values in whole.per_sequence.items()}
+        counts = {"sequences": {"test": 1}, "steps": {"test": 4}}
+        return dataclasses.replace(whole, per_sequence=columns, data={**whole.data, **counts})
+
+    write(alone(), result_path(tmp_path, "test", "walk", "dmm", 0))
+    verdicts = compare([alone(shift=shift)], tmp_path, "test", True)
+    assert {v.verdict for v in verdicts} == {"not comparable"}
+    assert "one seed, one test sequence" in verdicts[0].note
+    text = write_tables([alone()], tmp_path)[0].read_text()
+    assert "nan" not in text and "1 test sequence" in text
+
+
 def test_tables_state_numbers_errors_and_marks(tmp_path):
     low = {**result().per_sequence, "ess": [1.1] * 5}
     doubtful = [dataclasses.replace(result(s, model="poor"), per_sequence=low) for s in (0, 1)]

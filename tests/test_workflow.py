@@ -34,6 +34,7 @@ TINY = {
     },
 }  # fmt: skip
 FASTER = {"datasets": ["linear_gaussian"], "models": ["dmm"], "training": {"learning_rate": 0.01}}
+SMOKE = ["--config", "preset=smoke"]
 WHOLE = ["all", "--configfile", "tiny.yaml"]
 
 
@@ -84,6 +85,20 @@ def test_licensed_data_are_planned_where_they_are_and_left_out_where_not(home):
     assert "dataset=blizzard" not in given.stdout + given.stderr
 
 
+@pytest.mark.fault
+def test_a_file_of_another_preset_names_it(home):
+    done = snakemake(home, "runs/starter/linear_gaussian/dmm/seed0.json", "--dry-run", *SMOKE)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "belongs to preset starter, not smoke" in done.stderr
+
+
+def test_settings_inside_settings_can_be_given_on_the_command_line(home):
+    inside = "evaluation={num_samples: 7, curve: [1, 3]}"
+    done = snakemake(home, "all", "--dry-run", *SMOKE, inside, "together=true")
+    assert done.returncode == 0, done.stderr
+    assert "--num-samples 7 --curve 1 --curve 3" in done.stdout + done.stderr
+
+
 def test_linter_and_formatter_have_nothing_to_say():
     done = subprocess.run(
         [tool("snakemake"), "--lint"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
@@ -106,6 +121,7 @@ def test_type_checker_has_nothing_to_say():
         ("colour=red", "'colour' was unexpected"),
         ("seeds=3", "seeds: 3 is not of type 'array'"),
         ("mirror=/nowhere", "mirror: /nowhere is no folder"),
+        ("evaluation={num_samples: 0}", "num_samples: 0 is less than the minimum"),
     ],
 )
 def test_a_wrong_setting_is_one_line_without_a_traceback(setting, words, home):

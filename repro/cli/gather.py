@@ -14,7 +14,7 @@ def dataset_entry(name: str, config: Path | None) -> dict:
     if config is not None:
         return configuration.read_yaml(config)
     registers = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")
-    return configuration.entry(registers, "data set", name)
+    return configuration.expanded(configuration.entry(registers, "data set", name))
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
