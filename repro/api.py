@@ -4,7 +4,9 @@ Run in the repository's root, as the command line is; runs stand under runs/ and
 both. A training that is finished is not repeated.
 """
 
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from repro.data.batches import to_tensors
 from repro.data.prepare import prepare
 from repro.data.sources import fetch, write_manifest
 from repro.devices import prepare_device
+from repro.errors import ConfigError
 from repro.evaluate import evaluate as evaluate_checkpoint
 from repro.paths import data_file, raw_folder, run_folder
 from repro.results import Result
@@ -23,7 +26,7 @@ from repro.train import train as train_run
 
 
 def load(
-    dataset: str, preset: str = "starter", mirror: Path | None = None
+    dataset: str, preset: str = "starter", mirror: Path | str | None = None
 ) -> dict[str, list[Tensor]]:
     """Return the sequences of a data set, (T, D) each, by part; fetch and prepare them if needed.
 
@@ -31,6 +34,7 @@ def load(
         ConfigError: there is no such data set.
         DataError: its files cannot be had.
     """
+    mirror = None if mirror is None else Path(mirror)
     path = data_file(dataset)
     if not path.exists():
         config = configuration.load(preset)
@@ -58,9 +62,11 @@ def train(
     Raises:
         ConfigError: a name or a setting is wrong.
     """
+    seed = _whole("seed", seed, 0)
     config = configuration.load(preset)
     if sizes or training:
-        own = {"datasets": [dataset], "models": [model], "sizes": sizes or {}, "training": training}
+        own = {"datasets": [dataset], "models": [model]}
+        own |= _plain({"sizes": sizes or {}, "training": training})
         changed = {"preset": f"{preset}-own", "experiments": [*config["experiments"], own]}
         config = configuration.check({**config, **changed})
     recipe = configuration.resolve(config, dataset, model)
@@ -72,9 +78,36 @@ def train(
     return train_run(recipe, data_file(dataset), seed, folder, device, config["wandb"])
 
 
-def evaluate(checkpoint: Path, num_samples: int = 200, particles: int = 0) -> Result:
-    """Return the bounds of a checkpoint on the test part of its data set, by test sequence."""
+def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0) -> Result:
+    """Return the bounds of a checkpoint on the test part of its data set, by test sequence.
+
+    Raises:
+        ConfigError: a count is not one.
+        CheckpointError: the checkpoint is missing, damaged, or of other data.
+    """
+    checkpoint = Path(checkpoint)
+    num_samples = _whole("num_samples", num_samples, 1)
+    particles = _whole("particles", particles, 0)
     _, info = load_checkpoint(checkpoint)
     device = prepare_device("auto", torch.get_num_threads())
     data = data_file(info.recipe["dataset"]["name"])
     return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ConfigError(f"{name}: {value!r} must be a whole number, {least} or more.")
+    return int(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as a YAML file would hold them: no NumPy numbers, tuples or paths."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -4,7 +4,6 @@ No torch here: the Snakefile imports this module for every job it starts.
 """
 
 import difflib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from repro.errors import ConfigError
 from repro.families import declared, misfit
 from repro.files import sha256, write_text
+from repro.schema import validate
 
 CONFIG = Path("config")
 # Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
@@ -53,14 +53,23 @@ def presets() -> list[str]:
     return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem not in others)
 
 
+def require_root() -> None:
+    """Refuse to go on outside a clone.
+
+    Raises:
+        ConfigError: there is no config/ folder here.
+    """
+    if not (CONFIG / "models.yaml").is_file():
+        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+
+
 def preset_file(preset: str) -> Path:
     """Return the path of a preset's file.
 
     Raises:
         ConfigError: there is no such preset, names the nearest; or its file calls itself another.
     """
-    if not CONFIG.is_dir():
-        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+    require_root()
     if (CONFIG / f"{preset}.yml").exists():
         raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
     if preset not in presets():
@@ -134,7 +143,7 @@ def check(config: dict) -> dict:
             or data set that does not exist; a model whose heads do not fit a data set.
     """
     schema = read_yaml(CONFIG / "schema.yaml")
-    _validate(config, schema)
+    validate(config, schema)
     config = _expanded(config)
     for setting in ("mirror", "corpora"):
         if config.get(setting) is not None and not Path(config[setting]).is_dir():
@@ -302,47 +311,12 @@ def expanded(entry: dict) -> dict:
     return {**entry, "local": str(Path(entry["local"]).expanduser())}
 
 
-def _validate(config: dict, schema: dict) -> None:
-    try:  # a bare GPU machine has no jsonschema, and needs none when all is given
-        from jsonschema import Draft202012Validator
-        from jsonschema.exceptions import best_match
-        from jsonschema.validators import extend
-    except ImportError:
-        raise ConfigError(
-            "checking a preset needs the jsonschema package; without it, give every setting of "
-            "the command by its flag (--config, --device, --threads, …)."
-        ) from None
-
-    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", _whole)
-    validator = extend(Draft202012Validator, type_checker=types)
-    error = best_match(validator(schema).iter_errors(config))
-    if error is not None:
-        where = ".".join(str(part) for part in error.absolute_path) or "configuration"
-        raise ConfigError(f"{where}: {error.message[:300]}{_hint(error)} (see config/schema.yaml)")
-
-
-def _whole(_: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # 20.0 counts nothing
-
-
-def _hint(error: Any) -> str:
-    """Return what to write instead, where YAML read something else than was meant."""
-    value = error.instance
-    if isinstance(value, bool) and error.validator == "enum":
-        return "; YAML reads a bare on, off, yes or no as true or false"
-    scientific = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", str(value))
-    if isinstance(value, str) and error.validator == "type" and scientific:
-        whole, fraction, sign, power = scientific.groups()
-        return f"; YAML reads it as text: write {whole}{fraction or '.0'}e{sign or '+'}{power}"
-    return ""
-
-
 def _validate_part(model: dict, schema: dict, where: str) -> None:
     part = {"$ref": "#/$defs/model", "$defs": schema["$defs"]}
     try:
         added = ("name", "source_sha256")
         stated = {key: value for key, value in model.items() if key not in added}
-        _validate({**stated, "title": "", "citation": ""}, part)
+        validate({**stated, "title": "", "citation": ""}, part)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

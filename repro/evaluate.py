@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from repro.bounds import effective_sample_size, elbo, importance_weighted
-from repro.checkpoints import load_checkpoint
+from repro.checkpoints import load_checkpoint, require_same_data
 from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.diagnostics import pareto_k
-from repro.errors import CheckpointError, NumericalError
+from repro.errors import NumericalError
 from repro.families import EXACT, SAMPLED, Z_BY_AIS
 from repro.models.base import SequenceModel
 from repro.particles import particle_filter
@@ -51,11 +51,7 @@ def evaluate(
     start_time = time.perf_counter()
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("test", "test.latents"))
-    if spec.sha256 != info.data["sha256"]:
-        raise CheckpointError(
-            f"{checkpoint} was trained on other data than {data_file} "
-            f"(sha256 {info.data['sha256'][:12]}… and {spec.sha256[:12]}…): train again."
-        )
+    require_same_data(checkpoint, info, data_file, spec)
     model = model.to(device).eval()
     test = batches.to_tensors(parts["test"], device)
     latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []

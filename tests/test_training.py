@@ -18,6 +18,7 @@ from repro.errors import CheckpointError, ConfigError, NumericalError
 from repro.evaluate import bound_sequences, evaluate, likelihood_of
 from repro.models import build
 from repro.predict import write_predictions
+from repro.sampling import write_samples
 from repro.train import train
 from repro.validation import validation_bound
 
@@ -364,13 +365,33 @@ def test_checkpoint_of_another_cell_is_refused(walk, tmp_path):
             evaluate(checkpoint, walk, 10, [], CPU, expected=wrong)
 
 
-def test_checkpoint_of_other_data_is_refused(walk, tmp_path):
-    checkpoint = run(walk, tmp_path)
-    other = {part: [np.ones((3, 2)) * i for i in range(3)] for part in sequences.PARTS}
-    path = tmp_path / "walk" / "sequences.safetensors"
-    sequences.save(other, "walk", {"kind": "real", "normalise": "none"}, path)
+READ_THE_DATA = {
+    "evaluate": lambda checkpoint, data, out: evaluate(checkpoint, data, 10, [], CPU),
+    "predict": lambda checkpoint, data, out: write_predictions(checkpoint, data, 5, CPU, out),
+    "sample": lambda checkpoint, data, out: write_samples(checkpoint, data, 2, out),
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("command", READ_THE_DATA)
+@pytest.mark.parametrize("other", ["values", "scale", "shift"])
+def test_checkpoint_of_other_data_is_refused(command, other, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "walk" / "sequences.safetensors"
+    parts = {part: [rng.integers(-9, 9, (4, 2)) * 1.0 for _ in "abc"] for part in sequences.PARTS}
+
+    def prepare(change):
+        changed = {part: [change(s) for s in found] for part, found in parts.items()}
+        sequences.save(changed, "walk", {"kind": "real", "normalise": "global"}, path)
+
+    prepare(lambda s: s)
+    checkpoint = run(path, tmp_path / "run", max_epochs=1)
+    READ_THE_DATA[command](checkpoint, path, tmp_path / "out")
+    (tmp_path / "out").unlink(missing_ok=True)
+    # Twice the values normalise to the same bytes; the model knows another standard deviation.
+    prepare({"values": np.flip, "scale": lambda s: 2 * s, "shift": lambda s: s + 64.0}[other])
     with pytest.raises(CheckpointError, match="was trained on other data"):
-        evaluate(checkpoint, path, 10, [], CPU)
+        READ_THE_DATA[command](checkpoint, path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault

@@ -9,12 +9,26 @@ from repro.paths import RUNS
 from repro.results import Result, read
 
 
-def dataset_entry(name: str, config: Path | None) -> dict:
-    """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
+def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
+    """Return a data set's entry: a frozen one, or that of a preset or config/datasets.yaml.
+
+    Raises:
+        ConfigError: there is none; names the preset that has it, or the nearest name.
+    """
     if config is not None:
         return configuration.read_yaml(config)
-    registers = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")
+    configuration.preset_file(preset)
+    registers = configuration.registers(preset)
+    if name not in registers["datasets"]:
+        _require_no_other_preset(name)
     return configuration.expanded(configuration.entry(registers, "data set", name))
+
+
+def _require_no_other_preset(dataset: str) -> None:
+    for preset in configuration.presets():
+        own = configuration.read_yaml(configuration.CONFIG / f"{preset}.yaml").get("datasets") or {}
+        if dataset in own:
+            raise ConfigError(f"{dataset} is a data set of preset {preset}: add --preset {preset}.")
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
