@@ -7,7 +7,18 @@ from shutil import which
 
 from snakemake.utils import min_version
 
-from repro.config import as_text, cells, check, not_supplied, preset_file, resolve
+from repro.config import (
+    as_text,
+    cells,
+    check,
+    merge,
+    not_supplied,
+    preset_file,
+    require_own_name,
+    require_own_targets,
+    resolve,
+    typed,
+)
 from repro.config import describe as described
 from repro.errors import ConfigError
 from repro.locks import clear_stale_locks
@@ -27,10 +38,15 @@ def or_exit(function, *arguments):
         sys.exit(f"ConfigError: {error}")
 
 
+for path in workflow.overwrite_configfiles:
+    or_exit(require_own_name, path)
+
+
 configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 
-config.update(or_exit(check, config))
+config.update(or_exit(check, merge(config, typed(workflow.config_settings.config))))
+or_exit(require_own_targets, sys.argv[1:], config["preset"])
 STARTED = clear_stale_locks(Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)
@@ -78,6 +94,7 @@ SAMPLES = of_cells(
 TOGETHER = config.get("together", False)
 JOB = "together" if TOGETHER else "seed{seed}"
 SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
+TITLES = {model: config["models"][model]["title"] for _, model in CELLS}
 FIGURES = ["learning", "training", "samples-needed", "samples", "kl"]
 
 
@@ -109,34 +126,49 @@ rule describe:
         "printf '%s' {params.entry:q} > {output} 2> {log}"
 
 
+# Where the bytes come from is no reason to get them again: Snakemake does not compare params that are
+# functions of `input`. The whole entry, with addresses and licence, is for this job alone.
 rule fetch:
     input:
         rules.describe.output,
     output:
-        "runs/data/{dataset}/raw.json",
+        manifest="runs/data/{dataset}/raw.json",
+        entry="runs/data/{dataset}/entry.yaml",
     log:
         "runs/data/{dataset}/fetch.log",
     retries: 2
     params:
-        folders=" ".join(
+        entry=lambda w, input: as_text(config["datasets"][w.dataset]),
+        folders=lambda w, input: " ".join(
             f"--{setting} {quote(str(config[setting]))}"
             for setting in ("mirror", "corpora")
             if config.get(setting)
         ),
     shell:
-        "repro fetch --dataset {wildcards.dataset} --config {input} {params.folders} > {log} 2>&1"
+        "printf '%s' {params.entry:q} > {output.entry} &&"
+        " repro fetch --dataset {wildcards.dataset} --config {output.entry} {params.folders}"
+        " > {log} 2>&1"
 
 
-rule prepare:
+# A checkpoint, in Snakemake's sense: once the data are prepared it looks again at what is to be done,
+# and where their digests are the old ones nothing is trained.
+checkpoint prepare:
     input:
         description=rules.describe.output,
-        raw=rules.fetch.output,
+        raw=rules.fetch.output.manifest,
     output:
-        "runs/data/{dataset}/sequences.safetensors",
+        data="runs/data/{dataset}/sequences.safetensors",
+        digests="runs/data/{dataset}/digests.json",
     log:
         "runs/data/{dataset}/prepare.log",
     shell:
         "repro prepare --dataset {wildcards.dataset} --config {input.description} > {log} 2>&1"
+
+
+def prepared(wildcards):
+    """The prepared file, whatever its time, and the digests of what is in it."""
+    made = checkpoints.prepare.get(dataset=wildcards.dataset).output
+    return {"data": ancient(made.data), "digests": made.digests}
 
 
 rule configure:
@@ -152,7 +184,7 @@ rule configure:
 
 rule train:
     input:
-        data=rules.prepare.output,
+        unpack(prepared),
         config=rules.configure.output,
     output:
         expand(
@@ -184,7 +216,7 @@ rule train:
 
 rule evaluate:
     input:
-        data=rules.prepare.output,
+        unpack(prepared),
         checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
     output:
         "runs/{preset}/{dataset}/{model}/seed{seed}.json",
@@ -212,7 +244,7 @@ rule evaluate:
 
 rule sample:
     input:
-        data=rules.prepare.output,
+        unpack(prepared),
         checkpoint="runs/{preset}/{dataset}/{model}/seed{seed}/checkpoint.safetensors",
     output:
         "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz",
@@ -239,6 +271,8 @@ rule tables:
         ),
     log:
         "runs/{preset}/tables.log",
+    params:
+        titles=TITLES,
     shell:
         "repro tables {input} --preset {wildcards.preset} > {log} 2>&1"
 
@@ -259,6 +293,8 @@ rule figures:
         ),
     log:
         "runs/{preset}/figures.log",
+    params:
+        titles=TITLES,
     shell:
         "repro figures {input.results} --preset {wildcards.preset} > {log} 2>&1"
 

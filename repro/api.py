@@ -5,7 +5,9 @@ both. A training that is finished is not repeated.
 """
 
 import json
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from repro.data.batches import to_tensors
 from repro.data.prepare import prepare
 from repro.data.sources import fetch, write_manifest
 from repro.devices import prepare_device
+from repro.errors import ConfigError
 from repro.evaluate import evaluate as evaluate_checkpoint
 from repro.files import readable
 from repro.paths import data_file, raw_folder, run_folder
@@ -25,7 +28,7 @@ from repro.train import train as train_run
 
 
 def load(
-    dataset: str, preset: str = "starter", mirror: Path | None = None
+    dataset: str, preset: str = "starter", mirror: Path | str | None = None
 ) -> dict[str, list[Tensor]]:
     """Return the sequences of a data set, (T, D) each, by part; fetch and prepare them if needed.
 
@@ -57,9 +60,11 @@ def train(
     Raises:
         ConfigError: a name or a setting is wrong.
     """
+    seed = _whole("seed", seed, 0)
     config = configuration.load(preset)
     if sizes or training:
-        own = {"datasets": [dataset], "models": [model], "sizes": sizes or {}, "training": training}
+        own = {"datasets": [dataset], "models": [model]}
+        own |= _plain({"sizes": sizes or {}, "training": training})
         changed = {"preset": f"{preset}-own", "experiments": [*config["experiments"], own]}
         config = configuration.check({**config, **changed})
     recipe = configuration.resolve(config, dataset, model)
@@ -72,12 +77,16 @@ def train(
     return train_run(recipe, data, seed, folder, device, config["wandb"])
 
 
-def evaluate(checkpoint: Path, num_samples: int = 200, particles: int = 0) -> Result:
+def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0) -> Result:
     """Return the bounds of a checkpoint on the test part of its data set, by test sequence.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or its data set has changed since.
+        ConfigError: a count is not one.
+        CheckpointError: the checkpoint is missing or damaged, or its data set has changed since.
     """
+    checkpoint = Path(checkpoint)
+    num_samples = _whole("num_samples", num_samples, 1)
+    particles = _whole("particles", particles, 0)
     _, info = load_checkpoint(checkpoint)
     device = prepare_device("auto", torch.get_num_threads())
     name = info.recipe["dataset"]["name"]
@@ -92,7 +101,27 @@ def _prepared(dataset: str, described: dict, config: dict) -> Path:
     path = data_file(dataset)
     if not readable(path) or sequences.made_by(path) != json.loads(json.dumps(described)):
         folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))
-        fetch(dataset, described, raw_folder(dataset), *folders)
-        write_manifest(described, raw_folder(dataset).parent / "raw.json")
+        entry = config["datasets"][dataset] if config else described
+        fetch(dataset, entry, raw_folder(dataset), *folders)
+        write_manifest(entry, raw_folder(dataset).parent / "raw.json")
         prepare(dataset, described, raw_folder(dataset), path)
     return path
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ConfigError(f"{name}: {value!r} must be a whole number, {least} or more.")
+    return int(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as a YAML file would hold them: no NumPy numbers, tuples or paths."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from repro.comparison import LEVEL, MARGIN, POWER, Comparison, holm
+from repro.families import SAMPLED
 from repro.results import Result, read_cell
 from repro.tables import cells
 
@@ -22,9 +23,9 @@ Carlo is part of the spread over seeds; test sequences are the same on both side
 the loss that would have been found with probability {POWER:g}. Where both sides have one seed
 nothing says how far trainings spread: the difference must exceed {MARGIN:g} and three standard
 errors over test sequences. A cell is **not comparable** if its recipe, data or number of samples
-changed, **new** if nothing is stored for it, and **missing** if a stored cell of the preset was
-not run. Only **worse** fails the check; a training that diverged where the stored one did not is
-worse."""
+changed, or if one seed and one test sequence are all there is, **new** if nothing is stored for it,
+and **missing** if a stored cell of the preset was not run. Only **worse** fails the check; a
+training that diverged where the stored one did not is worse."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
     for cell in cells(results):
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
         for metric in metrics_of(cell):
-            reason = _changed(cell[0], old[0]) if old else "nothing stored"
+            reason = _incomparable(cell, old) if old else "nothing stored"
             lost = _diverged(cell)
             if old and not reason and lost and not _diverged(old):
                 note = f"seed {', '.join(map(str, lost))} diverged"
@@ -93,7 +94,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
 
 def metrics_of(cell: list[Result]) -> tuple[str, ...]:
     """Return what is compared; without a latent variable bound and estimate are one number."""
-    return ("is",) if cell[0].evaluation["num_samples"] == 1 else ("bound", "is")
+    return ("bound", "is") if cell[0].likelihood == SAMPLED else ("is",)
 
 
 def _diverged(cell: list[Result]) -> list[int]:
@@ -114,13 +115,16 @@ def _without_test(
     )
 
 
-def _changed(new: Result, old: Result) -> str:
+def _incomparable(cell: list[Result], stored: list[Result]) -> str:
+    new, old = cell[0], stored[0]
     if new.data["sha256"] != old.data["sha256"]:
         return "data changed"
     if new.recipe != old.recipe:
         return "recipe changed"
     if new.evaluation["num_samples"] != old.evaluation["num_samples"]:
         return "number of samples changed"
+    if len(cell) == len(stored) == len(new.per_sequence["length"]) == 1:
+        return "one seed, one test sequence: nothing says how far numbers spread"
     return ""
 
 

@@ -83,6 +83,7 @@ def load_checkpoint(
         if digest != _digest(weights, text):
             raise ValueError("its sha256 differs")
         info = CheckpointInfo(**json.loads(text))
+        info.recipe["model"].pop("title", None)  # recipes had one once; nothing depends on it
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): remove it and train again.") from None
     found = {
@@ -105,6 +106,28 @@ def load_checkpoint(
             f"({str(error).splitlines()[-1].strip()}): train again."
         ) from None
     return model, info
+
+
+def require_same_data(
+    checkpoint: Path, info: CheckpointInfo, data_file: Path, found: DataSpec
+) -> None:
+    """Refuse data that a checkpoint was not trained on: other values, or normalised otherwise.
+
+    Args:
+        checkpoint, data_file: for the message. found: the specification of the data at hand.
+    Raises:
+        CheckpointError: they differ.
+    """
+    trained = DataSpec(**info.data)
+    if trained.sha256 != found.sha256:
+        how = f"sha256 {trained.sha256[:12]}… and {found.sha256[:12]}…"
+    elif (trained.mean, trained.std) != (found.mean, found.std):
+        how = "their values are normalised by other means or standard deviations"
+    else:
+        return
+    raise CheckpointError(
+        f"{checkpoint} was trained on other data than {data_file} ({how}): train again."
+    )
 
 
 def checkpoint_in(folder: Path) -> Path:

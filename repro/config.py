@@ -12,19 +12,14 @@ from typing import Any
 import yaml
 
 from repro.errors import ConfigError
+from repro.families import declared, misfit
 from repro.files import sha256, visible_files, write_text
+from repro.schema import validate
 
 CONFIG = Path("config")
-# Families that hold the true equations of their data, and the option that says a data set has them.
-NEEDED_OPTIONS = {
-    "linear_gaussian": "parameters",
-    "fixed_linear": "parameters",
-    "two_parameters": "nonlinear_parameters",
-}
-# Families whose inference reads the whole sequence or the step before: cut, it would see less.
-WHOLE_ONLY = ("dmm", "fixed_linear", "linear_gaussian", "two_parameters", "srnn", "storn", "tsbn")
-DISCRETE = ("tsbn", "sbn")  # whose z cannot be differentiated through
-EXACT = ("rnn", "marginal")  # without latent variables
+# Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
+DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
+IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
 # What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
 NORMALISATIONS = {
     "binary": ("none",),
@@ -67,41 +62,98 @@ def presets() -> list[str]:
     return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem not in others)
 
 
+def require_root() -> None:
+    """Refuse to go on outside a clone.
+
+    Raises:
+        ConfigError: there is no config/ folder here.
+    """
+    if not (CONFIG / "models.yaml").is_file():
+        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+
+
 def preset_file(preset: str) -> Path:
     """Return the path of a preset's file.
 
     Raises:
-        ConfigError: there is no such preset; names the nearest.
+        ConfigError: there is no such preset, names the nearest; or its file calls itself another.
     """
-    if not CONFIG.is_dir():
-        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+    require_root()
+    if (CONFIG / f"{preset}.yml").exists():
+        raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
     if preset not in presets():
         raise ConfigError(f"preset: {unknown('preset', preset, presets())}")
+    require_own_name(CONFIG / f"{preset}.yaml")
     return CONFIG / f"{preset}.yaml"
+
+
+def require_own_name(path: Path) -> None:
+    """Refuse a preset's file whose `preset:` is another's: it would overwrite the other's runs.
+
+    Raises:
+        ConfigError: says what to write.
+    """
+    if path.absolute().parent != CONFIG.absolute():
+        return  # settings from elsewhere may change a preset's
+    name = read_yaml(path).get("preset", path.stem)
+    if name != path.stem:
+        raise ConfigError(
+            f"config/{path.name} says `preset: {name}`, and its runs would overwrite those of that "
+            f"preset; a preset is named like its file: write `preset: {path.stem}`."
+        )
+
+
+def require_own_targets(targets: Iterable[str], preset: str) -> None:
+    """Refuse files of one preset that are asked for under another.
+
+    Raises:
+        ConfigError: says which preset to set.
+    """
+    for target in targets:
+        root, *rest = Path(str(target)).parts or ("",)
+        if root == "runs" and len(rest) > 1 and rest[0] != preset and rest[0] in presets():
+            raise ConfigError(
+                f"{target} belongs to preset {rest[0]}, not {preset}: add "
+                f"`--config preset={rest[0]}`."
+            )
+
+
+def typed(value: Any) -> Any:
+    """Return what came from the command line as YAML reads it: Snakemake leaves words as text."""
+    if isinstance(value, dict):
+        return {key: typed(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [typed(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, bool | int | float) or value in ("null", "~") else value
 
 
 def load(preset: str) -> dict:
     """Return the checked configuration of a preset, as the Snakefile sees it."""
-    config: dict = {}
-    for path in (CONFIG / "datasets.yaml", CONFIG / "models.yaml", preset_file(preset)):
-        config = merge(config, read_yaml(path))
-    return check(config)
+    return check(merge(registers(), read_yaml(preset_file(preset))))
+
+
+def registers(preset: str = "") -> dict:
+    """Return all data sets and models, unchecked; with those of a preset that has a file."""
+    config = merge(read_yaml(CONFIG / "datasets.yaml"), read_yaml(CONFIG / "models.yaml"))
+    return merge(config, read_yaml(preset_file(preset))) if preset in presets() else config
 
 
 def check(config: dict) -> dict:
-    """Return `config` with its command-line words as values, after every check that needs no data.
+    """Return `config` with `~` in its paths expanded, after every check that needs no data.
 
     Raises:
         ConfigError: the first problem: a key, type or value against config/schema.yaml; a model
             or data set that does not exist; a model whose heads do not fit a data set.
     """
-    config = {**config, "seeds": _integers(config.get("seeds"))}
-    words = {"true": True, "false": False}  # `--config together=true` reaches us as a word
-    for switch in ("together", "cuda_graphs"):
-        if switch in config:
-            config[switch] = words.get(config[switch], config[switch])
     schema = read_yaml(CONFIG / "schema.yaml")
-    _validate(config, schema)
+    validate(config, schema)
+    config = _expanded(config)
     for setting in ("mirror", "corpora"):
         if config.get(setting) is not None and not Path(config[setting]).is_dir():
             raise ConfigError(
@@ -172,28 +224,10 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    if "segment" in chosen["training"] and chosen["family"] in WHOLE_ONLY:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: its inference reads whole sequences, which cannot be "
-            "cut; remove `segment` from its training."
-        )
-    objective = chosen["training"].get("objective", "elbo")
-    if objective != "elbo" and chosen["family"] in EXACT:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: it has no latent variables, so that its likelihood is "
-            f"exact; remove `objective: {objective}` from its training."
-        )
-    if objective == "fivo" and chosen["family"] in DISCRETE:
-        raise ConfigError(
-            f"model '{model}' on {dataset}: its z is discrete; FIVO's gradient flows through z; "
-            "set `objective` to iwae (there VIMCO) or to nasmc."
-        )
-    needed = NEEDED_OPTIONS.get(chosen["family"])
-    if needed and needed not in data["options"]:
-        raise ConfigError(
-            f"model '{model}' needs a data set with `{needed}` among its options; {dataset} has "
-            "none in config/datasets.yaml."
-        )
+    traits = declared(_family_source(chosen["family"]))
+    reason = misfit(traits, chosen["training"], data["options"])
+    if reason:
+        raise ConfigError(f"model '{model}' on {dataset}: {reason}")
     own = _own_source(chosen["family"], f"models.{model}.family")
     return {
         "preset": config["preset"],
@@ -201,7 +235,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
         # What other data or readers need is no reason to train again.
         "model": {
             "name": model,
-            **{key: value for key, value in chosen.items() if key != "citation"},
+            **{key: value for key, value in chosen.items() if key not in ("title", "citation")},
             "heads": {data["kind"]: chosen["heads"][data["kind"]]},
             **({"source_sha256": own} if own else {}),
         },
@@ -209,8 +243,22 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 
 
 def describe(config: dict, dataset: str) -> dict:
-    """Return a data set's entry, with what its own files hash to: see `with_content`."""
-    return with_content(entry(config, "data set", dataset), f"datasets.{dataset}")
+    """Return what decides a data set's prepared bytes, with what its own files hash to.
+
+    Titles, licences and addresses are not in it: a corrected one is no reason to prepare, let
+    alone to train, again. See `with_content`.
+    """
+    whole = entry(config, "data set", dataset)
+    found = {key: whole[key] for key in DECIDES_BYTES if key in whole}
+    found["sources"] = [
+        {key: source[key] for key in IDENTIFIES_SOURCE if key in source}
+        for source in whole["sources"]
+    ]
+    if "licensed" in whole:
+        found["licensed"] = {}
+    if "local" in found:
+        found["local"] = Path(found["local"]).as_posix()  # without a slash at its end
+    return with_content(found, f"datasets.{dataset}")
 
 
 def with_content(described: dict, where: str) -> dict:
@@ -229,6 +277,12 @@ def with_content(described: dict, where: str) -> dict:
         found["content"] = files
     reader = _own_source(found["reader"], f"{where}.reader")
     return {**found, "reader_sha256": reader} if reader else found
+
+
+def _family_source(family: str) -> Path:
+    """Return the file that a family is written in; an installed module's is not looked for."""
+    name = family.partition(":")[0]
+    return Path(name) if ":" in family else Path(__file__).parent / "models" / f"{name}.py"
 
 
 def _own_source(name: str, where: str) -> str:
@@ -289,30 +343,24 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
         raise ConfigError(
             f"{path} is the recipe of {found[1]} on {found[0]}, not {model} on {dataset}."
         )
+    recipe["model"].pop("title", None)  # recipes had one once; no training depends on it
     return recipe
 
 
-def _integers(seeds: Any) -> Any:
-    # `--config seeds=[0,1]` reaches us as ["0", "1"], `seeds=[0, 1]` as [0, 1].
-    if isinstance(seeds, list):
-        return [int(seed) if str(seed).isdecimal() else seed for seed in seeds]
-    return seeds
+def _expanded(config: dict) -> dict:
+    folders = {key: config[key] for key in ("mirror", "corpora") if config.get(key) is not None}
+    return {
+        **config,
+        **{key: str(Path(folder).expanduser()) for key, folder in folders.items()},
+        "datasets": {name: expanded(entry) for name, entry in config["datasets"].items()},
+    }
 
 
-def _validate(config: dict, schema: dict) -> None:
-    try:  # a bare GPU machine has no jsonschema, and needs none when all is given
-        from jsonschema import Draft202012Validator
-        from jsonschema.exceptions import best_match
-    except ImportError:
-        raise ConfigError(
-            "checking a preset needs the jsonschema package; without it, give every setting of "
-            "the command by its flag (--config, --device, --threads, …)."
-        ) from None
-
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is not None:
-        where = ".".join(str(part) for part in error.absolute_path) or "configuration"
-        raise ConfigError(f"{where}: {error.message[:300]} (see config/schema.yaml)")
+def expanded(entry: dict) -> dict:
+    """Return a data set's entry with the `~` of its own folder, if it has one, expanded."""
+    if "local" not in entry:
+        return entry
+    return {**entry, "local": str(Path(entry["local"]).expanduser())}
 
 
 def _validate_part(model: dict, schema: dict, where: str) -> None:
@@ -320,7 +368,7 @@ def _validate_part(model: dict, schema: dict, where: str) -> None:
     try:
         added = ("name", "source_sha256")
         stated = {key: value for key, value in model.items() if key not in added}
-        _validate({**stated, "citation": ""}, part)
+        validate({**stated, "title": "", "citation": ""}, part)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

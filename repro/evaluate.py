@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from repro.bounds import effective_sample_size, elbo, importance_weighted
-from repro.checkpoints import load_checkpoint
+from repro.checkpoints import load_checkpoint, require_same_data
 from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.diagnostics import pareto_k
-from repro.errors import CheckpointError, NumericalError
+from repro.errors import NumericalError
+from repro.families import EXACT, SAMPLED, Z_BY_AIS
 from repro.models.base import SequenceModel
 from repro.particles import particle_filter
 from repro.provenance import environment, peak_memory_mb
@@ -50,11 +51,7 @@ def evaluate(
     start_time = time.perf_counter()
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("test", "test.latents"))
-    if spec.sha256 != info.data["sha256"]:
-        raise CheckpointError(
-            f"{checkpoint} was trained on other data than {data_file} "
-            f"(sha256 {info.data['sha256'][:12]}… and {spec.sha256[:12]}…): train again."
-        )
+    require_same_data(checkpoint, info, data_file, spec)
     model = model.to(device).eval()
     test = batches.to_tensors(parts["test"], device)
     latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
@@ -81,8 +78,10 @@ def evaluate(
         preset=recipe["preset"],
         dataset=spec.name,
         model=recipe["model"]["name"],
-        title=recipe["model"]["title"],
+        title=recipe["model"]["name"],
         seed=info.seed,
+        likelihood=likelihood_of(model),
+        true_parameters=model.traits.true_parameters,
         data=asdict(spec),
         evaluation={
             "num_samples": samples,
@@ -99,6 +98,14 @@ def evaluate(
         recipe=recipe,
         per_sequence={name: [column[i] for i in back] for name, column in rows.items()},
     )
+
+
+def likelihood_of(model: SequenceModel) -> str:
+    """Return how log p(x) of a model is had: "exact", "sampled" or "Z by AIS"."""
+    if model.latent:
+        return SAMPLED
+    estimated = any(getattr(module, "estimates_z", False) for module in model.modules())
+    return Z_BY_AIS if estimated else EXACT
 
 
 @torch.no_grad()

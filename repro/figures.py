@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from repro.pictures import draw_kl, draw_samples, palette, save_svg, use_style
-from repro.reliability import likelihood
 from repro.results import Result
 from repro.tables import cells
 from repro.training_figure import draw_training
@@ -95,8 +94,8 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
     colours = palette(len(cells(results)))
     shown = []
     for colour, cell in zip(colours, cells(results), strict=True):
-        title, samples, how = cell[0].title, cell[0].evaluation["num_samples"], likelihood(cell)
-        if not cell[0].training["parameters"]:
+        title, samples, how = cell[0].title, cell[0].evaluation["num_samples"], cell[0].likelihood
+        if cell[0].true_parameters:
             value = cell[0].per_step("is")
             axes.axhline(value, color="black", lw=1.5, label=title)
         elif how != "sampled":

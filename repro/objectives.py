@@ -42,7 +42,7 @@ def by_iwae(
     ratio = terms.log_prior - terms.log_proposal
     log_weight = (terms.log_likelihood + weight * ratio).sum(0)  # (K, B)
     bound = importance_weighted(log_weight)
-    if model.reparameterised:
+    if not model.traits.discrete:
         return bound.mean(), bound.mean()
     score = vimco(log_weight.detach(), terms.log_proposal.sum(0))
     return bound.mean(), (bound + score).mean()

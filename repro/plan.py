@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from repro.config import cells, resolve
+from repro.families import SAMPLED
 from repro.results import Result, read
 from repro.tables import as_markdown
 
@@ -233,8 +234,8 @@ def _basis(
 
 def _evaluation(config: dict, used: list[Result], results: list[Result]) -> float:
     """Return seconds per test step, in proportion to the samples; exact models take one."""
-    exact = any(r.evaluation["num_samples"] == 1 for r in used)
-    samples = 1 if exact else config["evaluation"]["num_samples"]
+    sampled = all(r.likelihood == SAMPLED for r in used)
+    samples = config["evaluation"]["num_samples"] if sampled else 1
     for found in (used, results):
         rates = [
             r.environment["seconds"] / r.data["steps"]["test"] / r.evaluation["num_samples"]

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from repro.checkpoints import load_checkpoint
+from repro.checkpoints import load_checkpoint, require_same_data
 from repro.data import batches, sequences
 from repro.data.batches import Batch
 from repro.evaluate import filter_steps
@@ -43,11 +43,12 @@ def write_predictions(
     """Write a CSV with sequence, step and log p(x_t | x_<t) in nats of every test step.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another cell.
+        CheckpointError: the checkpoint is missing, damaged, of another cell or of other data.
     """
     model, info = load_checkpoint(checkpoint, expected)
     model = model.to(device).eval()
-    _, parts = sequences.load(data_file, ("test",))
+    spec, parts = sequences.load(data_file, ("test",))
+    require_same_data(checkpoint, info, data_file, spec)
     test = batches.to_tensors(parts["test"], device)
     order, tables = batches.by_length(test), []
     for start in range(0, len(order), SEQUENCES):

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from repro.files import write_text
 from repro.printed import EVIDENCE
 from repro.reliability import RULE as DOUBTFUL
-from repro.reliability import likelihood, reliability
+from repro.reliability import reliability
 from repro.results import Result, read_cell
 from repro.tables import as_latex, as_markdown
 from repro.verdicts import METRICS, Compared, compare_published, with_seed_error
@@ -124,7 +124,7 @@ def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.Data
     stored = [n for n in printed if any(f"is_{n}" in cell[0].per_sequence for cell in cells)]
     for cell in cells:
         first = cell[0]
-        how = likelihood(cell)
+        how = cell[0].likelihood
         trust = reliability(cell)
         dims = first.data["dim"] * math.log(2.0)
         rows.append(

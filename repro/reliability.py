@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repro.families import SAMPLED
 from repro.results import Result
 
 SMALLEST_SIZE = 2.0  # median effective sample size below which an estimate rests on one sample
@@ -35,17 +36,8 @@ def reliability(cell: list[Result]) -> Reliability:
     size = _median(cell, "ess")
     known = all("pareto_k" in result.per_sequence for result in cell)
     k = _median(cell, "pareto_k") if known else math.nan
-    low = samples > 1 and size < SMALLEST_SIZE
+    low = cell[0].likelihood == SAMPLED and size < SMALLEST_SIZE
     return Reliability(size, k, low or (known and k > largest_k(samples)))
-
-
-def likelihood(cell: list[Result]) -> str:
-    """Return how a cell has log p(x): "exact", "Z by AIS" or, by importance sampling, "sampled"."""
-    first = cell[0]
-    if first.evaluation["num_samples"] > 1:
-        return "sampled"
-    head = first.recipe["model"]["heads"][first.data["kind"]]
-    return "Z by AIS" if head == "rbm" else "exact"
 
 
 def largest_k(num_samples: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from repro.errors import DataError
 from repro.files import sha256_of, write_text
 
-SCHEMA = 2
+SCHEMA = 3
 DRAWS = 2000  # of the bootstrap
 NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of them in indented JSON
 
@@ -27,7 +27,11 @@ class Result:
     Attributes:
         schema: version of this record.
         preset, dataset, model, seed: which cell.
-        title: the model as tables call it.
+        title: the model as tables call it: its name in a new Result, and once it is stored what
+            config/models.yaml or the preset called it then.
+        likelihood: how log p(x) is had: "exact"; "sampled", by importance sampling over a latent
+            variable; or "Z by AIS", exact but for an estimated normaliser.
+        true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
         training: see `checkpoints.CheckpointInfo`.
@@ -49,6 +53,8 @@ class Result:
     model: str
     title: str
     seed: int
+    likelihood: str
+    true_parameters: bool
     data: dict
     evaluation: dict
     training: dict

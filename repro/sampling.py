@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from repro.checkpoints import CheckpointInfo, load_checkpoint
+from repro.checkpoints import CheckpointInfo, load_checkpoint, require_same_data
 from repro.data import sequences
 from repro.files import replacing
 from repro.models.base import SequenceModel
@@ -47,10 +47,11 @@ def write_samples(
     the data are no waveform.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged or of another cell.
+        CheckpointError: the checkpoint is missing, damaged, of another cell or of other data.
     """
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = sequences.load(data_file, ("valid",))
+    require_same_data(checkpoint, info, data_file, spec)
     steps = int(np.median(parts["valid"].lengths))
     long = [i for i, length in enumerate(parts["valid"].lengths) if length >= steps][:num]
     real = np.stack([parts["valid"][i][:steps] for i in long])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from repro.files import write_text
 from repro.reliability import RULE as DOUBTFUL
-from repro.reliability import likelihood, reliability
+from repro.reliability import reliability
 from repro.results import Result, aggregate, error_over_sequences, interval, standard_error
 
 
@@ -22,13 +22,8 @@ def cells(results: list[Result]) -> list[list[Result]]:
 def numbers(results: list[Result]) -> pd.DataFrame:
     """Return one row a cell with every average and error, in nats; the CSV."""
     found = cells(results)
-    exact = {cell[0].dataset: cell for cell in found if _is_exact_reference(cell[0])}
+    exact = {cell[0].dataset: cell for cell in found if cell[0].true_parameters}
     return pd.DataFrame([_row(cell, exact.get(cell[0].dataset)) for cell in found])
-
-
-def _is_exact_reference(result: Result) -> bool:
-    # A model that needed no training has its true parameters: its likelihood is the data's own.
-    return result.training["parameters"] == 0
 
 
 def _row(cell: list[Result], exact: list[Result] | None) -> dict:
@@ -52,6 +47,7 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         lengths = first.values("length")
         row["gap_to_exact"] = float(gap.sum() / lengths.sum())
         row["gap_to_exact_error"] = error_over_sequences(gap, lengths)
+        row["true_parameters"] = first.true_parameters
     if "squared_error" in first.per_sequence:
         errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
         row["rmse"] = float(np.mean(errors))
@@ -78,7 +74,7 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "effective_sample_size": trust.size,
         "pareto_k": trust.pareto_k,
         "doubtful": trust.doubtful,
-        "likelihood": likelihood(cell),
+        "likelihood": cell[0].likelihood,
         "parameters": first.training["parameters"],
         "epochs": float(np.mean([r.training["epochs"] for r in cell])),
         "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
@@ -132,7 +128,7 @@ def _or_empty(value: float, digits: str) -> str:
 def _gap(row: dict) -> dict:
     if "gap_to_exact" not in row:
         return {}
-    if not row["parameters"]:
+    if row["true_parameters"]:
         return {"IS − exact": "0"}
     return {"IS − exact": with_error(row["gap_to_exact"], row["gap_to_exact_error"])}
 
@@ -179,7 +175,7 @@ def caption(results: list[Result]) -> str:
 def _remarks(results: list[Result]) -> str:
     # On columns that only some data sets have.
     remarks = ""
-    if any(_is_exact_reference(r) for r in results):
+    if any(r.true_parameters for r in results):
         remarks += (
             "“IS − exact” is the difference to the exact log-likelihood with its standard error "
             "over test sequences, paired. "
@@ -226,7 +222,7 @@ def _hardware(results: list[Result]) -> str:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Return a table of text as Markdown: first column to the left, the others to the right."""
-    return table.to_markdown(
+    return table.map(lambda cell: str(cell).replace("|", r"\|")).to_markdown(
         index=False, disable_numparse=True, colalign=["left"] + ["right"] * (table.shape[1] - 1)
     )
 

@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 
 from repro.checkpoints import checkpoint_in, is_trained
 from repro.data import sequences
-from repro.errors import NumericalError
+from repro.errors import ConfigError, NumericalError
+from repro.families import misfit
 from repro.monitors import Monitor, Run, bars
 from repro.together import train_stack
 from repro.training import Clock, Training
@@ -41,6 +42,7 @@ def train(
             learning curve; 0 leaves them out. Nothing else depends on it.
     Raises:
         DataError: the data are missing or damaged.
+        ConfigError: the model cannot be trained as the recipe says (`families.misfit`).
     """
     seeds, folders = [seed], [folder]
     return train_seeds(recipe, data_file, seeds, folders, device, wandb, validation_samples)[0]
@@ -75,6 +77,7 @@ def train_seeds(
             free = open_ones.enter_context(_only_here(folder))
             if free or not is_trained(paths[folder], recipe, digest):
                 one = Training(recipe, data_file, seed, folder, device, validation_samples)
+                _require_fitting(one)
                 run = Run(recipe, seed, folder)
                 monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
                 one.begin(open_ones.enter_context(monitor))
@@ -89,6 +92,16 @@ def train_seeds(
         for one in trainings:
             one.finish()
     return list(paths.values())
+
+
+def _require_fitting(training: Training) -> None:
+    # The configuration asked the family's source; only the model itself knows what it inherits.
+    recipe, model = training.recipe, training.model
+    traits = model.traits._replace(latent=bool(model.latent))
+    reason = misfit(traits, training.settings, recipe["dataset"]["options"])
+    if reason:
+        names = f"model '{recipe['model']['name']}' on {recipe['dataset']['name']}"
+        raise ConfigError(f"{names}: {reason}")
 
 
 def _train_alone(training: Training) -> None:

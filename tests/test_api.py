@@ -131,3 +131,33 @@ def test_the_module_of_a_model_of_ones_own_is_part_of_the_recipe(own, monkeypatc
         model = api.configuration.resolve(config, "own_data", "own_model")["model"]
         seen.add(model["source_sha256"])
     assert len(seen) == 3
+
+
+@pytest.mark.fault
+def test_paths_numbers_and_tuples_of_any_kind_are_taken(home, monkeypatch):
+    monkeypatch.chdir(home)
+    assert api.load("linear_gaussian", mirror=str(home))["train"]
+    betas = (np.float64(0.9), np.float32(0.5))
+    settings = {"max_epochs": np.int64(1), "adam_betas": betas, "batch_size": np.int32(20)}
+    checkpoint = api.train("rnn-gauss", "linear_gaussian", np.int64(4), preset="smoke", **settings)
+    recipe = load_checkpoint(checkpoint)[1].recipe
+    assert recipe["model"]["training"]["adam_betas"] == [0.9, 0.5]
+    same = {"max_epochs": 1, "adam_betas": [0.9, 0.5], "batch_size": 20}
+    written = checkpoint.stat().st_mtime_ns
+    assert api.train("rnn-gauss", "linear_gaussian", 4, preset="smoke", **same) == checkpoint
+    assert checkpoint.stat().st_mtime_ns == written
+    result = api.evaluate(str(checkpoint), num_samples=np.int64(3))
+    assert result.seed == 4 and result.evaluation["num_samples"] == 1
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("count", [0, -1, 2.5, 2.0, "3", True, None])
+def test_counts_and_seeds_that_are_none_are_named(count, home, monkeypatch):
+    monkeypatch.chdir(home)
+    with pytest.raises(ConfigError, match=r"num_samples: .* whole number, 1 or more"):
+        api.evaluate("nowhere", num_samples=count)
+    if count != 0:
+        with pytest.raises(ConfigError, match=r"particles: .* whole number, 0 or more"):
+            api.evaluate("nowhere", particles=count)
+        with pytest.raises(ConfigError, match=r"seed: .* whole number, 0 or more"):
+            api.train("dmm", "linear_gaussian", seed=count)

@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
+from repro.cli import app
 from repro.results import read, write
 
-COMMANDS = ["fetch", "prepare", "configure", "train", "evaluate", "sample", "listen", "tables",
-            "paper-tables", "figures", "check", "report", "list", "show", "trust", "bench",
-            "accept"]  # fmt: skip
+COMMANDS = sorted(
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in app.registered_commands
+)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,31 @@ def test_checkpoint_of_another_model_is_refused(home):
 def test_wrong_device_and_missing_config_are_explained(home, tmp_path):
     assert "torch sees no GPU" in fails(home, *cell("train"), "--device", "cuda")
     assert "run in the repository's root folder" in fails(tmp_path, *cell("train"))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["models", "datasets", "presets", "tables", None])
+def test_listing_outside_a_clone_says_where_to_go(kind, tmp_path):
+    assert "run in the repository's root folder" in fails(tmp_path, "list", *[kind][: bool(kind)])
+
+
+@pytest.mark.fault
+def test_own_data_are_fetched_and_prepared_by_hand(home):
+    """Every message that sends somebody to `repro fetch` or `repro prepare` can be followed."""
+    preset = yaml.safe_load((ROOT / "config/templates/own.yaml").read_text())
+    preset["models"] = {}
+    preset["experiments"] = [{"datasets": ["own_data"], "models": ["marginal"]}]
+    (home / "config" / "own.yaml").write_text(yaml.safe_dump(preset))
+    (home / "own_data").mkdir()
+    walks = [np.random.default_rng(n).standard_normal((9, 2)).cumsum(0) for n in range(8)]
+    for part in ("train", "valid", "test"):
+        np.savez(home / "own_data" / f"{part}.npz", *walks)
+    named = ["--dataset", "own_data", "--preset", "own"]
+    for command in ("fetch", "prepare"):
+        assert "add --preset own" in fails(home, command, "--dataset", "own_data")
+        done = run(home, command, *named)
+        assert done.returncode == 0, done.stderr
+    (home / "config" / "own.yaml").unlink()
 
 
 @pytest.mark.fault

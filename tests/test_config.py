@@ -1,13 +1,18 @@
 """Configuration: every preset holds, every mistake has its sentence."""
 
 import copy
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, families, spec
 
 from repro import config as configuration
 from repro.errors import ConfigError
+from repro.families import declared
+from repro.models import build
 
 
 @pytest.fixture(autouse=True)
@@ -31,38 +36,14 @@ def test_every_preset_is_valid_and_resolves(preset):
         assert recipe["model"]["name"] == model and recipe["dataset"]["name"] == dataset
 
 
-RELATIVES = {
-    "vrnn-iwae",
-    "vrnn-fivo",
-    "lv-rnn",
-    "storn",
-    "srnn",
-    "tsbn",
-    "hmsbn",
-    "nade",
-    "made",
-    "made-one-order",
-    "vae",
-    "iwae",
-    "sbn",
-    "sbn-vimco",
-    "sbn-2",
-    "sbn-3",
-    "rbm",
-}
-
-
-def test_starter_runs_every_model_with_three_seeds():
+def test_readme_and_starter_say_how_many_models_starter_runs():
     config = configuration.load("starter")
-    assert config["seeds"] == [0, 1, 2]
     models = {model for _, model in configuration.cells(config)}
-    # The DMM's inference networks, DMM-Aug and the relatives are rows of other tables.
-    assert models == {
-        name
-        for name in config["models"]
-        if name not in RELATIVES
-        and not name.startswith(("dmm-", "fixed-", "two-", "rnn-auto", "rnn-nade", "rnn-rbm"))
-    }
+    said = f"{len(models)} of the {len(config['models'])} models"
+    starter = (ROOT / "config" / "starter.yaml").read_text()
+    assert said in (ROOT / "README.md").read_text()
+    assert said in config["description"] and starter.count(said) == 2
+    assert len(config["seeds"]) == 3
 
 
 def change(path, value):
@@ -102,6 +83,8 @@ BROKEN = [
     (change("corpora", "/nowhere"), r"corpora: /nowhere is no folder"),
     (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
     (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),
+    (change("seeds", [1.0]), r"seeds.0: 1.0 is not of type 'integer'"),
+    (change("experiments.0.training", {"batch_size": 20.0}), r"20.0 is not of type 'integer'"),
     (change("seeds", [1, 1]), r"seeds: .*non-unique"),
     (change("colour", "red"), r"'colour' was unexpected"),
     (change("device", "gpu"), r"device: 'gpu' is not one of"),
@@ -134,6 +117,38 @@ def test_a_mistake_is_named_with_its_place(mistake, words):
     assert len(str(error.value).splitlines()) <= 2
 
 
+@pytest.mark.parametrize("family", [*families(), "linear_gaussian"])
+def test_what_a_familys_file_declares_is_what_its_class_says(family):
+    model = build(spec(family))
+    assert declared(ROOT / "repro" / "models" / f"{family}.py") == model.traits
+    assert model.traits.latent == bool(model.latent)
+    assert model.traits.true_parameters == (not list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("traits", "training", "words"),
+    [
+        ("whole_sequences=True", {"segment": 5}, "its inference reads whole sequences"),
+        ("discrete=True", {"objective": "fivo", "samples": 2}, "its z is discrete"),
+        ("latent=False", {"objective": "iwae", "samples": 2}, "it has no latent variables"),
+        ("needed_option='parameters'", {}, "needs a data set with `parameters`"),
+    ],
+)
+def test_a_family_of_ones_own_gets_the_same_checks(traits, training, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "config", "config")
+    Path("config/mine.py").write_text(f"class Mine:\n    traits = Traits({traits})\n")
+    config = merged()
+    config["models"]["rnn"] |= {"family": "config/mine.py:Mine"}
+    config["experiments"] = [
+        {"datasets": ["bach_chorales"], "models": ["rnn"], "training": training}
+    ]
+    with pytest.raises(ConfigError, match=f"model 'rnn' on bach_chorales: .*{words}"):
+        configuration.check(config)
+    Path("config/mine.py").write_text("class Mine:\n    traits = Traits()\n")
+    configuration.check(config)
+
+
 def test_licensed_data_are_those_that_the_folder_of_corpora_lacks(tmp_path):
     config = configuration.load("paper-speech")
     licensed = ["timit", "accent", "blizzard"]
@@ -154,10 +169,83 @@ def test_unknown_preset_names_the_nearest():
         configuration.load("startr")
 
 
-def test_seeds_given_as_text_are_integers():
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (["0", "1"], [0, 1]),
+        ("true", True),
+        ("null", None),
+        ({"num_samples": "50", "curve": ["1", "5"]}, {"num_samples": 50, "curve": [1, 5]}),
+        ([{"training": {"learning_rate": "1.0e-3"}}], [{"training": {"learning_rate": 0.001}}]),
+        ("2026-01-01", "2026-01-01"),
+        ("[unclosed", "[unclosed"),
+        ({"title": "a: b"}, {"title": "a: b"}),
+    ],
+)
+def test_words_of_the_command_line_are_what_yaml_reads(text, value):
+    assert configuration.typed(text) == value
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1e-3", "1.0e-3"), ("1e3", "1.0e+3"), ("-2E5", "-2.0e+5"), ("1.5e3", "1.5e+3")],
+)
+def test_numbers_that_yaml_takes_for_text_are_written_out(text, number):
+    assert yaml.safe_load(text) == text and yaml.safe_load(number) == float(text)
     config = merged()
-    config["seeds"] = ["0", "1"]
-    assert configuration.check(config)["seeds"] == [0, 1]
+    config["experiments"][0]["training"] = {"learning_rate": text}
+    with pytest.raises(ConfigError, match=re.escape(f"write {number} (see")):
+        configuration.check(config)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("word", ["on", "off", "yes", "no"])
+def test_a_word_that_yaml_takes_for_a_switch_is_explained(word):
+    config = merged() | {"wandb": yaml.safe_load(word)}
+    with pytest.raises(ConfigError, match=r"wandb: .*disabled.*YAML reads a bare on, off"):
+        configuration.check(config)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("other", ["starter", "smoke", "nobody"])
+def test_a_preset_is_named_like_its_file(other, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "config", "config")
+    text = Path("config/smoke.yaml").read_text().replace("preset: smoke", f"preset: {other}")
+    Path("config/copied.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="write `preset: copied`") as error:
+        configuration.load("copied")
+    assert f"says `preset: {other}`" in str(error.value)
+    with pytest.raises(ConfigError, match="write `preset: copied`"):
+        configuration.require_own_name(Path("config/copied.yaml").absolute())
+    Path("config/copied.yaml").write_text(text.replace(f"preset: {other}", "preset: copied"))
+    assert configuration.load("copied")["preset"] == "copied"
+    Path("config/copied.yaml").rename("config/copied.yml")
+    with pytest.raises(ConfigError, match=r"rename it to copied\.yaml"):
+        configuration.load("copied")
+
+
+def test_a_file_of_another_preset_is_not_made_under_this_one():
+    own = [
+        "all",
+        "runs/smoke/report.html",
+        "runs/data/fsdd/raw.json",
+        "runs/own-own/x/y/seed0.json",
+    ]
+    configuration.require_own_targets(own, "smoke")
+    with pytest.raises(ConfigError, match="belongs to preset starter, not smoke"):
+        configuration.require_own_targets(["runs/starter/linear_gaussian/dmm/seed0.json"], "smoke")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    config = merged() | {"mirror": "~/mine", "corpora": "~/mine"}
+    config["datasets"]["linear_gaussian"]["local"] = "~/mine"
+    found = configuration.check(config)
+    assert found["mirror"] == found["corpora"] == str(tmp_path / "mine")
+    assert found["datasets"]["linear_gaussian"]["local"] == str(tmp_path / "mine")
 
 
 def test_later_experiments_override_earlier_ones_key_by_key():

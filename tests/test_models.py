@@ -204,7 +204,7 @@ def terms_at_fixed_z(model, x, lengths, z):
     context = model.encode(x, lengths)
     state, steps = model.initial(1, x), []
     for at_t, z_t in zip(_steps(context), z, strict=True):
-        if not model.reparameterised:  # of 0 and 1: noise far on either side
+        if model.traits.discrete:  # of 0 and 1: noise far on either side
             state, step = model.propose(at_t, state, torch.where(z_t > 0.5, -12.0, 12.0))
             steps.append(step)
             continue

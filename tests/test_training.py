@@ -2,20 +2,23 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, spec
 from safetensors.torch import load_file
 
 import repro.training as training
 from repro.checkpoints import load_checkpoint, load_state
 from repro.data import batches, sequences
-from repro.errors import CheckpointError, NumericalError
-from repro.evaluate import bound_sequences, evaluate, sequence_noise
+from repro.errors import CheckpointError, ConfigError, NumericalError
+from repro.evaluate import bound_sequences, evaluate, likelihood_of, sequence_noise
+from repro.models import build
 from repro.predict import write_predictions
+from repro.sampling import write_samples
 from repro.train import train
 from repro.validation import validation_bound
 
@@ -42,7 +45,6 @@ def recipe(family="dmm", sizes=None, **changes):
         "dataset": {"name": "walk", "kind": "real", "options": {}},
         "model": {
             "name": family,
-            "title": family.upper(),
             "family": family,
             "heads": {"real": "gaussian"},
             "sizes": sizes,
@@ -333,6 +335,33 @@ def test_first_steps_share_is_that_of_sequences_of_one_step(walk, tmp_path):
         torch.testing.assert_close(share, alone.log_likelihood.double()[0].mean(0))
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    ("family", "expected"), [("dmm", "sampled"), ("tsbn", "sampled"), ("rnn", "exact")]
+)
+def test_a_result_says_how_its_likelihood_is_had(family, expected, samples, walk, tmp_path):
+    path = run(walk, tmp_path, family=family, max_epochs=1)
+    found = evaluate(path, walk, samples, [], CPU)
+    assert found.likelihood == expected and not found.true_parameters
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [(10, "exact"), (11, "Z by AIS")])
+def test_an_rbms_normaliser_is_estimated_where_no_layer_can_be_enumerated(hidden, expected):
+    model = build(spec("marginal", "rbm", dim=12, rbm_hidden=hidden))
+    assert likelihood_of(model) == expected
+
+
+def test_what_a_model_inherits_is_asked_before_it_trains(walk, tmp_path, monkeypatch):
+    """The configuration reads a class's own declaration; a DMM under another name has none."""
+    monkeypatch.chdir(tmp_path)
+    Path("heir.py").write_text("from repro.models.dmm import DMM\n\nclass Heir(DMM):\n    pass\n")
+    wrong = recipe(segment=2)
+    wrong["model"]["family"] = "heir.py:Heir"
+    with pytest.raises(ConfigError, match="its inference reads whole sequences"):
+        train(wrong, walk, 0, tmp_path / "run", CPU, "disabled")
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
 def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):
     """For an exact model to its likelihood, else to the particle filter's estimate."""
     for family in ("rnn", "dmm"):
@@ -363,13 +392,33 @@ def test_checkpoint_of_another_cell_is_refused(walk, tmp_path):
             evaluate(checkpoint, walk, 10, [], CPU, expected=wrong)
 
 
-def test_checkpoint_of_other_data_is_refused(walk, tmp_path):
-    checkpoint = run(walk, tmp_path)
-    other = {part: [np.ones((3, 2)) * i for i in range(3)] for part in sequences.PARTS}
-    path = tmp_path / "walk" / "sequences.safetensors"
-    sequences.save(other, "walk", {"kind": "real", "normalise": "none"}, path)
+READ_THE_DATA = {
+    "evaluate": lambda checkpoint, data, out: evaluate(checkpoint, data, 10, [], CPU),
+    "predict": lambda checkpoint, data, out: write_predictions(checkpoint, data, 5, CPU, out),
+    "sample": lambda checkpoint, data, out: write_samples(checkpoint, data, 2, out),
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("command", READ_THE_DATA)
+@pytest.mark.parametrize("other", ["values", "scale", "shift"])
+def test_checkpoint_of_other_data_is_refused(command, other, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "walk" / "sequences.safetensors"
+    parts = {part: [rng.integers(-9, 9, (4, 2)) * 1.0 for _ in "abc"] for part in sequences.PARTS}
+
+    def prepare(change):
+        changed = {part: [change(s) for s in found] for part, found in parts.items()}
+        sequences.save(changed, "walk", {"kind": "real", "normalise": "global"}, path)
+
+    prepare(lambda s: s)
+    checkpoint = run(path, tmp_path / "run", max_epochs=1)
+    READ_THE_DATA[command](checkpoint, path, tmp_path / "out")
+    (tmp_path / "out").unlink(missing_ok=True)
+    # Twice the values normalise to the same bytes; the model knows another standard deviation.
+    prepare({"values": np.flip, "scale": lambda s: 2 * s, "shift": lambda s: s + 64.0}[other])
     with pytest.raises(CheckpointError, match="was trained on other data"):
-        evaluate(checkpoint, path, 10, [], CPU)
+        READ_THE_DATA[command](checkpoint, path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.fault

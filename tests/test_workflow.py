@@ -1,6 +1,7 @@
 """The Snakefile, run: dry, linted, whole, killed and resumed, and again with nothing to do."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from repro.config import presets
+from repro.config import describe, load, merge, presets
 
 pytestmark = pytest.mark.workflow
 TINY = {
@@ -33,6 +34,7 @@ TINY = {
     },
 }  # fmt: skip
 FASTER = {"datasets": ["linear_gaussian"], "models": ["dmm"], "training": {"learning_rate": 0.01}}
+SMOKE = ["--config", "preset=smoke"]
 WHOLE = ["all", "--configfile", "tiny.yaml"]
 
 
@@ -83,6 +85,20 @@ def test_licensed_data_are_planned_where_they_are_and_left_out_where_not(home):
     assert "dataset=blizzard" not in given.stdout + given.stderr
 
 
+@pytest.mark.fault
+def test_a_file_of_another_preset_names_it(home):
+    done = snakemake(home, "runs/starter/linear_gaussian/dmm/seed0.json", "--dry-run", *SMOKE)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "belongs to preset starter, not smoke" in done.stderr
+
+
+def test_settings_inside_settings_can_be_given_on_the_command_line(home):
+    inside = "evaluation={num_samples: 7, curve: [1, 3]}"
+    done = snakemake(home, "all", "--dry-run", *SMOKE, inside, "together=true")
+    assert done.returncode == 0, done.stderr
+    assert "--num-samples 7 --curve 1 --curve 3" in done.stdout + done.stderr
+
+
 def test_linter_and_formatter_have_nothing_to_say():
     done = subprocess.run(
         [tool("snakemake"), "--lint"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
@@ -105,6 +121,7 @@ def test_type_checker_has_nothing_to_say():
         ("colour=red", "'colour' was unexpected"),
         ("seeds=3", "seeds: 3 is not of type 'array'"),
         ("mirror=/nowhere", "mirror: /nowhere is no folder"),
+        ("evaluation={num_samples: 0}", "num_samples: 0 is less than the minimum"),
     ],
 )
 def test_a_wrong_setting_is_one_line_without_a_traceback(setting, words, home):
@@ -240,6 +257,88 @@ def test_only_what_a_setting_touches_is_trained_again(changes, trained, killed_a
     outputs = [line for line in lines if line.strip().startswith("output:")]
     planned = [line for line in outputs if "checkpoint.safetensors" in line]
     assert sorted(line.split("/")[3] for line in planned) == trained
+
+
+ADDRESS = "https://example.org/another.whl"
+WORDS = {key: "another" for key in ("title", "description", "licence")}
+CHANGES_NO_BYTE = {
+    "words": (
+        {"datasets": {"linear_gaussian": WORDS}, "models": {"dmm": {"citation": "another"}}},
+        ["mirror=config/", "corpora=config"],
+        set(),
+    ),
+    "model's title": (
+        {"models": {"dmm": {"title": "another"}}},
+        [],
+        {"all", "tables", "figures", "report"},
+    ),
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("change", CHANGES_NO_BYTE)
+def test_what_changes_no_byte_runs_nothing_again(change, killed_and_resumed):
+    changes, settings, expected = CHANGES_NO_BYTE[change]
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(merge(TINY, changes)))
+    settings = ["--config", *settings] if settings else []
+    arguments = ["all", "--configfile", "changed.yaml", "--dry-run", *settings]
+    assert planned_rules(snakemake(killed_and_resumed, *arguments)) == expected
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["by force", "for another reason"])
+def test_data_prepared_again_to_the_same_bytes_train_nothing(how, killed_and_resumed):
+    counts = {"sequences": {"train": 200, "valid": 8, "test": 8}}
+    settings = merge(TINY, {"datasets": {"linear_gaussian": {"expected": counts}}})
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(settings))
+    arguments = ["--forcerun", "prepare"] if how == "by force" else ["--configfile", "changed.yaml"]
+    checkpoint = "runs/smoke/linear_gaussian/dmm/seed0/checkpoint.safetensors"
+    before = (killed_and_resumed / checkpoint).stat().st_mtime_ns
+    done = snakemake(killed_and_resumed, *WHOLE, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint prepare:" in done.stderr + done.stdout
+    assert (killed_and_resumed / checkpoint).stat().st_mtime_ns == before
+
+
+def test_data_that_did_change_are_trained_on_again(killed_and_resumed):
+    other = merge(TINY, {"datasets": {"linear_gaussian": {"normalise": "none"}}})
+    (killed_and_resumed / "changed.yaml").write_text(yaml.safe_dump(other))
+    done = snakemake(killed_and_resumed, "all", "--configfile", "changed.yaml", "--dry-run")
+    assert {"prepare", "train", "evaluate"} <= planned_rules(done)
+
+
+def planned_rules(done):
+    """The rules that a dry run would run."""
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    rules = [
+        line.split()[-1].rstrip(":")
+        for line in lines
+        if re.match("(local)?(rule|checkpoint) ", line)
+    ]
+    if not rules:
+        assert any("Nothing to be done" in line for line in lines)
+    return set(rules)
+
+
+def test_an_entry_keeps_what_decides_its_bytes():
+    """Of every data set: what differs only in words and addresses has one description."""
+    for name, entry in load("starter")["datasets"].items():
+        sources = [
+            {**source, **({"url": [ADDRESS]} if "url" in source else {})}
+            for source in entry["sources"]
+        ]
+        changed = {"datasets": {name: {**entry, **WORDS, "sources": sources}}}
+        before = describe({"datasets": {name: entry}}, name)
+        assert describe(changed, name) == before
+        for key in ("reader", "kind", "normalise"):
+            other = {"datasets": {name: {**entry, key: "another"}}}
+            assert describe(other, name) != before
+        for source in entry["sources"]:
+            part = next(key for key in ("sha256", "content_sha256") if key in source)
+            changed_source = [{**source, part: "0" * 64}, *entry["sources"][1:]]
+            other = {"datasets": {name: {**entry, "sources": changed_source}}}
+            assert describe(other, name) != before
 
 
 def test_published_tables_render_to_the_committed_ones():

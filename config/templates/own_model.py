@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.heads import build_head
 
@@ -23,6 +24,8 @@ class State(NamedTuple):
 
 class GatedRNN(SequenceModel):
     """h_t = GRU(x_{t-1}, h_{t-1}), p(x_t | x_<t) = head(h_t); x_0 = 0."""
+
+    traits = Traits(latent=False)  # settings that make no sense for it are refused
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -10,7 +10,11 @@ from repro.paths import RUNS, data_file, raw_folder
 
 
 def fetch(
-    dataset: Dataset, config: Entry = None, mirror: Mirror = None, corpora: Corpora = None
+    dataset: Dataset,
+    preset: Preset = "starter",
+    config: Entry = None,
+    mirror: Mirror = None,
+    corpora: Corpora = None,
 ) -> None:
     """Fetch and verify the raw files of a data set.
 
@@ -19,14 +23,14 @@ def fetch(
     from repro.data.sources import fetch as fetch_files
     from repro.data.sources import write_manifest
 
-    entry = dataset_entry(dataset, config)
+    entry = dataset_entry(dataset, config, preset)
     files = fetch_files(dataset, entry, raw_folder(dataset), mirror, corpora)
     write_manifest(entry, raw_folder(dataset).parent / "raw.json")
     found = "your copy" if "licensed" in entry else f"{len(files)} raw files verified"
     print(f"{dataset}: {found}. Licence: {entry['licence']}")
 
 
-def prepare(dataset: Dataset, config: Entry = None) -> None:
+def prepare(dataset: Dataset, preset: Preset = "starter", config: Entry = None) -> None:
     """Turn raw files into the one prepared format, and check their counts.
 
     Example: repro prepare --dataset japanese_vowels
@@ -34,7 +38,7 @@ def prepare(dataset: Dataset, config: Entry = None) -> None:
     from repro.data.prepare import prepare as prepare_data
 
     path = data_file(dataset)
-    spec = prepare_data(dataset, dataset_entry(dataset, config), raw_folder(dataset), path)
+    spec = prepare_data(dataset, dataset_entry(dataset, config, preset), raw_folder(dataset), path)
     for part, count in spec.sequences.items():
         print(f"{dataset} {part}: {count} sequences, {spec.steps[part]} steps of {spec.dim} values")
 

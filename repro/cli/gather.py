@@ -1,31 +1,53 @@
 """What the arguments of a command stand for: an entry of the configuration, some Results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from repro import config as configuration
 from repro.errors import ConfigError
+from repro.paths import RUNS
 from repro.results import Result, read
 
 
-def dataset_entry(name: str, config: Path | None) -> dict:
-    """Return a data set's entry: a frozen one, or that of config/datasets.yaml, name checked."""
+def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
+    """Return a data set's entry: a frozen one, or that of a preset or config/datasets.yaml.
+
+    Raises:
+        ConfigError: there is none; names the preset that has it, or the nearest name.
+    """
     if config is not None:
         return configuration.read_yaml(config)
-    registers = configuration.read_yaml(configuration.CONFIG / "datasets.yaml")
-    return configuration.entry(registers, "data set", name)
+    configuration.preset_file(preset)
+    registers = configuration.registers(preset)
+    if name not in registers["datasets"]:
+        _require_no_other_preset(name)
+    return configuration.expanded(configuration.entry(registers, "data set", name))
+
+
+def _require_no_other_preset(dataset: str) -> None:
+    for preset in configuration.presets():
+        own = configuration.read_yaml(configuration.CONFIG / f"{preset}.yaml").get("datasets") or {}
+        if dataset in own:
+            raise ConfigError(f"{dataset} is a data set of preset {preset}: add --preset {preset}.")
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
-    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml."""
+    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml.
+
+    Those under runs/ get the titles that the preset gives their models now.
+    """
     paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
     if not paths:
         raise ConfigError(
             f"no results under {root / preset}: run `snakemake --cores 8 all` "
             f"(or `repro evaluate --preset {preset} …`) first."
         )
-    order = list(configuration.read_yaml(configuration.CONFIG / "models.yaml")["models"])
+    models = configuration.registers(preset)["models"]
     results = [read(path) for path in paths]
-    rank = {name: i for i, name in enumerate(order)}
+    if root == RUNS:
+        titles = {name: entry["title"] for name, entry in models.items()}
+        results = [replace(r, title=titles.get(r.model, r.title)) for r in results]
+    rank = {name: i for i, name in enumerate(models)}
     return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
 
 

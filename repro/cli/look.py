@@ -26,6 +26,7 @@ def list_(
 
     Example: repro list models
     """
+    configuration.require_root()
     for one in [kind] if kind else Kind:
         rows = _rows(one)
         width = max(len(name) for name, _ in rows)

@@ -44,7 +44,9 @@ Recipe = Annotated[
 ]
 Entry = Annotated[
     Path | None,
-    typer.Option("--config", help="A frozen entry; default: the one in config/datasets.yaml."),
+    typer.Option(
+        "--config", help="A frozen entry; default: that of the preset or of config/datasets.yaml."
+    ),
 ]
 Device = Annotated[Where | None, typer.Option(help="Default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]

@@ -1,11 +1,15 @@
 """One data set from its raw files to the prepared format."""
 
+import json
 import sys
 from pathlib import Path
+
+from safetensors import safe_open
 
 from repro.data import sequences
 from repro.data.sequences import DataSpec
 from repro.data.sources import raw_files
+from repro.files import write_text
 from repro.loading import load_object
 
 
@@ -27,4 +31,15 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     spec = sequences.save(parts, name, entry, path)
     for note in spec.notes:
         print(f"{name}: {note}", file=sys.stderr)
+    write_digests(path)
     return spec
+
+
+def write_digests(path: Path) -> None:
+    """Write what a prepared file's arrays hash to beside it, as digests.json.
+
+    A training depends on this small file, not on when the large one was written.
+    """
+    with safe_open(path, framework="numpy") as file:
+        digests = json.loads(file.metadata()["digests"])
+    write_text(path.with_name("digests.json"), json.dumps(digests, indent=1) + "\n")

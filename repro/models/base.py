@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.errors import ConfigError
+from repro.families import Traits
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
 from repro.nn.linear import one_loop
@@ -89,18 +90,15 @@ class SequenceModel(nn.Module):
 
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
     the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
-    `trainable` is False for models that come with all their true parameters; `true_latents` is
-    True where z means what it meant to the generator of the data, so that it can be compared;
-    `reparameterised` is False where z is no differentiable function of the noise;
-    `can_continue` is False where `advance` cannot take a state, because recurrences over x would
-    have to go on, too; `always_from_data` is True where training calls `initialise_from_data`
-    unasked.
+    `traits` says what the family is like; `true_latents` is True where z means what it meant to the
+    generator of the data, so that it can be compared; `can_continue` is False
+    where `advance` cannot take a state, because recurrences over x would have to go on, too;
+    `always_from_data` is True where training calls `initialise_from_data` unasked.
     """
 
     latent: int = 0
-    trainable: bool = True
+    traits = Traits()
     true_latents: bool = False
-    reparameterised: bool = True
     can_continue: bool = True
     always_from_data: bool = False
 
@@ -112,7 +110,7 @@ class SequenceModel(nn.Module):
         computation depends on values, it draws random numbers, or it needs a kernel of torch's.
         """
         inside = (module for module in self.modules() if module is not self)
-        return self.reparameterised and all(getattr(m, "can_stack", True) for m in inside)
+        return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
 
     def draw_masks_from(self, generator: torch.Generator) -> None:
         """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
 from repro.models.markov import MarkovModel, State, Step
 from repro.nn.dropout import Dropout
@@ -69,6 +70,7 @@ class DMM(MarkovModel):
     (theirs runs over the padding first), and every softplus variance has a floor of 1e-8.
     """
 
+    traits = Traits(whole_sequences=True)
     context = Context
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, Terms, gaussian_terms
 from repro.models.markov import Context, MarkovModel, Step
 from repro.nn.gaussian import Gaussian
@@ -19,6 +20,7 @@ class FixedLinear(MarkovModel):
     absorb the normalisation of the data.
     """
 
+    traits = Traits(whole_sequences=True, needed_option="parameters")
     true_latents = True
     A: Tensor
     b: Tensor

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms
 
 
@@ -39,7 +40,7 @@ class LinearGaussian(SequenceModel):
     Parameters are stated for raw data; C, d and R absorb the normalisation. Computed in float64.
     """
 
-    trainable = False
+    traits = Traits(whole_sequences=True, needed_option="parameters", true_parameters=True)
     true_latents = True
     A: Tensor
     b: Tensor

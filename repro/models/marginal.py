@@ -3,12 +3,15 @@
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.heads import build_head
 
 
 class Marginal(SequenceModel):
     """x_t ~ head(constant): the best that can be said without looking at the past."""
+
+    traits = Traits(latent=False)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

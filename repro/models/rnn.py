@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.dropout import Dropout
 from repro.nn.heads import build_head
@@ -30,6 +31,8 @@ class RNN(SequenceModel):
 
     Padding comes after every real step, and its likelihood is masked.
     """
+
+    traits = Traits(latent=False)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.families import Traits
 from repro.models.base import Layer, ModelSpec, SequenceModel, Terms
 from repro.nn import bernoulli
 from repro.nn.heads import build_head
@@ -48,7 +49,7 @@ class SBN(SequenceModel):
     are analytic. The baseline knows x and the layer.
     """
 
-    reparameterised = False
+    traits = Traits(discrete=True)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

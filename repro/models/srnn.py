@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer
@@ -57,6 +58,7 @@ class SRNN(SequenceModel):
     z_{t-1}.
     """
 
+    traits = Traits(whole_sequences=True)
     can_continue = False
 
     def __init__(self, spec: ModelSpec) -> None:

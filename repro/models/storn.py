@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
@@ -52,6 +53,7 @@ class STORN(SequenceModel):
     steps at once.
     """
 
+    traits = Traits(whole_sequences=True)
     can_continue = False
 
     def __init__(self, spec: ModelSpec) -> None:

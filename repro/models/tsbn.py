@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, one_step_back
 from repro.nn import bernoulli
 from repro.nn.dropout import Dropout
@@ -51,7 +52,7 @@ class TSBN(SequenceModel):
     draws z and no more; its logits are computed once more, with their gradient, for all steps.
     """
 
-    reparameterised = False
+    traits = Traits(discrete=True, whole_sequences=True)
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

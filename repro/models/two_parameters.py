@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from repro.families import Traits
 from repro.models.base import ModelSpec, Terms, gaussian_terms
 from repro.models.markov import Context, MarkovModel, Step
 from repro.nn.gaussian import Gaussian
@@ -18,6 +19,7 @@ class TwoParameters(MarkovModel):
     uniform in ±1 (the paper does not say) and are learned together with q.
     """
 
+    traits = Traits(whole_sequences=True, needed_option="nonlinear_parameters")
     latent = 2
     gain: Tensor
     offset: Tensor

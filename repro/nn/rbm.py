@@ -55,6 +55,11 @@ class RbmHead(BiasedHead):
         self.register_buffer("batches", torch.zeros(()))
         self._answered: tuple[Tensor, Tensor] | None = None  # what Z was asked of last, and log Z
 
+    @property
+    def estimates_z(self) -> bool:
+        """Whether Z is estimated: no layer is small enough to sum over its states."""
+        return min(self.read.shape) > ENUMERATED
+
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         if self.training:
@@ -73,7 +78,7 @@ class RbmHead(BiasedHead):
     def log_partition(self, params: tuple[Tensor, Tensor]) -> Tensor:
         """Return log Z for biases a (..., hidden) and c (..., D), (...), in nats."""
         hidden, dim = self.read.shape
-        if min(hidden, dim) <= ENUMERATED:
+        if not self.estimates_z:
             return self._enumerated(params)
         if params[0].numel() > hidden or params[1].numel() > dim:
             rows = max(1, NUMBERS // (self.chains * max(hidden, dim)))
