@@ -7,7 +7,7 @@ from shutil import which
 
 from snakemake.utils import min_version
 
-from repro.config import (
+from repro.config.recipes import (
     as_text,
     cells,
     check,
@@ -19,9 +19,9 @@ from repro.config import (
     resolve,
     typed,
 )
-from repro.config import describe as described
+from repro.config.recipes import describe as described
 from repro.errors import ConfigError
-from repro.locks import clear_stale_locks
+from repro.runtime.locks import clear_stale_locks
 
 min_version("9.18")
 
@@ -262,7 +262,7 @@ rule tables:
         report(
             expand("runs/{{preset}}/tables/{dataset}.csv", dataset=DATASETS),
             category="Tables",
-            caption="repro/templates/captions/tables.rst",
+            caption="repro/reports/templates/captions/tables.rst",
         ),
         expand(
             "runs/{{preset}}/tables/{dataset}.{suffix}",
@@ -289,7 +289,7 @@ rule figures:
                 figure=FIGURES,
             ),
             category="Figures",
-            caption="repro/templates/captions/figures.rst",
+            caption="repro/reports/templates/captions/figures.rst",
         ),
     log:
         "runs/{preset}/figures.log",
@@ -306,7 +306,7 @@ rule check:
         report(
             "runs/{preset}/check.md",
             category="Check",
-            caption="repro/templates/captions/check.rst",
+            caption="repro/reports/templates/captions/check.rst",
         ),
     log:
         "runs/{preset}/check.log",
@@ -346,7 +346,7 @@ rule report:
         report(
             "runs/{preset}/report.html",
             category="Report",
-            caption="repro/templates/captions/report.rst",
+            caption="repro/reports/templates/captions/report.rst",
         ),
     log:
         "runs/{preset}/report.log",

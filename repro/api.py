@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repro import config as configuration
-from repro.checkpoints import checkpoint_in, is_trained, load_checkpoint
-from repro.data import sequences
+from repro.config import recipes as configuration
+from repro.data import prepared
 from repro.data.batches import to_tensors
+from repro.data.download import fetch, write_manifest
 from repro.data.prepare import prepare
-from repro.data.sources import fetch, write_manifest
-from repro.devices import prepare_device
 from repro.errors import ConfigError
-from repro.evaluate import evaluate as evaluate_checkpoint
-from repro.files import readable
-from repro.paths import data_file, raw_folder, run_folder
-from repro.results import Result
-from repro.train import train as train_run
+from repro.evaluation.evaluate import evaluate as evaluate_checkpoint
+from repro.results.record import Result
+from repro.runtime.devices import prepare_device
+from repro.runtime.files import readable
+from repro.runtime.paths import data_file, raw_folder, run_folder
+from repro.training.checkpoints import checkpoint_in, is_trained, load_checkpoint
+from repro.training.run import train as train_run
 
 
 def load(
@@ -39,7 +39,7 @@ def load(
     config = configuration.load(preset)
     config = {**config, "mirror": mirror or config["mirror"]}
     data = _prepared(dataset, configuration.describe(config, dataset), config)
-    _, parts = sequences.load(data, sequences.PARTS)
+    _, parts = prepared.load(data, prepared.PARTS)
     cpu = torch.device("cpu")
     return {part: list(to_tensors(found, cpu)) for part, found in parts.items()}
 
@@ -71,7 +71,7 @@ def train(
     folder = run_folder(config["preset"], dataset, model, seed)
     checkpoint = checkpoint_in(folder)
     data = _prepared(dataset, configuration.describe(config, dataset), config)
-    if is_trained(checkpoint, recipe, sequences.load(data, ())[0].sha256):
+    if is_trained(checkpoint, recipe, prepared.load(data, ())[0].sha256):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])
     return train_run(recipe, data, seed, folder, device, config["wandb"])
@@ -91,7 +91,7 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
     device = prepare_device("auto", torch.get_num_threads())
     name = info.recipe["dataset"]["name"]
     data = data_file(name)
-    if made_by := sequences.made_by(data) if readable(data) else {}:
+    if made_by := prepared.made_by(data) if readable(data) else {}:
         data = _prepared(name, configuration.with_content(made_by, f"datasets.{name}"), {})
     return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
 
@@ -99,7 +99,7 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
 def _prepared(dataset: str, described: dict, config: dict) -> Path:
     # A data set's prepared file, made again where its entry or its own files have changed.
     path = data_file(dataset)
-    if not readable(path) or sequences.made_by(path) != json.loads(json.dumps(described)):
+    if not readable(path) or prepared.made_by(path) != json.loads(json.dumps(described)):
         folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))
         entry = config["datasets"][dataset] if config else described
         fetch(dataset, entry, raw_folder(dataset), *folders)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from repro.data import sequences
+from repro.data import prepared
 from repro.models import build
 from repro.models.base import ModelSpec
 
@@ -155,7 +155,7 @@ def walk(tmp_path_factory):
         for part, count in (("train", 10), ("valid", 5), ("test", 6))
     }
     path = tmp_path_factory.mktemp("data") / "walk" / "sequences.safetensors"
-    sequences.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
+    prepared.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
     return path
 
 

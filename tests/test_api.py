@@ -11,9 +11,9 @@ from test_cli import make_home
 from test_own import TEMPLATES, write_parts
 
 from repro import api
-from repro.checkpoints import load_checkpoint
-from repro.config import describe
+from repro.config.recipes import describe
 from repro.errors import CheckpointError, ConfigError
+from repro.training.checkpoints import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import genpareto
 
-from repro.bounds import effective_sample_size, elbo, importance_weighted
-from repro.diagnostics import pareto_k
+from repro.inference.bounds import effective_sample_size, elbo, importance_weighted
+from repro.inference.objectives import annealed_elbo
+from repro.inference.pareto import pareto_k
 from repro.models.base import Terms
-from repro.objectives import annealed_elbo
 
 pytestmark = pytest.mark.oracle
 

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 
 from repro.cli import app
-from repro.results import read, write
+from repro.results.record import read, write
 
 COMMANDS = sorted(
     command.name or command.callback.__name__.replace("_", "-")
@@ -159,7 +159,7 @@ def test_own_data_are_fetched_and_prepared_by_hand(home):
 def test_full_disk_leaves_nothing_half_written(home):
     """/dev/full refuses every byte: here as the file that a result is written beside."""
     script = (
-        "import os, pathlib, repro.files as f\n"
+        "import os, pathlib, repro.runtime.files as f\n"
         "from repro.errors import ReproError\n"
         "path = pathlib.Path('out.json')\n"
         "os.symlink('/dev/full', f'.out.json.{os.getpid()}.partial')\n"

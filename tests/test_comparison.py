@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from repro.calibration import CELLS, alarm_rates
-from repro.comparison import LEVEL, POWER, Comparison, compare_samples, holm
+from repro.results.comparison import LEVEL, POWER, Comparison, compare_samples, holm
+from repro.selftest.calibration import CELLS, alarm_rates
 
 pytestmark = pytest.mark.oracle
 

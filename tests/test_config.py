@@ -9,9 +9,9 @@ import pytest
 import yaml
 from conftest import ROOT, families, spec
 
-from repro import config as configuration
+from repro.config import recipes as configuration
+from repro.config.traits import declared
 from repro.errors import ConfigError
-from repro.families import declared
 from repro.models import build
 
 

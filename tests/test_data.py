@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from music21 import note, stream
 from scipy.io import savemat
 
-from repro.data import batches, sequences
-from repro.data.pianoroll import read_bach_chorales, read_mat
+from repro.data import batches, prepared
 from repro.data.prepare import prepare
-from repro.data.speech import read_japanese_vowels
-from repro.data.synthetic import generate_linear_gaussian, generate_two_parameters
+from repro.data.readers.pianoroll import read_bach_chorales, read_mat
+from repro.data.readers.speech import read_japanese_vowels
+from repro.data.readers.synthetic import generate_linear_gaussian, generate_two_parameters
 from repro.errors import ConfigError, DataError
 
 REAL = {"kind": "real", "normalise": "per_dimension"}
@@ -25,26 +25,26 @@ def parts(seed=0, lengths=(3, 5, 2), dim=2):
     rng = np.random.default_rng(seed)
     return {
         part: [5.0 + 3.0 * rng.standard_normal((n, dim)) for n in lengths]
-        for part in sequences.PARTS
+        for part in prepared.PARTS
     }
 
 
 def test_prepared_file_gives_back_the_sequences(tmp_path):
     original, path = parts(), tmp_path / "d" / "sequences.safetensors"
-    spec = sequences.save(original, "d", REAL, path)
-    loaded_spec, loaded = sequences.load(path, sequences.PARTS)
+    spec = prepared.save(original, "d", REAL, path)
+    loaded_spec, loaded = prepared.load(path, prepared.PARTS)
     assert loaded_spec == spec and spec.steps == {"train": 10, "valid": 10, "test": 10}
     frames = np.concatenate(original["train"])
-    for part in sequences.PARTS:
-        for raw, prepared in zip(original[part], loaded[part], strict=True):
+    for part in prepared.PARTS:
+        for raw, found in zip(original[part], loaded[part], strict=True):
             expected = (raw - frames.mean(0)) / frames.std(0)
-            np.testing.assert_allclose(prepared, expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_global_normalisation_is_one_mean_and_deviation(tmp_path):
     original = parts()
     entry = {"kind": "real", "normalise": "global"}
-    spec = sequences.save(original, "d", entry, tmp_path / "d.safetensors")
+    spec = prepared.save(original, "d", entry, tmp_path / "d.safetensors")
     frames = np.concatenate(original["train"])
     assert spec.mean == pytest.approx([frames.mean()] * 2)
     assert spec.std == pytest.approx([frames.std()] * 2)
@@ -53,7 +53,7 @@ def test_global_normalisation_is_one_mean_and_deviation(tmp_path):
 def test_counts_that_differ_from_the_expected_are_refused(tmp_path):
     entry = {**REAL, "expected": {"sequences": {"train": 4, "valid": 3, "test": 3}}}
     with pytest.raises(DataError, match="3 sequences in train, expected 4"):
-        sequences.save(parts(), "d", entry, tmp_path / "d.safetensors")
+        prepared.save(parts(), "d", entry, tmp_path / "d.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -63,24 +63,24 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(
         DataError, match=r"test, sequence 1, step 0, column 0 is nan; values must be finite"
     ):
-        sequences.save(broken, "d", REAL, tmp_path / "d.safetensors")
+        prepared.save(broken, "d", REAL, tmp_path / "d.safetensors")
 
 
 @pytest.mark.fault
 def test_missing_and_damaged_prepared_files_say_what_to_run(tmp_path):
     path = tmp_path / "vowels" / "sequences.safetensors"
     with pytest.raises(DataError, match="repro prepare --dataset vowels"):
-        sequences.load(path, ("train",))
-    sequences.save(parts(), "vowels", REAL, path)
+        prepared.load(path, ("train",))
+    prepared.save(parts(), "vowels", REAL, path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"is damaged .* remove it"):
-        sequences.load(path, ("train",))
+        prepared.load(path, ("train",))
 
 
 def test_mat_rolls_are_read_as_they_are(tmp_path):
     rng = np.random.default_rng(0)
     rolls = {
-        p: [(rng.random((t, 88)) < 0.1).astype(np.uint8) for t in (4, 7)] for p in sequences.PARTS
+        p: [(rng.random((t, 88)) < 0.1).astype(np.uint8) for t in (4, 7)] for p in prepared.PARTS
     }
     cells = {}
     for part, arrays in rolls.items():
@@ -89,7 +89,7 @@ def test_mat_rolls_are_read_as_they_are(tmp_path):
         cells[f"{part}data"] = cell
     savemat(tmp_path / "r.mat", cells)
     read = read_mat({"r.mat": tmp_path / "r.mat"}, {})
-    for part in sequences.PARTS:
+    for part in prepared.PARTS:
         for ours, original in zip(read[part], rolls[part], strict=True):
             np.testing.assert_array_equal(ours, original)
 

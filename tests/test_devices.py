@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from repro.devices import prepare_device
 from repro.errors import ConfigError
+from repro.runtime.devices import prepare_device
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("float32", "ieee"), ("tf32", "tf32")])

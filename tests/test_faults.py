@@ -17,21 +17,21 @@ from test_cli import cell, make_home, run
 from test_results import result
 from test_training import CPU, recipe
 
-import repro.training as training
-from repro.checkpoints import load_checkpoint, load_state, save_state
-from repro.data import sequences
-from repro.data.sources import fetch
+import repro.training.trainer as training
+from repro.data import prepared
+from repro.data.download import fetch
 from repro.errors import ReproError
-from repro.files import sha256, write_text
-from repro.results import read, read_cell, result_path, write
-from repro.train import train
+from repro.results.record import read, read_cell, result_path, write
+from repro.runtime.files import sha256, write_text
+from repro.training.checkpoints import load_checkpoint, load_state, save_state
+from repro.training.run import train
 
 pytestmark = pytest.mark.fault
 
 # Runs `repro` in a process that a signal ends: at an update of the training, or between the bytes
 # of a file and its name, which is when a write is half done.
 AT_UPDATE = """
-import os, sys, repro.train as t
+import os, sys, repro.training.run as t
 update, original = int(sys.argv.pop(1)), t.Training.update
 number = int(sys.argv.pop(1))
 def patched(self, loss):
@@ -41,7 +41,7 @@ def patched(self, loss):
 t.Training.update = patched
 """
 AT_WRITE = """
-import os, sys, signal, repro.files as f
+import os, sys, signal, repro.runtime.files as f
 name, original = sys.argv.pop(1), os.replace
 def patched(source, target):
     if os.path.basename(target) == name:
@@ -174,9 +174,7 @@ def written(walk, tmp_path_factory):
         folder / "checkpoint.safetensors": load_checkpoint,
         folder / "last.pt": lambda path: load_state(path, "f"),
         folder / "seed0.json": read,
-        folder / "walk" / "sequences.safetensors": lambda path: sequences.load(
-            path, sequences.PARTS
-        ),
+        folder / "walk" / "sequences.safetensors": lambda path: prepared.load(path, prepared.PARTS),
     }
 
 
@@ -209,9 +207,9 @@ def test_every_file_has_the_mode_of_the_umask(mask, walk, tmp_path):
     before = os.umask(mask)
     try:
         train(recipe(max_epochs=1), walk, 0, tmp_path / "run", CPU, "disabled")
-        parts = {part: [np.arange(6.0).reshape(3, 2) ** 2] for part in sequences.PARTS}
+        parts = {part: [np.arange(6.0).reshape(3, 2) ** 2] for part in prepared.PARTS}
         path = tmp_path / "walk" / "sequences.safetensors"
-        sequences.save(parts, "walk", {"kind": "real", "normalise": "none"}, path)
+        prepared.save(parts, "walk", {"kind": "real", "normalise": "none"}, path)
         write(result(), tmp_path / "seed0.json")
     finally:
         os.umask(before)
@@ -285,7 +283,7 @@ def test_a_kill_while_a_raw_file_is_fetched(tmp_path):
     (mirror / "rolls.mat").write_bytes(b"notes" * 1000)
     entry = {"sources": [{"file": "rolls.mat", "sha256": sha256(mirror / "rolls.mat"), "url": []}]}
     fetching = (
-        "from pathlib import Path\nfrom repro.data.sources import fetch\n"
+        "from pathlib import Path\nfrom repro.data.download import fetch\n"
         f"fetch('d', {entry!r}, Path('raw'), Path('mirror'))\n"
     )
     killed = subprocess.run(

@@ -21,17 +21,17 @@ from test_handwriting import LISTS, SQUARE, corpus, line_of
 from test_results import result
 from test_training import CPU, recipe
 
-from repro import config as configuration
-from repro.checkpoints import load_checkpoint, load_state, save_state
-from repro.data import sequences
-from repro.data.handwriting import read_iam_ondb
-from repro.data.pianoroll import read_mat
-from repro.data.sources import LARGEST_MEMBER, fetch
-from repro.data.speech import read_timit
+from repro.config import recipes as configuration
+from repro.data import prepared
+from repro.data.download import LARGEST_MEMBER, fetch
+from repro.data.readers.handwriting import read_iam_ondb
+from repro.data.readers.pianoroll import read_mat
+from repro.data.readers.speech import read_timit
 from repro.errors import CheckpointError, DataError, ReproError
-from repro.published import render_published
-from repro.results import read, write
-from repro.train import train
+from repro.reports.published import render_published
+from repro.results.record import read, write
+from repro.training.checkpoints import load_checkpoint, load_state, save_state
+from repro.training.run import train
 
 pytestmark = pytest.mark.fuzz
 
@@ -128,10 +128,10 @@ def test_recordings(data, sphere, tmp_path):
 @given(data=st.data())
 def test_prepared_data(data, tmp_path):
     path = tmp_path / "walk" / "sequences.safetensors"
-    parts = {part: [np.ones((3, 2)), np.zeros((2, 2))] for part in sequences.PARTS}
-    sequences.save(parts, "walk", {"kind": "binary", "normalise": "none"}, path)
+    parts = {part: [np.ones((3, 2)), np.zeros((2, 2))] for part in prepared.PARTS}
+    prepared.save(parts, "walk", {"kind": "binary", "normalise": "none"}, path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
-    survives(sequences.load, path, ("train", "test"))
+    survives(prepared.load, path, ("train", "test"))
 
 
 @FUZZ
@@ -147,7 +147,7 @@ def rolls(tmp_path_factory):
     path = tmp_path_factory.mktemp("rolls") / "r.mat"
     cell = np.empty((1, 2), dtype=object)
     cell[0, :] = [np.eye(4, 88), np.eye(3, 88)]
-    savemat(path, {f"{part}data": cell for part in sequences.PARTS}, do_compression=False)
+    savemat(path, {f"{part}data": cell for part in prepared.PARTS}, do_compression=False)
     return path.read_bytes()
 
 

@@ -6,10 +6,10 @@ from conftest import VARIANTS, heads_of
 from test_models import CASES
 from test_training import DROPOUT, OUR_RECIPE, Killed, recipe, same_bits, weights
 
-import repro.training as training
-from repro.devices import prepare_device
-from repro.evaluate import evaluate
-from repro.train import train_seeds
+import repro.training.trainer as training
+from repro.evaluation.evaluate import evaluate
+from repro.runtime.devices import prepare_device
+from repro.training.run import train_seeds
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,9 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from repro.data import sequences
-from repro.data.handwriting import LATTICE, read_iam_ondb, read_omniglot, steps_of
+from repro.data import prepared
 from repro.data.prepare import prepare
+from repro.data.readers.handwriting import LATTICE, read_iam_ondb, read_omniglot, steps_of
 from repro.errors import DataError
 
 XML = """<?xml version="1.0" encoding="ISO-8859-1"?>
@@ -123,10 +123,10 @@ def test_offsets_are_normalised_together_and_the_bit_is_kept(tmp_path):
     ]
     entry = {"kind": "strokes", "normalise": "offsets"}
     path = tmp_path / "strokes" / "sequences.safetensors"
-    spec = sequences.save(
+    spec = prepared.save(
         {"train": raw[:5], "valid": raw[5:7], "test": raw[7:]}, "strokes", entry, path
     )
-    _, parts = sequences.load(path, ("train",))
+    _, parts = prepared.load(path, ("train",))
     steps = np.concatenate(parts["train"])
     np.testing.assert_array_equal(steps[:, 0], np.concatenate(raw[:5])[:, 0])
     assert abs(steps[:, 1:].mean()) < 1e-6 and abs(steps[:, 1:].std() - 1) < 1e-6
@@ -140,7 +140,7 @@ def iam(tmp_path, lines=None, **options):
              "normalise": "offsets", "options": {"lists": LISTS, **options}}  # fmt: skip
     path = tmp_path / "iam_ondb" / "sequences.safetensors"
     spec = prepare("iam_ondb", entry, tmp_path / "raw", path)
-    return spec, sequences.load(path, sequences.PARTS)[1]
+    return spec, prepared.load(path, prepared.PARTS)[1]
 
 
 FORMS = ("a01-000u", "b02-013z", "c03-100")

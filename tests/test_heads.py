@@ -9,9 +9,9 @@ from conftest import BINARY, HEADS
 from reference.parts import nade_log_prob
 from scipy import integrate, stats
 
-from repro.nn import nade, rbm
-from repro.nn.heads import build_head
-from repro.nn.nade import NadeHead
+from repro.heads import nade, rbm
+from repro.heads.basic import build_head
+from repro.heads.nade import NadeHead
 
 pytestmark = pytest.mark.oracle
 

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from repro.data.images import (
+from repro.data.readers.images import (
     MNIST_5K,
     MNIST_50K,
     PARTS,

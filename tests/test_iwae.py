@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import spec
 
+from repro.inference.objectives import by_iwae
 from repro.models import build
-from repro.objectives import by_iwae
 
 pytestmark = pytest.mark.oracle
 STEPS, LATENT, WEIGHT, GROUPS, COPIES = 3, 2, 0.7, 400, 50
@@ -74,7 +74,7 @@ def test_vimcos_baseline_lowers_the_variance(discrete, x, monkeypatch):
         return (torch.logsumexp(log_weight, 0) * log_q).sum(0)
 
     with_baseline = total()
-    monkeypatch.setattr("repro.objectives.vimco", without_baseline)
+    monkeypatch.setattr("repro.inference.objectives.vimco", without_baseline)
     assert with_baseline < 0.5 * total()
 
 

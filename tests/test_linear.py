@@ -5,9 +5,9 @@ import torch
 from conftest import CASES_OF_LOOPS
 from torch import nn
 
-from repro.nn import linear
-from repro.nn.linear import Linear, one_loop
-from repro.nn.products import product
+from repro.kernels import linear
+from repro.kernels.linear import Linear, one_loop
+from repro.kernels.matmul import product
 
 pytestmark = pytest.mark.oracle
 

@@ -6,11 +6,11 @@ import torch
 from reference.kalman import log_likelihood
 
 from repro.data.batches import Batch
-from repro.evaluate import bound_sequences, squared_error
+from repro.evaluation.evaluate import bound_sequences, squared_error
 from repro.models import build
 from repro.models.base import ModelSpec
-from repro.oracles import problem
-from repro.validation import validation_bound, validation_is
+from repro.selftest.oracles import problem
+from repro.training.validation import validation_bound, validation_is
 
 pytestmark = pytest.mark.oracle
 

@@ -9,8 +9,8 @@ import soundfile
 from scipy.io import wavfile
 
 from repro.errors import DataError
-from repro.listen import PLAYED_HZ, as_mp3, play, write_all, write_wav
-from repro.midi import write_midi
+from repro.evaluation.audio import PLAYED_HZ, as_mp3, play, write_all, write_wav
+from repro.evaluation.midi import write_midi
 
 
 def played(path, steps):

@@ -11,9 +11,9 @@ from mido import Message, MetaMessage, MidiFile, MidiTrack
 from test_fuzz import damaged, survives
 
 from repro.data.parts import PARTS
-from repro.data.pianoroll import read_midi_folder
+from repro.data.readers.pianoroll import read_midi_folder
 from repro.errors import ConfigError, DataError
-from repro.midi import write_midi
+from repro.evaluation.midi import write_midi
 
 GENERATED = settings(
     max_examples=40,

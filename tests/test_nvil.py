@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import spec
 
+from repro.inference.objectives import annealed_elbo
 from repro.models import build
-from repro.objectives import annealed_elbo
 
 pytestmark = pytest.mark.oracle
 STEPS, LATENT, WEIGHT, GROUPS, SAMPLES = 3, 2, 0.7, 400, 50

@@ -10,10 +10,10 @@ from test_training import CPU, recipe, same_bits, weights
 
 from repro.errors import ConfigError
 from repro.models import build
-from repro.optimizers import Muon, WeightAverage, build_optimizers, orthogonalise
-from repro.schedules import kl_weight, learning_rate_factor
-from repro.train import train
-from repro.training import Training
+from repro.training.optimizers import Muon, WeightAverage, build_optimizers, orthogonalise
+from repro.training.run import train
+from repro.training.schedules import kl_weight, learning_rate_factor
+from repro.training.trainer import Training
 
 MUON = {"optimizer": "muon", "muon_learning_rate": 0.01, "muon_momentum": 0.95}
 

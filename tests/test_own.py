@@ -10,11 +10,11 @@ import yaml
 from conftest import ROOT, spec
 from test_workflow import copy_workflow, snakemake
 
-from repro.config import load
-from repro.data.arrays import read_npz
-from repro.data.sources import fetch
+from repro.config.plugins import load_object
+from repro.config.recipes import load
+from repro.data.download import fetch
+from repro.data.readers.arrays import read_npz
 from repro.errors import ConfigError, DataError
-from repro.loading import load_object
 from repro.models import build
 
 TEMPLATES = ROOT / "config" / "templates"

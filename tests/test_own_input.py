@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from repro.config import check, load, merge
-from repro.data import checks, sequences
+from repro.config.recipes import check, load, merge
+from repro.data import checks, prepared
 from repro.data.parts import PARTS
 from repro.data.prepare import prepare
 from repro.errors import ConfigError, DataError
-from repro.files import sha256
+from repro.runtime.files import sha256
 
 pytestmark = pytest.mark.fault
 
@@ -40,19 +40,19 @@ def written(folder, arrays):
     return folder
 
 
-def prepared(arrays, entry, tmp_path):
+def prepare_folder(arrays, entry, tmp_path):
     """What `repro prepare` makes of a folder of arrays."""
     count_input()
     path = tmp_path / "mine" / "sequences.safetensors"
     path.unlink(missing_ok=True)
     prepare("mine", entry, written(tmp_path / "own", arrays), path)
-    return sequences.load(path, PARTS)
+    return prepared.load(path, PARTS)
 
 
 def refused(arrays, entry, tmp_path, words, error=DataError):
     """The one or two lines of the refusal; nothing is left behind."""
     with pytest.raises(error, match=words) as caught:
-        prepared(arrays, entry, tmp_path)
+        prepare_folder(arrays, entry, tmp_path)
     assert len(str(caught.value).splitlines()) <= 2 and "learning_rate" not in str(caught.value)
     assert not list((tmp_path / "mine").glob("*")) and not list((tmp_path / "mine").glob(".*"))
     return str(caught.value)
@@ -99,7 +99,7 @@ def test_binary_data_are_zeros_and_ones(seed, value, part, tmp_path):
 def test_zeros_and_ones_of_any_type_are_read_as_they_are(dtype, tmp_path):
     arrays = parts_of(rolls, np.random.default_rng(0))
     typed = {part: [a.astype(dtype) for a in found] for part, found in arrays.items()}
-    _, read = prepared(typed, own("binary"), tmp_path)
+    _, read = prepare_folder(typed, own("binary"), tmp_path)
     for part in PARTS:
         for ours, original in zip(read[part], arrays[part], strict=True):
             np.testing.assert_array_equal(ours, original)
@@ -136,7 +136,7 @@ def test_a_kind_is_normalised_only_as_it_can_be(kind, normalise, tmp_path, monke
     }
     arrays = parts_of(KINDS[kind], np.random.default_rng(0))
     if normalise in fits[kind]:
-        prepared(arrays, own(kind, normalise), tmp_path)
+        prepare_folder(arrays, own(kind, normalise), tmp_path)
         return
     words = f"{kind} data cannot have `normalise: {normalise}`"
     refused(arrays, own(kind, normalise), tmp_path, words, ConfigError)
@@ -186,7 +186,7 @@ def test_differences_that_rounding_would_remove_are_named(seed, offset, tmp_path
     rng = np.random.default_rng(seed)
     arrays = {part: [a + np.array([0, offset, 0]) for a in real(rng)] for part in PARTS}
     refused(arrays, own("real"), tmp_path, "column 1 .* rounded away")
-    spec, read = prepared(arrays, own("real", "per_dimension"), tmp_path)
+    spec, read = prepare_folder(arrays, own("real", "per_dimension"), tmp_path)
     for raw, ours in zip(arrays["test"], read["test"], strict=True):
         expected = (raw - spec.mean) / spec.std
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
@@ -290,6 +290,6 @@ def test_sequences_that_parts_share_are_counted(seed, counts, tmp_path, capsys):
             arrays[second][i] = arrays[first][i].copy()
         if count:
             expected.append(f"{count} of 9 sequences of {second} are also in {first}")
-    spec, _ = prepared(arrays, own("real", "global"), tmp_path)
+    spec, _ = prepare_folder(arrays, own("real", "global"), tmp_path)
     assert spec.notes == expected
     assert capsys.readouterr().err.splitlines() == [f"mine: {note}" for note in expected]

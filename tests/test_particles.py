@@ -10,11 +10,18 @@ from reference.kalman import log_likelihood
 from test_models import draw, terms_at_fixed_z
 
 from repro.data.batches import Batch
-from repro.evaluate import filter_sequences
+from repro.evaluation.evaluate import filter_sequences
+from repro.inference.objectives import by_iwae
+from repro.inference.particle_filter import (
+    fivo,
+    multinomial,
+    nasmc,
+    particle_filter,
+    resample,
+    systematic,
+)
+from repro.kernels import linear
 from repro.models import build
-from repro.nn import linear
-from repro.objectives import by_iwae
-from repro.particles import fivo, multinomial, nasmc, particle_filter, resample, systematic
 
 pytestmark = pytest.mark.oracle
 

@@ -7,8 +7,8 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repro import config as configuration
-from repro.plan import ELSEWHERE, GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, stored
+from repro.config import recipes as configuration
+from repro.planning import ELSEWHERE, GUESSED, MEASURED, SCALED, Cost, Plan, makespan, plan, stored
 
 HOURS = st.floats(0.01, 10.0)
 

@@ -9,10 +9,10 @@ from conftest import ROOT
 from test_results import result
 
 from repro.errors import ConfigError, DataError
-from repro.printed import COLUMNS, EVIDENCE, KNOWN_VERDICTS
-from repro.published import render_published
-from repro.results import Result, result_path, write
-from repro.verdicts import verdict
+from repro.reports.printed import COLUMNS, EVIDENCE, KNOWN_VERDICTS
+from repro.reports.published import render_published
+from repro.reports.verdicts import verdict
+from repro.results.record import Result, result_path, write
 
 
 def printed(folder, *rows, **same):

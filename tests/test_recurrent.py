@@ -5,15 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.nn import products, recurrent
-from repro.nn.chain import Weights, posterior_chain
-from repro.nn.lstm import lstm_rows, lstm_step
-from repro.nn.packing import last_rows, packing
-from repro.nn.products import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels import matmul as products
+from repro.kernels.lstm import lstm_rows, lstm_step
+from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.packing import last_rows, packing
+from repro.kernels.posterior_chain import Weights, posterior_chain
+from repro.kernels.relu_rnn import relu_rows
+from repro.kernels.vrnn_chain import Weights as VRNNWeights
+from repro.kernels.vrnn_chain import vrnn_chain
+from repro.nn import recurrent
 from repro.nn.recurrent import run_lstm
-from repro.nn.relu_rnn import relu_rows
-from repro.nn.vrnn_chain import Weights as VRNNWeights
-from repro.nn.vrnn_chain import vrnn_chain
 
 pytestmark = pytest.mark.oracle
 LENGTHS = [

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from scipy.stats import bootstrap
 
-from repro import results as results_module
-from repro.check import compare, render, summary
 from repro.errors import DataError
-from repro.figures import (
+from repro.reports.figures import (
     draw_estimate_against_samples,
     draw_learning_curves,
     write_figures,
 )
-from repro.published import open_columns
-from repro.reliability import reliability
-from repro.results import (
+from repro.reports.published import open_columns
+from repro.reports.tables import display, numbers, with_error, write_tables
+from repro.results import record as results_module
+from repro.results.check import compare, render, summary
+from repro.results.record import (
     Result,
     aggregate,
     error_over_sequences,
@@ -29,7 +29,7 @@ from repro.results import (
     result_path,
     write,
 )
-from repro.tables import display, numbers, with_error, write_tables
+from repro.results.reliability import reliability
 
 LENGTHS = np.array([4.0, 9.0, 6.0, 2.0, 7.0])
 

@@ -8,10 +8,10 @@ from test_published import cells_of, printed, row_of
 from test_results import result
 
 from repro.errors import ConfigError
-from repro.report import write_report
-from repro.results import read_cell, result_path, write
-from repro.scoreboard import BEGIN, END, show_scoreboard, write_scoreboard
-from repro.tables import write_tables
+from repro.reports.html import write_report
+from repro.reports.scoreboard import BEGIN, END, show_scoreboard, write_scoreboard
+from repro.reports.tables import write_tables
+from repro.results.record import read_cell, result_path, write
 
 TABLES = ROOT / "paper_tables"
 HEADINGS = {

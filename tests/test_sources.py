@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from repro.data import sources
-from repro.data.sources import fetch, raw_files
+from repro.data import download as sources
+from repro.data.download import fetch, raw_files
 from repro.errors import ConfigError, DataError
 
 CONTENT = b"piano rolls " * 1000

@@ -13,10 +13,10 @@ import soundfile
 import torch
 from conftest import count_input
 
-from repro.data import batches, checks, sequences
+from repro.data import batches, checks, prepared
 from repro.data.prepare import prepare
+from repro.data.readers.speech import read_fsdd, read_recordings, read_timit
 from repro.data.recordings import check_recording, frames_of, missing_bytes
-from repro.data.speech import read_fsdd, read_recordings, read_timit
 from repro.errors import DataError
 
 CPU = torch.device("cpu")
@@ -274,11 +274,11 @@ def test_memory_does_not_grow_with_the_corpus(copies, tmp_path, monkeypatch):
     path = tmp_path / "accent" / "sequences.safetensors"
     entry = {"reader": "speech:read_recordings", "local": ".", "kind": "real",
              "normalise": "global", "options": DRAWN}  # fmt: skip
-    import_module("repro.data.speech")  # not part of what is counted
+    import_module("repro.data.readers.speech")  # not part of what is counted
     tracemalloc.start()
     try:
         prepare("accent", entry, tmp_path / "raw", path)
-        train = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+        train = batches.to_tensors(prepared.load(path, ("train",))[1]["train"], CPU)
         for batch in batches.epoch(train, 4, "similar_lengths", torch.Generator()):
             assert batch.x.shape == (80, 4, 200)
         peak = tracemalloc.get_traced_memory()[1]
@@ -290,12 +290,12 @@ def test_memory_does_not_grow_with_the_corpus(copies, tmp_path, monkeypatch):
 
 def test_tensors_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    parts = {part: [rng.normal(size=(n, 3)) for n in (5, 2, 9)] for part in sequences.PARTS}
+    parts = {part: [rng.normal(size=(n, 3)) for n in (5, 2, 9)] for part in prepared.PARTS}
     path = tmp_path / "d" / "sequences.safetensors"
-    sequences.save(parts, "d", {"kind": "real", "normalise": "global"}, path)
-    held = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+    prepared.save(parts, "d", {"kind": "real", "normalise": "global"}, path)
+    held = batches.to_tensors(prepared.load(path, ("train",))[1]["train"], CPU)
     monkeypatch.setattr(batches, "HELD_BYTES", 0)
-    asked_for = batches.to_tensors(sequences.load(path, ("train",))[1]["train"], CPU)
+    asked_for = batches.to_tensors(prepared.load(path, ("train",))[1]["train"], CPU)
     assert isinstance(held, list) and isinstance(asked_for, batches.Tensors)
     assert batches.lengths_of(held) == batches.lengths_of(asked_for) == [5, 2, 9]
     for order in ("shuffled", "similar_lengths"):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from repro import config as configuration
-from repro.data.pianoroll import read_mat, read_srnn
+from repro.config import recipes as configuration
+from repro.data.readers.pianoroll import read_mat, read_srnn
 from repro.errors import ConfigError, DataError
 
 SEGMENTS = {"train": "segments"}

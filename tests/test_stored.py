@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from repro.results import error_over_sequences, read_cell
+from repro.results.record import error_over_sequences, read_cell
 
 STORED, TABLES = ROOT / "results", ROOT / "paper_tables"
 CELLS = sorted(path.relative_to(STORED).parts for path in STORED.glob("*/*/*/"))

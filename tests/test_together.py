@@ -18,14 +18,14 @@ from test_training import (
     weights,
 )
 
-import repro.graphs
-import repro.together
-from repro.checkpoints import load_checkpoint
-from repro.data import sequences
+import repro.training.cuda_graphs
+import repro.training.stacked
+from repro.data import prepared
 from repro.errors import ConfigError
 from repro.models.vrnn import VRNN
-from repro.train import train, train_seeds
-from repro.training import Training
+from repro.training.checkpoints import load_checkpoint
+from repro.training.run import train, train_seeds
+from repro.training.trainer import Training
 
 SEEDS = [0, 3, 5]
 CASES = {
@@ -84,7 +84,7 @@ def uneven(tmp_path_factory):
     lengths = {"train": [3, 12, 7, 1, 9, 2, 5], "valid": [4, 8], "test": [3]}
     parts = {part: [rng.standard_normal((n, 2)) for n in ns] for part, ns in lengths.items()}
     path = tmp_path_factory.mktemp("uneven") / "walk" / "sequences.safetensors"
-    sequences.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
+    prepared.save(parts, "walk", {"kind": "real", "normalise": "global"}, path)
     return path
 
 
@@ -95,13 +95,13 @@ def alone(data, folder, seed, **arguments):
 @pytest.fixture
 def stacks(monkeypatch):
     """How many models each epoch of a stack had."""
-    sizes, original = [], repro.together._Stack.one_epoch
+    sizes, original = [], repro.training.stacked._Stack.one_epoch
 
     def counted(self):
         sizes.append(len(self.trainings))
         original(self)
 
-    monkeypatch.setattr(repro.together._Stack, "one_epoch", counted)
+    monkeypatch.setattr(repro.training.stacked._Stack, "one_epoch", counted)
     return sizes
 
 
@@ -134,7 +134,7 @@ def test_recorded_computations_are_replayed_to_the_same_end(
 
         return replay, outputs
 
-    monkeypatch.setattr(repro.graphs.Recorded, "_record", record)
+    monkeypatch.setattr(repro.training.cuda_graphs.Recorded, "_record", record)
     folders = [tmp_path / str(seed) for seed in seeds]
     recipe_ = recipe(family=family, **DROPOUT)
     found = train_seeds(recipe_, uneven, seeds, folders, CPU, "disabled", graphs=True)

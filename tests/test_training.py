@@ -11,16 +11,16 @@ import torch
 from conftest import SIZES, spec
 from safetensors.torch import load_file
 
-import repro.training as training
-from repro.checkpoints import load_checkpoint, load_state
-from repro.data import batches, sequences
+import repro.training.trainer as training
+from repro.data import batches, prepared
 from repro.errors import CheckpointError, ConfigError, NumericalError
-from repro.evaluate import bound_sequences, evaluate, likelihood_of, sequence_noise
+from repro.evaluation.evaluate import bound_sequences, evaluate, likelihood_of, sequence_noise
+from repro.evaluation.predict import write_predictions
+from repro.evaluation.sample import write_samples
 from repro.models import build
-from repro.predict import write_predictions
-from repro.sampling import write_samples
-from repro.train import train
-from repro.validation import validation_bound
+from repro.training.checkpoints import load_checkpoint, load_state
+from repro.training.run import train
+from repro.training.validation import validation_bound
 
 CPU = torch.device("cpu")
 TRAINING = {
@@ -187,7 +187,7 @@ def test_checkpoint_is_the_best_validation_epoch(walk, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     best = max(rows, key=lambda row: row["valid_bound"])
     assert info.training["best_epoch"] == best["epoch"]
-    valid = batches.to_tensors(sequences.load(walk, ("valid",))[1]["valid"], CPU)
+    valid = batches.to_tensors(prepared.load(walk, ("valid",))[1]["valid"], CPU)
     assert validation_bound(model, valid, 0) == best["valid_bound"]
 
 
@@ -293,10 +293,10 @@ def test_where_nobody_waits_the_epochs_end_names_the_update(walk, tmp_path, monk
 def test_evaluation_does_not_depend_on_batches_or_chunks(walk, tmp_path, monkeypatch):
     checkpoint = run(walk, tmp_path)
     model, _ = load_checkpoint(checkpoint)
-    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    tensors = batches.to_tensors(prepared.load(walk, ("test",))[1]["test"], CPU)
     together = bound_sequences(model, batches.collate(tensors, [4, 0, 2]), 60, [1, 20], 0)
-    monkeypatch.setattr("repro.evaluate.ROWS", 1)  # smallest chunks
-    monkeypatch.setattr("repro.evaluate.STEPS_AT_ONCE", 1)
+    monkeypatch.setattr("repro.evaluation.evaluate.ROWS", 1)  # smallest chunks
+    monkeypatch.setattr("repro.evaluation.evaluate.STEPS_AT_ONCE", 1)
     for column, identity in enumerate([4, 0, 2]):
         alone = bound_sequences(model, batches.collate(tensors, [identity]), 60, [1, 20], 0)
         for name, values in alone.items():
@@ -324,7 +324,7 @@ def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
 
 def test_first_steps_share_is_that_of_sequences_of_one_step(walk, tmp_path):
     """Where q looks back only: z_1 and the density of x_1 know nothing of the steps after it."""
-    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    tensors = batches.to_tensors(prepared.load(walk, ("test",))[1]["test"], CPU)
     for family, samples in (("rnn", 1), ("vrnn", 20)):
         model, _ = load_checkpoint(run(walk, tmp_path / family, family=family))
         batch = batches.collate(tensors, [3, 0, 5])
@@ -377,7 +377,7 @@ def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):
 
 def test_results_keep_the_order_of_the_file(walk, tmp_path):
     result = evaluate(run(walk, tmp_path, family="rnn"), walk, 1, [], CPU)
-    test = sequences.load(walk, ("test",))[1]["test"]
+    test = prepared.load(walk, ("test",))[1]["test"]
     assert result.per_sequence["length"] == [len(s) for s in test]
 
 
@@ -404,11 +404,11 @@ READ_THE_DATA = {
 @pytest.mark.parametrize("other", ["values", "scale", "shift"])
 def test_checkpoint_of_other_data_is_refused(command, other, tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "walk" / "sequences.safetensors"
-    parts = {part: [rng.integers(-9, 9, (4, 2)) * 1.0 for _ in "abc"] for part in sequences.PARTS}
+    parts = {part: [rng.integers(-9, 9, (4, 2)) * 1.0 for _ in "abc"] for part in prepared.PARTS}
 
     def prepare(change):
         changed = {part: [change(s) for s in found] for part, found in parts.items()}
-        sequences.save(changed, "walk", {"kind": "real", "normalise": "global"}, path)
+        prepared.save(changed, "walk", {"kind": "real", "normalise": "global"}, path)
 
     prepare(lambda s: s)
     checkpoint = run(path, tmp_path / "run", max_epochs=1)
@@ -439,6 +439,6 @@ def test_log_weights_that_are_not_finite_name_the_sequence(walk, tmp_path):
     model, _ = load_checkpoint(run(walk, tmp_path))
     with torch.no_grad():
         model.head.layer.linear.bias.fill_(math.nan)
-    tensors = batches.to_tensors(sequences.load(walk, ("test",))[1]["test"], CPU)
+    tensors = batches.to_tensors(prepared.load(walk, ("test",))[1]["test"], CPU)
     with pytest.raises(NumericalError, match="test sequence 3, 1 are NaN"):
         bound_sequences(model, batches.collate(tensors, [3, 1]), 20, [], 0)

@@ -7,11 +7,11 @@ import torch
 from conftest import CASES_OF_LOOPS
 from test_training import CPU, recipe
 
-from repro.checkpoints import load_checkpoint
 from repro.data import batches
-from repro.seeding import generator
-from repro.train import train
-from repro.training_statistics import part_statistics, sample_of
+from repro.runtime.seeding import generator
+from repro.training.checkpoints import load_checkpoint
+from repro.training.run import train
+from repro.training.statistics import part_statistics, sample_of
 
 LENGTHS = (5, 2, 4)
 

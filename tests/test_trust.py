@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference.kalman import log_likelihood
 
-from repro import oracles
+from repro.selftest import oracles
 
 pytestmark = pytest.mark.oracle
 

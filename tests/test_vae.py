@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_training import CPU, recipe
 
-from repro.bounds import importance_weighted
-from repro.data import sequences
-from repro.training import Training
+from repro.data import prepared
+from repro.inference.bounds import importance_weighted
+from repro.training.trainer import Training
 
 
 @pytest.mark.oracle
@@ -34,7 +34,7 @@ def training(tmp_path):
     steps = np.array([[0, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.float64)
     parts = {"train": [steps[:1], steps[1:]], "valid": [steps], "test": [steps]}
     path = tmp_path / "coins" / "sequences.safetensors"
-    sequences.save(parts, "coins", {"kind": "binary", "normalise": "none"}, path)
+    prepared.save(parts, "coins", {"kind": "binary", "normalise": "none"}, path)
     recipe_ = recipe(family="vae", sizes={"initial_weights": None})
     recipe_["dataset"] |= {"name": "coins", "kind": "binary"}
     recipe_["model"]["heads"] = {"binary": "bernoulli"}

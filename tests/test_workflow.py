@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from repro.config import describe, load, merge, presets
+from repro.config.recipes import describe, load, merge, presets
 
 pytestmark = pytest.mark.workflow
 TINY = {
@@ -57,7 +57,7 @@ def home(tmp_path):
 
 
 def copy_workflow(folder):
-    for name in ("config", "profiles", "envs", "repro/templates"):
+    for name in ("config", "profiles", "envs", "repro/reports/templates"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))

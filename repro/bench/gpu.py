@@ -11,11 +11,11 @@ import torch
 
 from repro.bench.run import interleaved, training_step
 from repro.bench.workloads import WORKLOADS, Workload, make
-from repro.devices import prepare_device
-from repro.files import write_text
-from repro.provenance import environment
-from repro.tables import as_markdown
-from repro.together import StackedModels
+from repro.reports.tables import as_markdown
+from repro.runtime.devices import prepare_device
+from repro.runtime.files import write_text
+from repro.runtime.provenance import environment
+from repro.training.stacked import StackedModels
 
 NAMES = (
     "DMM, JSB, similar lengths",

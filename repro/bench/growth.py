@@ -11,11 +11,11 @@ import numpy as np
 
 from repro.bench.run import interleaved, training_step
 from repro.bench.workloads import DMM, Workload, make
-from repro.devices import use_threads
-from repro.evaluate import bound_sequences
-from repro.files import write_text
-from repro.pictures import use_style
-from repro.provenance import environment, peak_memory_mb
+from repro.evaluation.evaluate import bound_sequences
+from repro.reports.sequence_plots import use_style
+from repro.runtime.devices import use_threads
+from repro.runtime.files import write_text
+from repro.runtime.provenance import environment, peak_memory_mb
 
 BASE = Workload("DMM", "dmm", "bernoulli", DMM, [60], 20, 88)
 SETTINGS = {

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from repro.heads.nade import NadeHead
 from repro.models.base import (
     SequenceModel,
     Terms,
@@ -18,8 +19,7 @@ from repro.models.base import (
 )
 from repro.models.dmm import DMM, Context
 from repro.models.marginal import Marginal
-from repro.nn.inference import StructuredInference
-from repro.nn.nade import NadeHead
+from repro.nn.recognition import StructuredInference
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from repro.bench.plain import start_of, torchs_own
 from repro.models.dmm import DMM
-from repro.nn.inference import StructuredInference
+from repro.nn.recognition import StructuredInference
 from repro.nn.recurrent import reverse
 
 

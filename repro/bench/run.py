@@ -15,18 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from repro.bench.plain import plain_terms
 from repro.bench.workloads import WORKLOADS, Workload, make
 from repro.data.batches import Batch
-from repro.devices import use_threads
 from repro.errors import NumericalError
-from repro.evaluate import bound_sequences
-from repro.files import write_text
+from repro.evaluation.evaluate import bound_sequences
+from repro.inference.objectives import annealed_elbo
+from repro.kernels.dispatch import elementary_operations
+from repro.kernels.linear import torchs_own_way
+from repro.kernels.matmul import product
 from repro.models.base import SequenceModel
 from repro.models.dmm import DMM
-from repro.nn.linear import torchs_own_way
-from repro.nn.products import product
 from repro.nn.recurrent import DirectedReLU
-from repro.nn.ways import elementary_operations
-from repro.objectives import annealed_elbo
-from repro.provenance import environment, peak_memory_mb
+from repro.runtime.devices import use_threads
+from repro.runtime.files import write_text
+from repro.runtime.provenance import environment, peak_memory_mb
 
 SAMPLES = (40, 1000, 2000)  # importance samples of the evaluations that are timed
 ONE_BY_ONE = 5  # samples that the plain loop draws to be timed

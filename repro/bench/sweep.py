@@ -9,11 +9,11 @@ from threading import Barrier
 
 from repro.bench.run import training_step
 from repro.bench.workloads import WORKLOADS, make
-from repro.devices import use_threads
 from repro.errors import ConfigError
-from repro.files import write_text
 from repro.models.dmm import DMM
-from repro.provenance import environment
+from repro.runtime.devices import use_threads
+from repro.runtime.files import write_text
+from repro.runtime.provenance import environment
 
 JOBS = 2
 STEPS = 10

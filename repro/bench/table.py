@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from repro.pictures import use_style
+from repro.reports.sequence_plots import use_style
 
 
 def as_table(record: dict) -> pd.DataFrame:

@@ -4,7 +4,10 @@ import sys
 
 import typer
 
-from repro.cli import data, look, outputs, runs, tools
+from repro.cli import data, tools
+from repro.cli import explore as look
+from repro.cli import reports as outputs
+from repro.cli import run as runs
 from repro.errors import ReproError
 
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."

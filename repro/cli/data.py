@@ -3,10 +3,10 @@
 Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
 """
 
-from repro import config as configuration
-from repro.cli.gather import dataset_entry
+from repro.cli.arguments import dataset_entry
 from repro.cli.options import Corpora, Dataset, Entry, Mirror, Model, Preset
-from repro.paths import RUNS, data_file, raw_folder
+from repro.config import recipes as configuration
+from repro.runtime.paths import RUNS, data_file, raw_folder
 
 
 def fetch(
@@ -20,8 +20,8 @@ def fetch(
 
     Example: repro fetch --dataset japanese_vowels
     """
-    from repro.data.sources import fetch as fetch_files
-    from repro.data.sources import write_manifest
+    from repro.data.download import fetch as fetch_files
+    from repro.data.download import write_manifest
 
     entry = dataset_entry(dataset, config, preset)
     files = fetch_files(dataset, entry, raw_folder(dataset), mirror, corpora)

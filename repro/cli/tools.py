@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from repro import config as configuration
 from repro.cli.options import Out, Preset, Source, Where
-from repro.paths import RESULTS, RUNS
+from repro.config import recipes as configuration
+from repro.runtime.paths import RESULTS, RUNS
 
 
 def trust(out: Out = None) -> None:
@@ -17,7 +17,7 @@ def trust(out: Out = None) -> None:
 
     Example: repro trust
     """
-    from repro.trust import write_trust
+    from repro.selftest.page import write_trust
 
     for path in write_trust(out or RUNS / "trust"):
         print(path)
@@ -37,7 +37,7 @@ def plan(
 
     Example: repro plan --preset paper-music --workers 8
     """
-    from repro import plan as planning
+    from repro import planning
 
     found = planning.plan(configuration.load(preset), planning.stored(source))
     print(planning.as_text(found, workers or [1, 8, 64], speedup))
@@ -58,8 +58,8 @@ def bench(
     from repro.bench import sweep as sweeping
     from repro.bench import table
     from repro.bench.run import run
-    from repro.pictures import save_svg
-    from repro.tables import as_markdown
+    from repro.reports.sequence_plots import save_svg
+    from repro.reports.tables import as_markdown
 
     if device == Where.cuda:
         from repro.bench import gpu

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from repro.data import sequences
-from repro.data.sequences import DataSpec
-from repro.data.sources import raw_files
-from repro.files import write_text
-from repro.loading import load_object
+from repro.config.plugins import load_object
+from repro.data import prepared
+from repro.data.download import raw_files
+from repro.data.prepared import DataSpec
+from repro.runtime.files import write_text
 
 
 def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
@@ -25,10 +25,10 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     reader = entry["reader"]
     module, _, function = reader.partition(":")
     elsewhere = "." in module  # a package's module, or a file
-    dotted = reader if elsewhere else f"repro.data.{module}:{function}"
+    dotted = reader if elsewhere else f"repro.data.readers.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
-    spec = sequences.save(parts, name, entry, path)
+    spec = prepared.save(parts, name, entry, path)
     for note in spec.notes:
         print(f"{name}: {note}", file=sys.stderr)
     write_digests(path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repro.errors import DataError
-from repro.files import visible_files
+from repro.runtime.files import visible_files
 
 FULL_SCALE = 32768.0  # of 16 bits, in which a waveform is given whatever its file has
 LOUDEST = 16.0  # times full scale; a floating-point file beyond it is in other units

@@ -1,6 +1,6 @@
 """One file a family. `build` finds a family by its name; there is no list to keep."""
 
-from repro.loading import load_object
+from repro.config.plugins import load_object
 from repro.models.base import ModelSpec, SequenceModel
 
 

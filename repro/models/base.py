@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.config.traits import Traits
 from repro.errors import ConfigError
-from repro.families import Traits
+from repro.heads.made import MadeHead
+from repro.heads.rbm import RbmHead
+from repro.kernels.dispatch import elementary
+from repro.kernels.linear import one_loop
+from repro.kernels.packing import Packing, packing
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
-from repro.nn.linear import one_loop
-from repro.nn.made import MadeHead
-from repro.nn.packing import Packing, packing
-from repro.nn.rbm import RbmHead
-from repro.nn.ways import elementary
 
 
 class ModelSpec(NamedTuple):
@@ -104,7 +104,7 @@ class SequenceModel(nn.Module):
 
     @property
     def can_stack(self) -> bool:
-        """Whether several of it, of different seeds, can train as one (`repro.together`).
+        """Whether several of it, of different seeds, can train as one (`repro.training.stacked`).
 
         Not where z needs a score function, and not where a module says `can_stack = False`: its
         computation depends on values, it draws random numbers, or it needs a kernel of torch's.

@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
+from repro.kernels.floors import VARIANCE_FLOOR
+from repro.kernels.linear import Linear
 from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
 from repro.models.markov import MarkovModel, State, Step
 from repro.nn.dropout import Dropout
-from repro.nn.gaussian import VARIANCE_FLOOR, Gaussian
-from repro.nn.heads import build_head
-from repro.nn.inference import build_inference
+from repro.nn.gaussian import Gaussian
 from repro.nn.init import initialise
-from repro.nn.linear import Linear
 from repro.nn.mlp import MLP
+from repro.nn.recognition import build_inference
 
 
 class GatedTransition(nn.Module):

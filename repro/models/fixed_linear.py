@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.families import Traits
+from repro.config.traits import Traits
 from repro.models.base import ModelSpec, Terms, gaussian_terms
 from repro.models.markov import Context, MarkovModel, Step
 from repro.nn.gaussian import Gaussian
-from repro.nn.inference import build_inference
 from repro.nn.init import initialise
+from repro.nn.recognition import build_inference
 
 
 class FixedLinear(MarkovModel):

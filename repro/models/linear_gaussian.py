@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro.families import Traits
+from repro.config.traits import Traits
 from repro.models.base import ModelSpec, SequenceModel, Terms
 
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
-from repro.nn.heads import build_head
 
 
 class Marginal(SequenceModel):

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from repro.kernels.packing import Packing, as_samples, as_sequences, last_rows
 from repro.models.base import SequenceModel
-from repro.nn.inference import MeanFieldInference, StructuredInference
-from repro.nn.packing import Packing, as_samples, as_sequences, last_rows
+from repro.nn.recognition import MeanFieldInference, StructuredInference
 
 
 class Context(NamedTuple):

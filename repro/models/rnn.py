@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
+from repro.kernels.packing import packing
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
 from repro.nn.dropout import Dropout
-from repro.nn.heads import build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
-from repro.nn.packing import packing
 from repro.nn.recurrent import run_lstm, worth_packing
 
 

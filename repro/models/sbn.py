@@ -5,12 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
+from repro.kernels.linear import Linear
 from repro.models.base import Layer, ModelSpec, SequenceModel, Terms
 from repro.nn import bernoulli
-from repro.nn.heads import build_head
 from repro.nn.init import initialise
-from repro.nn.linear import Linear
 from repro.nn.nvil import NVIL
 
 

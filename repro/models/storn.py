@@ -5,14 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
+from repro.kernels.linear import Linear
+from repro.kernels.lstm import lstm_step
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
-from repro.nn.heads import build_head
 from repro.nn.init import initialise
-from repro.nn.linear import Linear
-from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
 from repro.nn.recurrent import DirectedLSTM, RecurrentLinear
 

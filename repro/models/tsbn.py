@@ -5,13 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repro.families import Traits
+from repro.config.traits import Traits
+from repro.heads.basic import build_head
+from repro.kernels.linear import Linear
 from repro.models.base import ModelSpec, SequenceModel, Terms, beside, one_step_back
 from repro.nn import bernoulli
 from repro.nn.dropout import Dropout
-from repro.nn.heads import build_head
 from repro.nn.init import initialise
-from repro.nn.linear import Linear
 from repro.nn.nvil import NVIL
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from repro.heads.basic import BernoulliHead, build_head
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
-from repro.nn.heads import BernoulliHead, build_head
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
 

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.heads.basic import build_head
+from repro.kernels.linear import Linear
+from repro.kernels.lstm import lstm_step
+from repro.kernels.packing import Packing, as_samples, as_sequences
+from repro.kernels.vrnn_chain import Weights, vrnn_chain
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
-from repro.nn.heads import build_head
 from repro.nn.init import initialise
-from repro.nn.linear import Linear
-from repro.nn.lstm import lstm_step
 from repro.nn.mlp import MLP
-from repro.nn.packing import Packing, as_samples, as_sequences
 from repro.nn.recurrent import RecurrentLinear
-from repro.nn.vrnn_chain import Weights, vrnn_chain
 
 
 class Context(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from repro.nn.packing import Packing
+from repro.kernels.packing import Packing
 
 
 class Dropout(nn.Module):

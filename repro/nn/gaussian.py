@@ -7,13 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.kernels.dispatch import holds_samples
+from repro.kernels.floors import STD_FLOOR, VARIANCE_FLOOR
+from repro.kernels.linear import Linear
 from repro.nn.init import begin_at, inverse_softplus
-from repro.nn.linear import Linear
-from repro.nn.ways import holds_samples
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
-STD_FLOOR = 1e-4  # nips2015_vrnn
-VARIANCE_FLOOR = 1e-8  # ours: a softplus that underflows to 0 has no density
 
 
 class Gaussian(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.nn.linear import Linear
+from repro.kernels.linear import Linear
 
 
 class MLP(nn.Sequential):

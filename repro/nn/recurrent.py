@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from repro.nn.linear import Linear
-from repro.nn.lstm import lstm_rows, lstm_steps
-from repro.nn.packing import packing
-from repro.nn.relu_rnn import relu_rows, relu_steps
-from repro.nn.ways import elementary
+from repro.kernels.dispatch import elementary
+from repro.kernels.linear import Linear
+from repro.kernels.lstm import lstm_rows, lstm_steps
+from repro.kernels.packing import packing
+from repro.kernels.relu_rnn import relu_rows, relu_steps
 
 MUCH = 0.9  # share of valid steps below which padding is worth the detour
 

@@ -1,0 +1,70 @@
+"""What the arguments of a command stand for: an entry of the configuration, some Results."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from repro.config import recipes as configuration
+from repro.errors import ConfigError
+from repro.results.record import Result, read
+from repro.runtime.paths import RUNS
+
+
+def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
+    """Return a data set's entry: a frozen one, or that of a preset or config/datasets.yaml.
+
+    Raises:
+        ConfigError: there is none; names the preset that has it, or the nearest name.
+    """
+    if config is not None:
+        return configuration.read_yaml(config)
+    configuration.preset_file(preset)
+    registers = configuration.registers(preset)
+    if name not in registers["datasets"]:
+        _require_no_other_preset(name)
+    return configuration.expanded(configuration.entry(registers, "data set", name))
+
+
+def _require_no_other_preset(dataset: str) -> None:
+    for preset in configuration.presets():
+        own = configuration.read_yaml(configuration.CONFIG / f"{preset}.yaml").get("datasets") or {}
+        if dataset in own:
+            raise ConfigError(f"{dataset} is a data set of preset {preset}: add --preset {preset}.")
+
+
+def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
+    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml.
+
+    Those under runs/ get the titles that the preset gives their models now.
+    """
+    paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
+    if not paths:
+        raise ConfigError(
+            f"no results under {root / preset}: run `snakemake --cores 8 all` "
+            f"(or `repro evaluate --preset {preset} …`) first."
+        )
+    models = configuration.registers(preset)["models"]
+    results = [read(path) for path in paths]
+    if root == RUNS:
+        titles = {name: entry["title"] for name, entry in models.items()}
+        results = [replace(r, title=titles.get(r.model, r.title)) for r in results]
+    rank = {name: i for i, name in enumerate(models)}
+    return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
+
+
+def without_results(preset: str, found: list[Result]) -> list[str]:
+    """Return a line for each cell of a preset that has no Result, and why."""
+    config = configuration.load(preset)
+    have = {(result.dataset, result.model) for result in found}
+    missing: dict[str, list[str]] = {}
+    for dataset, model in configuration.cells(config):
+        if (dataset, model) not in have:
+            missing.setdefault(dataset, []).append(model)
+    return [
+        f"{dataset} ({', '.join(models)}): "
+        + (
+            f"licensed data not supplied, {config['datasets'][dataset]['licensed']['register']}"
+            if "licensed" in config["datasets"][dataset]
+            else "not run"
+        )
+        for dataset, models in missing.items()
+    ]

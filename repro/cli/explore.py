@@ -1,0 +1,79 @@
+"""Looking around: what there is, and what a cell would be."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from repro.cli.options import Preset
+from repro.config import recipes as configuration
+from repro.runtime.paths import PAPER_TABLES, data_file
+
+
+class Kind(StrEnum):
+    """What `repro list` can list."""
+
+    models = "models"
+    datasets = "datasets"
+    presets = "presets"
+    tables = "tables"
+
+
+def list_(
+    kind: Annotated[Kind | None, typer.Argument(help="One kind; default: all four.")] = None,
+) -> None:
+    """List models, data sets, presets and published tables.
+
+    Example: repro list models
+    """
+    configuration.require_root()
+    for one in [kind] if kind else Kind:
+        rows = _rows(one)
+        width = max(len(name) for name, _ in rows)
+        print("\n".join([f"{one}:", *(f"  {name:{width}}  {text}" for name, text in rows), ""]))
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A model of config/models.yaml.")],
+    dataset: Annotated[str, typer.Argument(help="A data set of config/datasets.yaml.")],
+    preset: Preset = "starter",
+) -> None:
+    """Show the resolved settings of a cell, its parameters and their shapes.
+
+    Example: repro show dmm linear_gaussian
+    """
+    recipe = configuration.resolve(configuration.load(preset), dataset, model)
+    print(configuration.as_text(recipe))
+    path = data_file(dataset)
+    if not path.exists():
+        print(f"parameters: known once the data are prepared (repro prepare --dataset {dataset})")
+        return
+    from repro.data.prepared import load
+    from repro.models import build
+    from repro.training.checkpoints import model_spec
+
+    spec, _ = load(path, ())
+    built = build(model_spec(recipe, spec))
+    shapes = {name: "×".join(map(str, p.shape)) or "1" for name, p in built.named_parameters()}
+    width = max(map(len, shapes), default=0)
+    print(f"data: {spec.dim} values a step, sequences {spec.sequences}, steps {spec.steps}")
+    print(f"parameters: {sum(p.numel() for p in built.parameters()):,}")
+    for name, shape in shapes.items():
+        print(f"  {name:{width}}  {shape}")
+
+
+def _rows(kind: Kind) -> list[tuple[str, str]]:
+    if kind is Kind.presets:
+        found = {
+            name: configuration.read_yaml(configuration.CONFIG / f"{name}.yaml")
+            for name in configuration.presets()
+        }
+        return [(name, entry.get("description", "")) for name, entry in found.items()]
+    if kind is Kind.tables:
+        paths = sorted(PAPER_TABLES.glob("*/table.yaml"))
+        return [(p.parent.name, configuration.read_yaml(p)["title"]) for p in paths] or [
+            ("none", f"under {PAPER_TABLES}/ here")
+        ]
+    entries = configuration.read_yaml(configuration.CONFIG / f"{kind}.yaml")[kind]
+    source = {"models": "citation", "datasets": "licence"}[kind]
+    return [(name, f"{entry['title']}; {entry[source]}") for name, entry in entries.items()]

@@ -1,0 +1,112 @@
+"""What is made of Results: tables, figures, the check, the page.
+
+Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro.cli.arguments import read_results, without_results
+from repro.cli.options import Files, Out, Preset, Source
+from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
+
+
+def tables(
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+) -> None:
+    """Render one table a data set, as Markdown, LaTeX and CSV.
+
+    Example: repro tables --source results --out paper_tables/starter
+    """
+    from repro.reports.tables import write_tables
+
+    found = read_results(results, source, preset)
+    for path in write_tables(found, out or source / preset / "tables"):
+        print(path)
+
+
+def paper_tables() -> None:
+    """Render the published tables beside our stored results, in paper_tables/.
+
+    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md.
+
+    Example: repro paper-tables
+    """
+    from repro.reports.published import render_published
+    from repro.reports.scoreboard import show_scoreboard, write_scoreboard
+
+    for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
+        for written in render_published(path.parent, RESULTS):
+            print(written)
+    scoreboard = write_scoreboard(PAPER_TABLES, RESULTS)
+    show_scoreboard(scoreboard, README)
+    print(scoreboard)
+
+
+def figures(
+    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+) -> None:
+    """Draw learning curves, the estimate against K, samples beside data, and the KL of steps.
+
+    Example: repro figures --preset starter
+    """
+    from repro.reports.figures import write_figures
+
+    found = read_results(results, source, preset)
+    for path in write_figures(found, RUNS / preset, out or source / preset / "figures"):
+        print(path)
+
+
+def check(
+    results: Files = None,
+    preset: Preset = "starter",
+    report: Annotated[Path | None, typer.Option(help="Write the verdicts as Markdown.")] = None,
+    always_succeed: Annotated[bool, typer.Option(help="Exit 0 even if a cell got worse.")] = False,
+) -> None:
+    """Compare new Results with the stored ones; exit 1 and name the cells that got worse.
+
+    Example: repro check --preset starter
+    """
+    from repro.results.check import compare, render, summary
+    from repro.runtime.files import write_text
+
+    whole = not results
+    verdicts = compare(read_results(results, RUNS, preset), RESULTS, preset, whole)
+    if report:
+        write_text(report, render(verdicts))
+    print(render(verdicts))
+    line, failed = summary(verdicts)
+    print(line, file=sys.stderr)
+    if failed and not always_succeed:
+        raise typer.Exit(1)
+
+
+def accept(preset: Preset = "starter") -> None:
+    """Store the new Results of a preset as the ones to compare with; nothing else writes results/.
+
+    Example: repro accept --preset starter
+    """
+    from repro.results.record import result_path, write
+
+    found = read_results(None, RUNS, preset)
+    for result in found:
+        path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
+        write(result, path)
+    print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
+
+
+def report(preset: Preset = "starter", out: Out = None) -> None:
+    """Put tables, figures and verdicts on one self-contained HTML page.
+
+    Example: repro report --preset starter
+    """
+    from repro.reports.html import write_report
+
+    folder = RUNS / preset
+    found = read_results(None, RUNS, preset)
+    left_out = without_results(preset, found)
+    scoreboard = PAPER_TABLES / "scoreboard.md"
+    print(write_report(found, folder, left_out, scoreboard, out or folder / "report.html"))

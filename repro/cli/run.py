@@ -1,0 +1,200 @@
+"""What is done with one model, one data set and one seed.
+
+Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from repro.cli.options import (
+    Dataset,
+    Device,
+    Model,
+    Precision,
+    Preset,
+    Recipe,
+    Seed,
+    Threads,
+    Wandb,
+)
+from repro.config import recipes as configuration
+from repro.runtime.paths import RUNS, data_file, run_folder
+
+
+def train(
+    dataset: Dataset,
+    model: Model,
+    seed: Annotated[list[int], typer.Option(min=0, help="Seed of the run; several are one job.")],
+    preset: Preset = "starter",
+    config: Recipe = None,
+    validation_samples: Annotated[
+        int | None, typer.Option(min=0, help="For the learning curve; 0: only the bound.")
+    ] = None,
+    device: Device = None,
+    precision: Precision = None,
+    cuda_graphs: Annotated[
+        bool | None, typer.Option(help="On a GPU, replay recorded kernels.")
+    ] = None,
+    threads: Threads = None,
+    wandb: Wandb = None,
+) -> None:
+    """Train a model from one seed, or several together; resumes where it was interrupted.
+
+    Example: repro train --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.runtime.devices import prepare_device
+    from repro.training.run import train_seeds
+
+    loaded: dict = {}  # where all is given, the preset is not needed
+    if config is None or device is None or threads is None or wandb is None:
+        loaded = configuration.load(preset)
+        device, threads = device or loaded["device"], threads or loaded["threads"]
+        wandb = wandb or loaded["wandb"]
+    if validation_samples is None:
+        validation_samples = loaded.get("evaluation", {}).get("validation_samples", 0)
+    if cuda_graphs is None:
+        cuda_graphs = loaded.get("cuda_graphs", False)
+    if config is None:
+        recipe = configuration.resolve(loaded, dataset, model)
+    else:
+        recipe = configuration.thaw(config, dataset, model)
+    precision = precision or loaded.get("precision", "float32")
+    where = prepare_device(device, threads, precision)
+    paths = train_seeds(
+        recipe,
+        data_file(dataset),
+        seed,
+        [run_folder(preset, dataset, model, one) for one in seed],
+        where,
+        wandb,
+        validation_samples,
+        graphs=bool(cuda_graphs) and where.type == "cuda",
+    )
+    print(*paths, sep="\n")
+
+
+def evaluate(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
+    curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
+    particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
+    wandb: Wandb = None,
+) -> None:
+    """Compute the bounds of a checkpoint on the test part.
+
+    Example: repro evaluate --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.evaluation.evaluate import evaluate as evaluate_checkpoint
+    from repro.results.record import result_path, write
+    from repro.runtime.devices import prepare_device
+    from repro.training.checkpoints import checkpoint_in
+    from repro.training.progress import Run, report_result
+
+    loaded: dict = {}
+    if (
+        num_samples is None
+        or curve is None
+        or particles is None
+        or device is None
+        or threads is None
+        or wandb is None
+    ):
+        loaded = configuration.load(preset)
+        settings = loaded["evaluation"]
+        num_samples = num_samples or settings["num_samples"]
+        curve = settings["curve"] if curve is None else curve
+        particles = settings.get("particles", 0) if particles is None else particles
+        device, threads = device or loaded["device"], threads or loaded["threads"]
+        wandb = wandb or loaded["wandb"]
+    precision = precision or loaded.get("precision", "float32")
+    if checkpoint is None:
+        checkpoint = checkpoint_in(run_folder(preset, dataset, model, seed))
+    result = evaluate_checkpoint(
+        checkpoint,
+        data_file(dataset),
+        num_samples,
+        curve,
+        prepare_device(device, threads, precision),
+        particles,
+        expected={"model": model, "dataset": dataset, "seed": seed},
+    )
+    path = result_path(RUNS, preset, dataset, model, seed)
+    write(result, path)
+    bound, importance = result.per_step("bound"), result.per_step("is")
+    samples = result.evaluation["num_samples"]
+    numbers = {"test_bound": bound, "test_is": importance, "num_samples": samples}
+    report_result(Run(result.recipe, seed, checkpoint.parent), wandb, numbers)
+    print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
+
+
+def sample(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    num: Annotated[int, typer.Option(min=1, help="Sequences to draw.")] = 8,
+) -> None:
+    """Draw sequences from a checkpoint, beside real ones.
+
+    Example: repro sample --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.evaluation.sample import write_samples
+    from repro.training.checkpoints import checkpoint_in
+
+    folder = run_folder(preset, dataset, model, seed)
+    expected = {"model": model, "dataset": dataset, "seed": seed}
+    path = folder / "samples.npz"
+    write_samples(checkpoint_in(folder), data_file(dataset), num, path, expected)
+    print(path)
+
+
+def predict(
+    dataset: Dataset,
+    model: Model,
+    seed: Seed,
+    preset: Preset = "starter",
+    particles: Annotated[int, typer.Option(min=1, help="Of the particle filter.")] = 200,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Say how well a checkpoint foresees each step: log p(x_t | x_<t) of the test part, as CSV.
+
+    Example: repro predict --model dmm --dataset linear_gaussian --seed 0
+    """
+    from repro.evaluation.predict import write_predictions
+    from repro.runtime.devices import prepare_device
+    from repro.training.checkpoints import checkpoint_in
+
+    loaded = configuration.load(preset)
+    folder = run_folder(preset, dataset, model, seed)
+    path = folder / "predictions.csv"
+    write_predictions(
+        checkpoint_in(folder),
+        data_file(dataset),
+        particles,
+        prepare_device(device or loaded["device"], threads or loaded["threads"]),
+        path,
+        expected={"model": model, "dataset": dataset, "seed": seed},
+    )
+    print(path)
+
+
+def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
+    """Write what `repro sample` drew as files to play: rolls as MIDI, waveforms as WAV.
+
+    Example: repro listen --model vrnn --dataset bach_chorales --seed 0
+    """
+    from repro.evaluation.audio import write_all
+
+    folder = run_folder(preset, dataset, model, seed)
+    for path in write_all(folder / "samples.npz", folder / "listen"):
+        print(path)

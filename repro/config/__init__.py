@@ -1,0 +1,1 @@
+"""From the files in config/ to one frozen recipe per run; no torch."""

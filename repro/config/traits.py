@@ -1,0 +1,82 @@
+"""What a family of models is like: its class declares it, and configuration and training ask.
+
+No torch here: the Snakefile asks for every job it starts.
+"""
+
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+# How log p(x) is had: exactly; by importance sampling over z; or but for an estimated normaliser Z.
+EXACT, SAMPLED, Z_BY_AIS = "exact", "sampled", "Z by AIS"
+
+
+class Traits(NamedTuple):
+    """What a family is like, whatever its sizes.
+
+    Attributes:
+        latent: it has a latent variable; without one its likelihood needs no samples.
+        discrete: its latent variable is discrete, so that no gradient flows through it.
+        whole_sequences: its inference reads the whole sequence or the step before; cut, it would
+            see less.
+        needed_option: the option of a data set that holds the true equations it is built from.
+        true_parameters: it has all true parameters and nothing to learn: its likelihood is the
+            data's own.
+    """
+
+    latent: bool = True
+    discrete: bool = False
+    whole_sequences: bool = False
+    needed_option: str = ""
+    true_parameters: bool = False
+
+
+def declared(source: Path) -> Traits:
+    """Return the traits that a class in a Python file declares; the defaults if none does.
+
+    Read from the text, `traits = Traits(discrete=True)` in a class's body, without running it. What
+    a class inherits or computes is unknown here; `repro.training.run` asks the built model again.
+    """
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return Traits()  # whoever loads the file says what is wrong with it
+    for node in ast.walk(tree):
+        for line in node.body if isinstance(node, ast.ClassDef) else []:
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "traits":
+                return _called(line.value)
+    return Traits()
+
+
+def _called(value: ast.expr) -> Traits:
+    try:
+        given = {word.arg: ast.literal_eval(word.value) for word in value.keywords}  # type: ignore
+        return Traits(**given)
+    except (AttributeError, TypeError, ValueError):
+        return Traits()
+
+
+def misfit(traits: Traits, training: dict, data_options: dict) -> str:
+    """Return why a family cannot be trained so, or on such data, and what to do; "" if it can."""
+    objective = training.get("objective", "elbo")
+    if "segment" in training and traits.whole_sequences:
+        return (
+            "its inference reads whole sequences, which cannot be cut; remove `segment` from its "
+            "training."
+        )
+    if objective != "elbo" and not traits.latent:
+        return (
+            "it has no latent variables, so that its likelihood is exact; remove "
+            f"`objective: {objective}` from its training."
+        )
+    if objective == "fivo" and traits.discrete:
+        return (
+            "its z is discrete; FIVO's gradient flows through z; set `objective` to iwae (there "
+            "VIMCO) or to nasmc."
+        )
+    if traits.needed_option and traits.needed_option not in data_options:
+        return (
+            f"it needs a data set with `{traits.needed_option}` among its options; this one has "
+            "none in config/datasets.yaml."
+        )
+    return ""

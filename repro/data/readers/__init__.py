@@ -1,0 +1,1 @@
+"""From raw files to sequences, one module per kind of file."""

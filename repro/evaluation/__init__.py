@@ -1,0 +1,1 @@
+"""Checkpoint in; numbers, predictions and samples out."""

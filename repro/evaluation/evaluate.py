@@ -1,0 +1,240 @@
+"""Checkpoint and test data in, per-sequence bounds out."""
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repro.config.traits import EXACT, SAMPLED, Z_BY_AIS
+from repro.data import batches, prepared
+from repro.data.batches import Batch
+from repro.errors import NumericalError
+from repro.inference.bounds import effective_sample_size, elbo, importance_weighted
+from repro.inference.pareto import pareto_k
+from repro.inference.particle_filter import particle_filter
+from repro.models.base import SequenceModel
+from repro.results.record import SCHEMA, Result
+from repro.runtime.provenance import environment, peak_memory_mb
+from repro.runtime.seeding import generator
+from repro.training.checkpoints import load_checkpoint, require_same_data
+
+BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
+ROWS = 2000  # samples × sequences in one pass; larger falls out of a CPU's cache
+ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
+STEPS_AT_ONCE = 8  # steps scored together
+
+
+def evaluate(
+    checkpoint: Path,
+    data_file: Path,
+    num_samples: int,
+    curve: list[int],
+    device: torch.device,
+    particles: int = 0,
+    expected: dict | None = None,
+) -> Result:
+    """Return the Result of a checkpoint on the test part.
+
+    Args:
+        checkpoint: chosen on validation; this is the one reading of the test part.
+        num_samples: importance samples K of each sequence (1 is used for models without z).
+        curve: smaller numbers of samples to report the estimate for.
+        particles: of the particle filter (FIVO); 0 leaves it out.
+        expected: model, dataset and seed that the checkpoint must be of.
+    Raises:
+        CheckpointError: the checkpoint is damaged, of another cell, or of other data.
+        NumericalError: a log weight is NaN or infinite; names the sequence.
+    """
+    start_time = time.perf_counter()
+    model, info = load_checkpoint(checkpoint, expected)
+    spec, parts = prepared.load(data_file, ("test", "test.latents"))
+    require_same_data(checkpoint, info, data_file, spec)
+    model = model.to(device).eval()
+    test = batches.to_tensors(parts["test"], device)
+    latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
+    samples = num_samples if model.latent else 1
+    curve = [n for n in curve if n <= samples] if model.latent else []
+    particles = particles if model.latent else 0
+    rows: dict[str, list[float]] = {}
+    order = batches.by_length(test)
+    group_size = max(1, ROWS // min(samples, 100))
+    for start in range(0, len(order), group_size):
+        batch = batches.collate(test, order[start : start + group_size])
+        statistics = bound_sequences(model, batch, samples, curve, info.seed)
+        if particles:
+            statistics["fivo"] = filter_sequences(model, batch, particles, info.seed)
+        if latents:
+            true = batches.collate(latents, batch.ids).x
+            statistics["squared_error"] = squared_error(model, batch, true, samples, info.seed)
+        for name, values in statistics.items():
+            rows.setdefault(name, []).extend(values.tolist())
+    back = sorted(range(len(order)), key=order.__getitem__)
+    recipe = info.recipe
+    return Result(
+        schema=SCHEMA,
+        preset=recipe["preset"],
+        dataset=spec.name,
+        model=recipe["model"]["name"],
+        title=recipe["model"]["name"],
+        seed=info.seed,
+        likelihood=likelihood_of(model),
+        true_parameters=model.traits.true_parameters,
+        data=asdict(spec),
+        evaluation={
+            "num_samples": samples,
+            "curve": curve,
+            **({"particles": particles} if particles else {}),
+        },
+        training=info.training,
+        environment={
+            **environment(device.type, torch.get_num_threads()),
+            "seconds": round(time.perf_counter() - start_time, 1),
+            "peak_memory_mb": peak_memory_mb(),
+            "training": info.environment,
+        },
+        recipe=recipe,
+        per_sequence={name: [column[i] for i in back] for name, column in rows.items()},
+    )
+
+
+def likelihood_of(model: SequenceModel) -> str:
+    """Return how log p(x) of a model is had: "exact", "sampled" or "Z by AIS"."""
+    if model.latent:
+        return SAMPLED
+    estimated = any(getattr(module, "estimates_z", False) for module in model.modules())
+    return Z_BY_AIS if estimated else EXACT
+
+
+@torch.no_grad()
+def bound_sequences(
+    model: SequenceModel, batch: Batch, num_samples: int, curve: list[int], seed: int
+) -> dict[str, Tensor]:
+    """Return the per-sequence statistics of `Result.per_sequence` for a batch, (B,) each.
+
+    The noise of a sequence depends on `seed` and the sequence's id alone, so an estimate does not
+    depend on its neighbours, on padding, or on how the samples are cut into chunks.
+
+    Raises:
+        NumericalError: a log weight is NaN or infinite.
+    """
+    rows = max(BLOCK, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
+    chunk = max(1, rows // BLOCK) * BLOCK
+    log_weights, elbos, likelihoods, firsts = [], [], [], []
+    for first in range(0, num_samples, chunk):
+        count = min(chunk, num_samples - first)
+        noise = sequence_noise(batch, first, count, model.latent, seed)
+        terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
+        terms = terms.each(Tensor.double)
+        log_weights.append(terms.log_weight.sum(0))
+        elbos.append(elbo(terms))
+        likelihoods.append(terms.log_likelihood.sum(0))
+        firsts.append(terms.log_likelihood[0])
+    log_weight = torch.cat(log_weights)  # (K, B)
+    _check_finite(log_weight, batch)
+    bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)
+    bound, size = bounds.mean(0), effective_sample_size(log_weight)
+    spread = bounds.std(0) if num_samples > 1 else torch.zeros_like(bound)
+    statistics = {
+        "length": batch.lengths,
+        "bound": bound,
+        "bound_error": spread / math.sqrt(num_samples),
+        "is": importance_weighted(log_weight),
+        # Delta method: Var log(mean w) ≈ Var(w) / (K mean(w)²) = 1/ESS − 1/K.
+        "is_error": (1.0 / size - 1.0 / num_samples).clamp(min=0.0).sqrt(),
+        "ess": size,
+        "log_likelihood": log_likelihood,
+        "kl": log_likelihood - bound,
+        "first_log_likelihood": torch.cat(firsts).mean(0),
+    }
+    for n in curve:
+        statistics[f"is_{n}"] = _with_fewer(log_weight, n)
+    if num_samples >= 10:
+        statistics["is_tenth"] = _with_fewer(log_weight, num_samples // 10)
+        shape = pareto_k(log_weight.cpu().numpy())
+        statistics |= {} if shape is None else {"pareto_k": torch.from_numpy(shape)}
+    return statistics
+
+
+def _with_fewer(log_weight: Tensor, count: int) -> Tensor:
+    # The mean over disjoint groups of `count` samples has less noise than one group.
+    groups = log_weight[: len(log_weight) // count * count].split(count)
+    return torch.stack([importance_weighted(group) for group in groups]).mean(0)
+
+
+@torch.no_grad()
+def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
+    """Return the particle filter's estimate of log p(x) of a batch, (B,), in nats.
+
+    Its random numbers belong to the sequence, as those of `bound_sequences` do.
+    """
+    return filter_steps(model, batch, particles, seed)[-1]
+
+
+@torch.no_grad()
+def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
+    """Return the particle filter's estimates of log p(x_≤t) of a batch, (T, B), in nats."""
+    group, found = max(1, min(ROWS, ROW_STEPS // len(batch.x)) // particles), []
+    for start in range(0, len(batch.ids), group):
+        ids = batch.ids[start : start + group]
+        lengths = batch.lengths[start : start + group]
+        steps = int(lengths.max())
+        part = Batch(batch.x[:steps, start : start + group], lengths, ids)
+        noise = sequence_noise(part, 0, particles, model.latent, seed)
+        uniforms = torch.zeros(steps, particles, len(ids))
+        for b, (identity, length) in enumerate(zip(ids, lengths.tolist(), strict=True)):
+            stream = generator(seed, "resampling", identity)
+            uniforms[:length, :, b] = torch.rand(length, particles, generator=stream)
+        filtered = particle_filter(model, part.x, lengths, noise, uniforms.to(part.x.device))
+        estimates = torch.stack([step.estimate for step in filtered])
+        rest = estimates[-1].expand(len(batch.x) - steps, -1)  # past the group's longest sequence
+        found.append(torch.cat([estimates, rest]))
+    return torch.cat(found, dim=1)
+
+
+@torch.no_grad()
+def squared_error(
+    model: SequenceModel, batch: Batch, true: Tensor, num_samples: int, seed: int
+) -> Tensor:
+    """Return Σ_t ‖E_q z_t − z_t‖² of each sequence, (B,), for z (T, B, Z) known from generation.
+
+    The posterior mean is the mean of the samples of q.
+    """
+    total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * BLOCK
+    for first in range(0, num_samples, chunk):
+        noise = sequence_noise(batch, first, min(chunk, num_samples - first), model.latent, seed)
+        proposed = model.propose_all(batch.x, batch.lengths, noise, None, STEPS_AT_ONCE)
+        total += torch.cat([steps.z.double().sum(1) for _, steps, _ in proposed])
+    steps = torch.arange(len(true), device=true.device).unsqueeze(1)
+    inside = (steps < batch.lengths).unsqueeze(-1)  # (T, B, 1)
+    return (total / num_samples - true).square().where(inside, 0.0).sum((0, 2))
+
+
+def sequence_noise(batch: Batch, first: int, count: int, latent: int, seed: int) -> Tensor:
+    """Return the noise of samples first … first + count − 1, (T, count, B, Z).
+
+    `first` is a multiple of BLOCK. Drawn on the CPU, so that a GPU sees the same numbers.
+    """
+    if latent == 0:
+        return batch.x.new_zeros(len(batch.x), count, len(batch.ids), 0)
+    noise = torch.zeros(len(batch.x), count, len(batch.ids), latent)
+    for column, (identity, length) in enumerate(
+        zip(batch.ids, batch.lengths.tolist(), strict=True)
+    ):
+        for offset in range(0, count, BLOCK):
+            stream = generator(seed, "evaluation", identity, (first + offset) // BLOCK)
+            block = torch.randn(length, BLOCK, latent, generator=stream)
+            noise[:length, offset : offset + BLOCK, column] = block[:, : count - offset]
+    return noise.to(batch.x.device)
+
+
+def _check_finite(log_weight: Tensor, batch: Batch) -> None:
+    broken = (~log_weight.isfinite()).any(0).nonzero().flatten().tolist()
+    if broken:
+        names = ", ".join(str(batch.ids[i]) for i in broken[:5])
+        raise NumericalError(
+            f"log weights of test sequence {names} are NaN or infinite: the model diverged on it; "
+            "lower learning_rate or clip_norm and train again."
+        )

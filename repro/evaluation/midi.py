@@ -1,0 +1,36 @@
+"""Piano rolls as MIDI files that one can play."""
+
+from pathlib import Path
+
+import numpy as np
+
+from repro.errors import DataError
+from repro.runtime.files import replacing
+
+LOWEST = 21  # MIDI pitch of column 0
+TICKS = 480  # a step (a quarter note in the chorales)
+VELOCITY = 80
+
+
+def write_midi(roll: np.ndarray, path: Path, steps_per_minute: float = 100.0) -> None:
+    """Write a roll (T, 88) of 0 and 1 as a piano; a note held over several steps sounds once.
+
+    Raises:
+        DataError: the array is no roll of 88 keys.
+    """
+    from mido import Message, MetaMessage, MidiFile, MidiTrack, bpm2tempo
+
+    if roll.ndim != 2 or roll.shape[1] != 88:
+        raise DataError(f"{path}: only 88-key rolls become MIDI, not an array of {roll.shape}.")
+    track = MidiTrack([MetaMessage("set_tempo", tempo=bpm2tempo(steps_per_minute))])
+    silence = np.zeros((1, 88), dtype=int)
+    changes = np.diff(np.concatenate([silence, roll.astype(int), silence]), axis=0)  # (T + 1, 88)
+    last = 0
+    for step, change in enumerate(changes):
+        # Ends before beginnings, so that no key is pressed twice.
+        for key in sorted(np.flatnonzero(change), key=lambda k: change[k]):
+            kind = "note_on" if change[key] > 0 else "note_off"
+            delay, last = (step - last) * TICKS, step
+            track.append(Message(kind, note=int(key) + LOWEST, velocity=VELOCITY, time=delay))
+    with replacing(path) as partial:
+        MidiFile(tracks=[track], ticks_per_beat=TICKS).save(partial)

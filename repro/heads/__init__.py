@@ -1,0 +1,1 @@
+"""Observation distributions p(x_t | features)."""

@@ -1,0 +1,149 @@
+"""Observation distributions p(x_t | features): parameters, log-density and samples."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from repro.heads.autoregressive import AutoregressiveHead
+from repro.heads.made import MadeHead
+from repro.heads.nade import NadeHead
+from repro.heads.rbm import RbmHead
+from repro.heads.strokes import StrokeHead
+from repro.kernels.linear import Linear
+from repro.nn import bernoulli
+from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
+from repro.nn.init import begin_at, log_odds
+
+
+class BernoulliHead(nn.Module):
+    """D independent Bernoulli variables with logits linear in the features."""
+
+    def __init__(self, in_features: int, dim: int) -> None:
+        super().__init__()
+        self.logits = Linear(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let it begin at the mean of x (D,) over `count` steps."""
+        begin_at(self.logits, log_odds(mean, count))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (..., H) to logits (..., D)."""
+        return self.logits(features)
+
+    def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x) summed over D, (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        return bernoulli.log_prob(logits, x)
+
+    def sample(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        return torch.bernoulli(torch.sigmoid(logits), generator=generator)
+
+
+class GaussianHead(nn.Module):
+    """A diagonal Gaussian; std = softplus(·) + 1e-4 (nips2015_vrnn)."""
+
+    def __init__(self, in_features: int, dim: int) -> None:
+        super().__init__()
+        self.layer = GaussianLayer(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let it begin at the mean and standard deviation of x, (D,)."""
+        self.layer.begin_at_moments(mean, std)
+
+    def forward(self, features: Tensor) -> Gaussian:
+        """Map features (..., H) to mean and std (..., D)."""
+        return self.layer(features)
+
+    def log_prob(self, params: Gaussian, x: Tensor) -> Tensor:
+        """Return log p(x) summed over D, (...), in nats; x (..., D) broadcasts."""
+        return params.log_prob(x)
+
+    def sample(self, params: Gaussian, generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        return params.sample(noise_like(params.mean, generator))
+
+
+class GaussianMixtureHead(nn.Module):
+    """A mixture of M diagonal Gaussians over the whole vector x_t (Chung et al. 2015: M = 20)."""
+
+    def __init__(self, in_features: int, dim: int, components: int) -> None:
+        super().__init__()
+        self.weights = Linear(in_features, components)
+        self.layer = GaussianLayer(in_features, components * dim)
+        self.shape = (components, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let every component begin at the mean and standard deviation of x, (D,).
+
+        What tells the components apart are the layer's random weights.
+        """
+        components = self.shape[0]
+        self.layer.begin_at_moments(mean.repeat(components), std.repeat(components))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Gaussian]:
+        """Map features (..., H) to log weights (..., M) and a Gaussian of (..., M, D)."""
+        flat = self.layer(features)
+        components = Gaussian(*(p.unflatten(-1, self.shape) for p in flat))
+        return F.log_softmax(self.weights(features), dim=-1), components
+
+    def log_prob(self, params: tuple[Tensor, Gaussian], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) broadcasts."""
+        log_weights, components = params
+        return torch.logsumexp(log_weights + components.log_prob(x.unsqueeze(-2)), dim=-1)
+
+    def sample(self, params: tuple[Tensor, Gaussian], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        log_weights, components = params
+        flat = log_weights.exp().flatten(0, -2)
+        choice = torch.multinomial(flat, 1, generator=generator)
+        choice = choice.view(*log_weights.shape[:-1], 1, 1).expand(
+            *log_weights.shape[:-1], 1, self.shape[1]
+        )
+        mean, std = (p.gather(-2, choice).squeeze(-2) for p in components)
+        return Gaussian(mean, std).sample(noise_like(mean, generator))
+
+
+Head = (
+    BernoulliHead
+    | GaussianHead
+    | GaussianMixtureHead
+    | StrokeHead
+    | AutoregressiveHead
+    | NadeHead
+    | MadeHead
+    | RbmHead
+)
+
+
+def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
+    """Return the head that the configuration names."""
+    if name == "gaussian_mixture":
+        return GaussianMixtureHead(in_features, dim, sizes["components"])
+    if name == "autoregressive":
+        return AutoregressiveHead(in_features, dim, sizes["frame_hidden"])
+    if name == "nade":
+        return NadeHead(in_features, dim, sizes["nade_hidden"])
+    if name == "made":
+        return MadeHead(
+            in_features,
+            dim,
+            sizes["made_hidden"],
+            sizes["made_orders"],
+            sizes.get("made_dropout", 0.0),
+        )
+    if name == "rbm":
+        return RbmHead(
+            in_features,
+            dim,
+            sizes["rbm_hidden"],
+            sizes["rbm_gibbs_steps"],
+            sizes["rbm_chains"],
+            sizes["rbm_temperatures"],
+        )
+    if name == "bivariate":
+        return StrokeHead(in_features, components=1)
+    if name == "bivariate_mixture":
+        return StrokeHead(in_features, sizes["components"])
+    if name == "bernoulli":
+        return BernoulliHead(in_features, dim)
+    return GaussianHead(in_features, dim)

@@ -1,0 +1,29 @@
+"""What heads over a binary vector with a hidden layer share: biases that follow the features."""
+
+from torch import Tensor, nn
+
+from repro.kernels.linear import Linear
+from repro.nn.init import begin_at, log_odds
+
+
+class BiasedHead(nn.Module):
+    """A hidden bias a and a visible bias c, linear in the features of a step.
+
+    How NADE and RBM become the output of a sequence model (Boulanger-Lewandowski et al. 2012, arXiv
+    1206.6392, sections 3 and 4). None of these heads can be batched over seeds.
+    """
+
+    can_stack = False
+
+    def __init__(self, in_features: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden_bias = Linear(in_features, hidden)
+        self.visible_bias = Linear(in_features, dim)
+
+    def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
+        """Let the visible bias begin at the log-odds of the mean of x (D,) over `count` steps."""
+        begin_at(self.visible_bias, log_odds(mean, count))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""
+        return self.hidden_bias(features), self.visible_bias(features)

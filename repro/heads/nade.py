@@ -1,0 +1,48 @@
+"""A binary vector drawn value by value: NADE, whose biases follow the features."""
+
+import torch
+from torch import Tensor, nn
+
+from repro.heads.conditional import BiasedHead
+from repro.kernels.chunks import in_pieces
+from repro.kernels.nade_runs import run_logits
+from repro.nn import bernoulli
+
+NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
+
+
+class NadeHead(BiasedHead):
+    """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · σ(a + Σ_{j<i} W_j x_tj) + c_i)).
+
+    The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
+    sequence model (RNN-NADE: Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 4): the
+    features h give the hidden bias a and the visible bias c of every step, W and V are shared.
+    Krishnan et al. (2017) let the emission's last hidden layer be a itself; here a linear map
+    stands between.
+    """
+
+    def __init__(self, in_features: int, dim: int, hidden: int) -> None:
+        super().__init__(in_features, dim, hidden)
+        self.read = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # W
+        self.write = nn.Parameter(torch.randn(dim, hidden) / hidden**0.5)  # V
+
+    def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+        """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
+        ones = int(x.sum(-1).max())
+        rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
+        return in_pieces(self._log_prob, rows, *params, x)
+
+    def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
+        """Return a draw (..., D)."""
+        activation, visible = params
+        drawn = []
+        for i in range(len(self.read)):
+            logit = torch.sigmoid(activation) @ self.write[i] + visible[..., i]
+            value = torch.bernoulli(torch.sigmoid(logit), generator=generator).unsqueeze(-1)
+            activation = activation + value * self.read[i]
+            drawn.append(value)
+        return torch.cat(drawn, dim=-1)
+
+    def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
+        logits = run_logits(hidden_bias, self.read, self.write, x)
+        return bernoulli.log_prob(logits + visible_bias, x)

@@ -1,0 +1,1 @@
+"""Bounds and estimators of log p(x); they know no data set."""

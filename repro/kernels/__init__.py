@@ -1,0 +1,1 @@
+"""Fast paths on a CPU; see README.md here."""

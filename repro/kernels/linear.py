@@ -1,0 +1,136 @@
+"""The linear layer of every model: large float32 products by the faster library, and one weight
+gradient a loop."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from repro.kernels.dispatch import elementary
+from repro.kernels.matmul import Prepared, product, summed_outer
+
+# Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
+LARGE = 2_000_000
+
+
+class _Loop:
+    """What the steps of a loop owe to one weight: pairs of output gradient and input."""
+
+    def __init__(self, weight: Tensor, many_calls: bool) -> None:
+        # Rearranged only where that is made up for by many products.
+        self._laid_out = Prepared if many_calls else Tensor.detach
+        self._weight = weight.detach()
+        self.weight = self._laid_out(self._weight)
+        self.owed: list[tuple[Tensor, Tensor]] = []
+
+    @cached_property
+    def transposed(self) -> Tensor | Prepared:
+        """Wᵀ for products; made when the first step is differentiated."""
+        return self._laid_out(self._weight.T)
+
+
+class _Weight(torch.autograd.Function):
+    """Puts weight and bias into the graph once; its backward runs after that of every step."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, loop: _Loop) -> Tensor:
+        ctx.loop, ctx.has_bias = loop, bias is not None
+        return weight.new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, token: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        pairs = zip(*ctx.loop.owed, strict=True)
+        gradients, inputs = (p[0] if len(p) == 1 else torch.cat(p) for p in pairs)
+        ctx.loop.owed.clear()
+        ctx.loop.__dict__.pop("transposed", None)  # a graph may outlive its backward pass
+        total = summed_outer(gradients, inputs)
+        return total, gradients.sum(0) if ctx.has_bias else None, None
+
+
+class _Step(torch.autograd.Function):
+    """One application of the layer; its backward leaves the weight's share to the loop."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, loop: _Loop) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.loop = loop
+        return product(x, loop.weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
+        ctx.loop.owed.append(rows)
+        back = product(gradient, ctx.loop.transposed) if ctx.needs_input_grad[0] else None
+        return back, gradient.new_zeros(()), None, None
+
+
+class Linear(nn.Linear):
+    """An nn.Linear that is fast on a CPU and in a time loop; same values up to rounding.
+
+    Between `begin` and `end` the gradient of the weight is one product over all calls, made when
+    the last of them is differentiated, instead of one product and one addition a call. A single
+    call is a loop of one. Small products, other devices and other types take torch's own way.
+    Differentiable once.
+    """
+
+    _open: tuple[Tensor, _Loop] | None = None
+    _is_open = False
+
+    def begin(self) -> None:
+        """Start a loop: the calls from here on share one weight gradient."""
+        self._is_open, self._open = True, None
+
+    def end(self) -> None:
+        """End the loop."""
+        self._is_open, self._open = False, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        small = x.numel() * self.out_features < LARGE
+        if small or elementary() or x.dtype != torch.float32 or x.device.type != "cpu":
+            return F.linear(x, self.weight, self.bias)
+        if not torch.is_grad_enabled():
+            return product(x, self.weight, self.bias)
+        token, loop = self._open or self._start()
+        if self._is_open:
+            self._open = token, loop
+        bias = None if self.bias is None else self.bias.detach()
+        return _Step.apply(x, token, bias, loop)
+
+    def _start(self) -> tuple[Tensor, _Loop]:
+        loop = _Loop(self.weight, self._is_open)
+        return _Weight.apply(self.weight, self.bias, loop), loop
+
+
+@contextmanager
+def one_loop(model: nn.Module) -> Iterator[None]:
+    """Make every `Linear` of a model share one weight gradient over the calls inside."""
+    wanted = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
+    layers = [m for m in model.modules() if isinstance(m, Linear)] if wanted else []
+    for layer in layers:
+        layer.begin()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.end()
+
+
+@contextmanager
+def torchs_own_way() -> Iterator[None]:
+    """Make every `Linear` an ordinary nn.Linear inside: what to compare with."""
+    global LARGE
+    before, LARGE = LARGE, sys.maxsize
+    try:
+        yield
+    finally:
+        LARGE = before

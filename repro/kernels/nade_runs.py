@@ -1,0 +1,127 @@
+"""The outputs of a NADE with one hidden vector for each run of values; backward by hand.
+
+The hidden vector changes only after a one: it serves the values up to and including the next one.
+An image of 784 pixels has a hundred ones, so a hundred hidden vectors are made, not 784, and every
+value's output is one scalar product. Nothing is multiplied with a zero.
+"""
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from repro.kernels.backward import sigmoid_backward
+from repro.kernels.packing import packing
+
+# (a, b, i, _, r, …): the scalar products a[r] · b[i]. It is the gradient of the weights in a
+# weighted sum of rows (`F.embedding_bag`), and stands for such products nowhere else in torch.
+scalar_products = torch.ops.aten._embedding_bag_per_sample_weights_backward
+SUM, NO_PADDING = 0, -1  # as it numbers its modes, and the row that it would leave out
+
+
+class _Runs(NamedTuple):
+    """Where the R hidden vectors of N binary vectors stand, packed as steps of N sequences are.
+
+    Attributes:
+        sizes: how many vectors have a first hidden vector, a second, and so on; they never grow.
+        source: what begins each row, (R,): vector n, or N + i for a one among the D values at i.
+        scored: the row that each value is scored with, (N, D).
+        by_vector: the rows of the first vector, then those of the second, and so on, (R,).
+        last: the last row of each vector, (N,).
+        place: of every one among the D values, (R - N,).
+        until: the row that ends with it, (R - N,).
+    """
+
+    sizes: list[int]
+    source: Tensor
+    scored: Tensor
+    by_vector: Tensor
+    last: Tensor
+    place: Tensor
+    until: Tensor
+
+
+def run_logits(hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
+    """Return V_i · σ(a + Σ_{j<i} W_j x_j) of every value i, (N, D). Differentiable once.
+
+    Args:
+        hidden_bias: a, (N, H). read, write: W and V, (D, H).
+        x: (N, D) of 0 and 1; it gets no gradient.
+    """
+    return _RunLogits.apply(hidden_bias, read, write, x)
+
+
+class _RunLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
+        runs = _runs(x)
+        hidden = torch.cat([hidden_bias, read]).index_select(0, runs.source)
+        _accumulate(hidden, runs.sizes)
+        hidden.sigmoid_()
+        ctx.runs = runs
+        ctx.save_for_backward(hidden, write, x)
+        values, rows = _values(x), runs.scored.flatten()
+        logits = scalar_products(hidden, write, values, rows, rows, SUM, NO_PADDING)
+        return logits.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, write, x = ctx.saved_tensors
+        runs = ctx.runs
+        # Of V over the values of each row, and of rows over the vectors at each value.
+        per_row = torch.bincount(runs.scored.flatten(), minlength=len(hidden))[runs.by_vector]
+        sums = _sums(write, _values(x), per_row, d_logits.flatten())
+        d_hidden = sums.index_select(0, runs.by_vector.argsort())
+        rows, weights = runs.scored.T.contiguous(), d_logits.T.contiguous()
+        d_write = F.embedding_bag(rows, hidden, mode="sum", per_sample_weights=weights)
+        sigmoid_backward(d_hidden, hidden, grad_input=d_hidden)
+        # A one pulls at every later row of its vector: at all of them but those until its own.
+        _accumulate(d_hidden, runs.sizes)
+        total = d_hidden.index_select(0, runs.last)
+        until = runs.until[runs.place.argsort(stable=True)]
+        ones = torch.bincount(runs.place, minlength=x.shape[1])
+        return total, x.T @ total - _sums(d_hidden, until, ones), d_write, None
+
+
+def _runs(x: Tensor) -> _Runs:
+    x = x.long()  # whose cumulative sums are the same on every run, also on a GPU
+    counts = x.sum(-1) + 1
+    packed = packing(counts, int(counts.max()))
+    table = counts.new_empty(packed.shape).T  # of each vector's hidden vectors
+    table.T.view(-1)[packed.places] = torch.arange(len(packed.places), device=x.device)
+    inside = torch.arange(table.shape[1], device=x.device) < counts.unsqueeze(1)
+    before = x.cumsum(-1) - x
+    vector, place = x.nonzero(as_tuple=True)
+    rank = before[vector, place]
+    source = counts.new_empty(len(packed.places))
+    source[table[:, 0]] = torch.arange(len(x), device=x.device)
+    source[table[vector, rank + 1]] = len(x) + place
+    return _Runs(
+        sizes=packed.sizes,
+        source=source,
+        scored=table.gather(1, before),
+        by_vector=table[inside],
+        last=table.gather(1, counts.unsqueeze(1) - 1).squeeze(1),
+        place=place,
+        until=table[vector, rank],
+    )
+
+
+def _accumulate(rows: Tensor, sizes: list[int]) -> None:
+    for earlier, later in pairwise(rows.split(sizes)):
+        later += earlier[: len(later)]
+
+
+def _sums(rows: Tensor, which: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
+    # Of the first `counts[0]` rows that are named, the next `counts[1]`, and so on. Detached: or
+    # else the kernel prepares for a backward pass of its own.
+    starts = counts.cumsum(0) - counts
+    return F.embedding_bag(which, rows.detach(), starts, mode="sum", per_sample_weights=weights)
+
+
+def _values(x: Tensor) -> Tensor:
+    return torch.arange(x.shape[1], device=x.device).repeat(len(x))

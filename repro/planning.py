@@ -1,0 +1,275 @@
+"""What a preset will cost: jobs, hours, memory and disk, from the timings of stored results.
+
+No torch here: a plan is made from stored results, on any machine.
+"""
+
+import heapq
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from repro.config.recipes import cells, resolve
+from repro.config.traits import SAMPLED
+from repro.reports.tables import as_markdown
+from repro.results.record import Result, read
+
+MEASURED, ELSEWHERE, SCALED, GUESSED = "measured", "measured elsewhere", "scaled", "guessed"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a cell takes on one worker.
+
+    Attributes:
+        train, evaluate: hours.
+        memory: MB, the larger of both jobs. disk: MB of the checkpoint.
+        basis: measured (stored results of this cell), measured elsewhere (by another processor or
+            number of threads than the plan's), scaled by time steps and epochs from the model's
+            other results, or guessed from the median of the preset's.
+    """
+
+    dataset: str
+    model: str
+    train: float
+    evaluate: float
+    memory: float
+    disk: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The costs of every cell and how many seeds each has.
+
+    Attributes:
+        together: whether one job trains all seeds of a cell.
+        worker: what the hours are hours of.
+        unknown: data sets left out, because nobody wrote down how many steps they have.
+    """
+
+    preset: str
+    costs: list[Cost]
+    seeds: int
+    together: bool
+    worker: str
+    unknown: list[str]
+
+    @property
+    def jobs(self) -> int:
+        """Trainings and evaluations."""
+        return (self.seeds // self.seeds_a_job + self.seeds) * len(self.costs)
+
+    @property
+    def seeds_a_job(self) -> int:
+        """How many seeds one training is for."""
+        return self.seeds if self.together else 1
+
+    @property
+    def hours(self) -> float:
+        """Of one worker for everything."""
+        return self.seeds * sum(cost.train + cost.evaluate for cost in self.costs)
+
+    @property
+    def critical_path(self) -> float:
+        """Hours of the longest training and its evaluation: no number of workers is faster."""
+        seeds = self.seeds_a_job
+        return max((seeds * cost.train + cost.evaluate for cost in self.costs), default=0.0)
+
+
+def stored(root: Path) -> list[Result]:
+    """Return every Result under `root`; none of runs that diverged."""
+    found = [read(path) for path in sorted(root.glob("*/*/*/seed*.json"))]
+    return [result for result in found if "diverged" not in result.training]
+
+
+def plan(config: dict, results: Iterable[Result]) -> Plan:
+    """Return what a preset takes, judged by results that came with their timings.
+
+    The worker is the hardware and thread count of most results, and others serve only where it has
+    none: for a cell that was measured on them alone. A cell never measured takes its rate per time
+    step (and epoch, or sample) from results of the same model at the same sizes, or else from the
+    median of the preset's, and all its epochs.
+    """
+    found = list(results)
+    counts = Counter(map(_worker, found))
+    worker = max(counts, key=counts.__getitem__, default="nothing")
+    own = [r for r in found if _worker(r) == worker]
+    other = [r for r in found if _worker(r) != worker]
+    costs, unknown = [], []
+    for dataset, model in cells(config):
+        steps = _steps(config, dataset)
+        if steps is None:
+            unknown.append(dataset)
+        else:
+            costs.append(_cost(config, dataset, model, steps, own, other))
+    seeds, together = len(config["seeds"]), config.get("together", False)
+    return Plan(config["preset"], costs, seeds, together, worker, sorted(set(unknown)))
+
+
+def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
+    """Return the hours until the last job ends on a number of workers.
+
+    A simulation: longest trainings first, each evaluation as soon as its training has ended and a
+    worker is free.
+    """
+    runs = [cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_a_job)]
+    trainings = sorted(runs, key=lambda cost: -cost.train)
+    free = [0.0] * workers  # when each worker is free
+    waiting: list[tuple[float, float]] = []  # (when it can start, evaluation)
+    end = 0.0
+    while trainings or waiting:
+        now = heapq.heappop(free)
+        if waiting and (waiting[0][0] <= now or not trainings):
+            ready, length = heapq.heappop(waiting)
+            done = max(now, ready) + length
+        else:
+            cost = trainings.pop(0)
+            done = now + plan.seeds_a_job * cost.train
+            for _ in range(plan.seeds_a_job):
+                heapq.heappush(waiting, (done, cost.evaluate))
+        heapq.heappush(free, done)
+        end = max(end, done)
+    return end / speedup
+
+
+def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
+    """Return the plan for people."""
+    rows = [
+        {
+            "Data set": cost.dataset,
+            "Model": cost.model,
+            "Training": _duration(cost.train),
+            "Evaluation": _duration(cost.evaluate),
+            "Memory": f"{cost.memory:.0f} MB" if cost.memory else "not recorded",
+            "Basis": cost.basis,
+        }
+        for cost in plan.costs
+    ]
+    bases = [cost.basis for cost in plan.costs]
+    counts = ", ".join(
+        f"{bases.count(b)} {b}" for b in (MEASURED, ELSEWHERE, SCALED, GUESSED) if b in bases
+    )
+    disk = plan.seeds * sum(cost.disk for cost in plan.costs)
+    lines = [
+        as_markdown(pd.DataFrame(rows)),
+        "",
+        f"{plan.preset}: {len(bases)} cells ({counts}), {plan.seeds} seed(s), {plan.jobs} jobs",
+        f"work: {_duration(plan.hours)} of one worker ({plan.worker})",
+        f"checkpoints: {disk:.0f} MB",
+    ]
+    if speedup != 1.0:
+        lines.append(f"assumed: a worker is {speedup:g} times as fast as that")
+    lines += [
+        f"wall time on {n} worker(s): {_duration(makespan(plan, n, speedup))}" for n in workers
+    ]
+    lines.append(
+        f"longest training and evaluation, below which no number of workers comes: "
+        f"{_duration(plan.critical_path / speedup)}"
+    )
+    if plan.unknown:
+        lines.append(f"left out, of unknown length: {', '.join(plan.unknown)}")
+    return "\n".join(lines)
+
+
+def _duration(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} d"
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _worker(result: Result) -> str:
+    trained = result.environment["training"]
+    return f"{trained['device']}, {trained['threads']} thread(s)"
+
+
+def _cost(
+    config: dict, dataset: str, model: str, steps: dict, own: list[Result], other: list[Result]
+) -> Cost:
+    recipe = resolve(config, dataset, model)["model"]
+    basis, used = _basis(config["preset"], dataset, recipe, own, other)
+    if basis in (MEASURED, ELSEWHERE):
+        seconds = _median(_undisturbed(r) for r in used)
+    else:
+        rate = _median(
+            _undisturbed(r) / max(1, r.training["epochs"]) / r.data["steps"]["train"] for r in used
+        )
+        seconds = rate * recipe["training"]["max_epochs"] * steps["train"]
+    return Cost(
+        dataset,
+        model,
+        seconds / 3600,
+        _evaluation(config, used, own) * steps["test"] / 3600,
+        max((_memory(r) for r in used), default=0.0),
+        4e-6 * _median(r.training["parameters"] for r in used),
+        basis,
+    )
+
+
+def _basis(
+    preset: str, dataset: str, recipe: dict, own: list[Result], other: list[Result]
+) -> tuple[str, list[Result]]:
+    """Return the best kind of basis that there are results for, and these results."""
+
+    def of_model(results: list[Result]) -> list[Result]:
+        same = (r for r in results if r.model == recipe["name"])
+        return [r for r in same if r.recipe["model"]["sizes"] == recipe["sizes"]]
+
+    def of_cell(results: list[Result]) -> list[Result]:
+        here = (r for r in of_model(results) if r.dataset == dataset)
+        return [r for r in here if r.recipe["model"]["training"] == recipe["training"]]
+
+    candidates = (
+        (MEASURED, of_cell(own)),
+        (ELSEWHERE, of_cell(other)),
+        (SCALED, of_model(own)),
+        (SCALED, of_model(other)),
+        (GUESSED, [r for r in own if r.preset == preset] or own),
+    )
+    return next((basis, used) for basis, used in candidates if used or basis == GUESSED)
+
+
+def _evaluation(config: dict, used: list[Result], results: list[Result]) -> float:
+    """Return seconds per test step, in proportion to the samples; exact models take one."""
+    sampled = all(r.likelihood == SAMPLED for r in used)
+    samples = config["evaluation"]["num_samples"] if sampled else 1
+    for found in (used, results):
+        rates = [
+            r.environment["seconds"] / r.data["steps"]["test"] / r.evaluation["num_samples"]
+            for r in found
+            if "seconds" in r.environment
+        ]
+        if rates:
+            return statistics.median(rates) * samples
+    return 0.0
+
+
+def _undisturbed(result: Result) -> float:
+    # A training that shared its core, or was paused, took longer than its CPU time.
+    trained = result.training
+    return min(
+        trained["seconds"],
+        trained["cpu_seconds"] / result.environment["training"]["threads"],
+    )
+
+
+def _memory(result: Result) -> float:
+    return max(part.get("peak_memory_mb", 0.0) for part in (result.training, result.environment))
+
+
+def _median(values: Iterable[float]) -> float:
+    found = list(values)
+    return statistics.median(found) if found else 0.0
+
+
+def _steps(config: dict, dataset: str) -> dict[str, int] | None:
+    entry = config["datasets"][dataset]
+    if "expected" in entry:
+        return entry["expected"]["steps"]
+    options = entry["options"]
+    if "sequences" not in options:
+        return None
+    return {part: options["steps"] * count for part, count in options["sequences"].items()}

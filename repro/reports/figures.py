@@ -1,0 +1,125 @@
+"""Learning curves and estimates against the number of samples; every figure of a data set."""
+
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from repro.reports.sequence_plots import draw_kl, draw_samples, palette, save_svg, use_style
+from repro.reports.training_plots import draw_training
+from repro.results.record import Result, cells
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+
+def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
+    """Draw the figures of each data set as SVG; return their paths.
+
+    Learning curves are left out where no Result has one, and samples where none were drawn.
+
+    Args:
+        results: sorted by cell.
+        runs: the preset's folder, with samples beside the checkpoints.
+    """
+    use_style()
+    paths = []
+    for dataset, neighbours in groupby(results, key=lambda r: r.dataset):
+        group = list(neighbours)
+        figures = {
+            "learning": draw_learning_curves(group),
+            "training": draw_training(group),
+            "samples-needed": draw_estimate_against_samples(group),
+        }
+        if (runs / dataset / group[0].model / f"seed{group[0].seed}" / "samples.npz").exists():
+            figures |= {"samples": draw_samples(group, runs), "kl": draw_kl(group, runs)}
+        for name, figure in figures.items():
+            if figure:
+                paths.append(folder / f"{dataset}-{name}.svg")
+                save_svg(figure, paths[-1])
+    return paths
+
+
+def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
+    """Return the validation bound over epochs, a line a seed; below it, what else was watched.
+
+    Dashed: the importance-sampled estimate, where the training had `validation_samples`. None where
+    every model came with its true parameters, or was trained by code that kept no curve.
+    """
+    curves = [
+        pd.DataFrame({"model": r.title, "seed": r.seed, **r.training["validations"]})
+        for r in results
+        if r.training["epochs"] and "validations" in r.training
+    ]
+    if not curves:
+        return None
+    frame = pd.concat(curves).query("epoch > 0")
+    watched = sorted({name for r in results for name in r.training.get("learned", {})})
+    figure, grid = plt.subplots(
+        1 + len(watched), figsize=(8, 4.5 + 2 * len(watched)), sharex=True, squeeze=False
+    )
+    titles = list(frame["model"].unique())
+    style: dict = {"hue": "model", "units": "seed", "estimator": None, "lw": 1.2}
+    style |= {"hue_order": titles, "palette": palette(len(titles))}
+    axes = grid[0, 0]
+    sns.lineplot(frame, x="epoch", y="valid_bound", ax=axes, **style)
+    best = frame.groupby("model")["valid_bound"].max()
+    label = "validation bound"
+    if "valid_is" in frame:
+        sampled = frame[frame["valid_is"].notna()]
+        sns.lineplot(sampled, x="epoch", y="valid_is", ax=axes, legend=False, ls="--", **style)
+        best = pd.concat([best, sampled.groupby("model")["valid_is"].max()])
+        label += " (dashed: IS)"
+    low = best.min() - 0.5 * (best.max() - best.min() + 0.1)  # the first epochs are far below
+    axes.set_ylim(low, best.max() + 0.05 * (best.max() - low))
+    axes.set(ylabel=f"{label}, nats/step", xscale="log", title=results[0].dataset)
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
+    truth = results[0].recipe["dataset"]["options"].get("nonlinear_parameters", {})
+    for axes, name in zip(grid[1:, 0], watched, strict=True):
+        sns.lineplot(frame, x="epoch", y=name, ax=axes, legend=False, **style)
+        axes.axhline(truth[name], color="black", ls="--", lw=1.0)
+        axes.set(ylabel=f"{name} (dashed: true)")
+    grid[-1, 0].set_xlabel("epoch (log scale)")
+    return figure
+
+
+def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
+    """Return the importance-sampled estimate against K; what needs no samples as lines."""
+    figure, axes = plt.subplots(figsize=(8, 4.5))
+    colours = palette(len(cells(results)))
+    shown = []
+    for colour, cell in zip(colours, cells(results), strict=True):
+        title, samples, how = cell[0].title, cell[0].evaluation["num_samples"], cell[0].likelihood
+        if cell[0].true_parameters:
+            value = cell[0].per_step("is")
+            axes.axhline(value, color="black", lw=1.5, label=title)
+        elif how != "sampled":
+            value = float(np.mean([r.per_step("is") for r in cell]))
+            said = "exact, " * (how == "exact") + f"{value:.4g}"
+            label = f"{title} ({said})"  # the value too: the line may leave the picture
+            axes.axhline(value, color=colour, ls="--", lw=1.2, label=label)
+            continue
+        else:
+            curve = cell[0].evaluation["curve"]
+            names = [f"is_{n}" for n in curve] + ["is"]
+            values = np.array([[r.per_step(name) for name in names] for r in cell])
+            axes.plot([*curve, samples], values.mean(axis=0), "o-", color=colour, label=title)
+            axes.plot([*curve, samples], values.T, "-", color=colour, lw=0.6, alpha=0.6)
+            value = values.min()
+        shown.append(value)
+    # Room for the curves: a line far below them (the marginal's) may leave the picture.
+    if shown:
+        top = axes.get_ylim()[1]
+        axes.set_ylim(min(shown) - 0.3 * (top - min(shown)) - 1e-3, top)
+    axes.set(
+        xscale="log",
+        xlabel="importance samples K",
+        ylabel="log-likelihood, nats/step",
+        title=results[0].dataset,
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure

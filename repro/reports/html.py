@@ -1,0 +1,116 @@
+"""One HTML page with all that is known of a preset; it opens from disk, without a network."""
+
+import base64
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader
+from markdown_it import MarkdownIt
+
+from repro.errors import DataError
+from repro.evaluation.audio import as_mp3
+from repro.reports.tables import display
+from repro.results.record import Result, cells
+from repro.runtime.files import write_text
+
+
+def write_report(
+    results: list[Result], folder: Path, left_out: list[str], scoreboard: Path, path: Path
+) -> Path:
+    """Write the page of a preset; return its path.
+
+    Args:
+        results: of the preset, sorted by cell.
+        folder: of its runs, with tables, figures, samples and check.md.
+        left_out: a line for each data set or cell that has no Result, and why.
+        scoreboard: Markdown about the published tables; left out where there is none.
+    Raises:
+        DataError: there are no tables yet.
+    """
+    sections = []
+    for dataset, group in groupby(results, key=lambda r: r.dataset):
+        table = folder / "tables" / f"{dataset}.csv"
+        if not table.exists():
+            raise DataError(f"{table} is missing: run `repro tables` first.")
+        text = table.with_suffix(".md").read_text(encoding="utf-8")
+        figures = sorted((folder / "figures").glob(f"{dataset}-*.svg"))
+        found = cells(list(group))
+        sections.append(
+            {
+                "name": dataset,
+                "table": display(pd.read_csv(table)).to_html(index=False, border=0),
+                "caption": text.strip().splitlines()[-1],
+                "notes": found[0][0].data.get("notes", []),
+                "figures": [_svg(figure) for figure in figures],
+                "sounds": _sounds(found, folder),
+                "origins": [_origin(cell) for cell in found],
+            }
+        )
+    markdown = MarkdownIt("commonmark").enable("table")
+    check, trust = folder / "check.md", folder.parent / "trust"
+    environment = Environment(
+        loader=PackageLoader("repro.reports"), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        preset=folder.name,
+        sections=sections,
+        left_out=left_out,
+        check=markdown.render(_text(check)),
+        scoreboard=markdown.render(_text(scoreboard)) if scoreboard.exists() else "",
+        trust=markdown.render(_text(trust / "trust.md")),
+        trust_figures=[_svg(figure) for figure in sorted(trust.glob("*.svg"))],
+    )
+    write_text(path, page + "\n")
+    return path
+
+
+def _origin(cell: list[Result]) -> dict:
+    # Where a cell's numbers come from: all that differs between machines and versions.
+    first = cell[0]
+    training = first.environment["training"]
+    return {
+        "title": first.title,
+        "seeds": ", ".join(str(r.seed) for r in cell),
+        "epochs": ", ".join(str(r.training["epochs"]) for r in cell),
+        "commit": _commit(training),
+        "evaluated": _commit(first.environment),
+        "torch": training["torch"],
+        "device": f"{training['device']}, {training['threads']} thread(s)",
+        "data": first.data["sha256"][:12],
+        "recipe": yaml.safe_dump(first.recipe, sort_keys=False, allow_unicode=True),
+    }
+
+
+def _commit(environment: dict) -> str:
+    changed = " (changed)" if environment.get("clean") is False else ""
+    return environment["commit"][:10] + changed
+
+
+def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:
+    # One real sequence, and one sample of each model, where the data make a sound.
+    sounds: list[dict] = []
+    for cell in found:
+        first = cell[0]
+        samples = folder / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"
+        if not samples.exists():
+            continue
+        for title, kind in ([] if sounds else [("data", "data")]) + [(first.title, "samples")]:
+            content = as_mp3(samples, kind)
+            if content:
+                code = base64.b64encode(content).decode()
+                sounds.append({"title": title, "source": f"data:audio/mpeg;base64,{code}"})
+    return sounds
+
+
+def _text(path: Path) -> str:
+    # Without the heading, which the page has itself.
+    text = path.read_text(encoding="utf-8") if path.exists() else "# \nnot run\n"
+    return text.partition("\n")[2]
+
+
+def _svg(path: Path) -> str:
+    # Inline: from the <svg> tag on, without the XML declaration and the address of its DTD.
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]

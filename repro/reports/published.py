@@ -1,0 +1,230 @@
+"""Published tables beside our stored Results: one folder of paper_tables/ each."""
+
+import math
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+from markdown_it import MarkdownIt
+
+from repro.reports.printed import EVIDENCE
+from repro.reports.tables import as_latex, as_markdown
+from repro.reports.verdicts import METRICS, Compared, compare_published, with_seed_error
+from repro.results.record import Result, read_cell
+from repro.results.reliability import RULE as DOUBTFUL
+from repro.results.reliability import reliability
+from repro.runtime.files import write_text
+
+MEANINGS = {
+    "nats/step": (
+        "Negative log-likelihood of the test part in nats per step, lower is better. "
+        "a: importance-sampled estimate, Σ over sequences ÷ Σ of lengths; b: the same for the "
+        "bound; c: the bound, mean over sequences of each one's own average; {first}nll: exact."
+    ),
+    "nats/sequence": (
+        "Average log-likelihood of the test part in nats per sequence of normalised data, higher "
+        "is better. =: exact; ≥: the bound; ≈: importance-sampled{samples}. Such a number moves "
+        "with the length of the sequences and with the normalising σ: compare it only where both "
+        "are the same."
+    ),
+}
+FIRST = (
+    "c′: the same with each sequence's first step given instead of scored, ours as the mean over "
+    "all samples of z; "
+)
+TOLERANCES = {  # as `_tolerance` computes them
+    "nats/step": "0.05 (the spread between the DMM authors' own reruns)",
+    "nats/sequence": "1 % of the printed number",
+}
+RULE = (
+    "± is the standard error over seeds. **reproduced**: the difference is at most {tolerance} or "
+    "two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**: "
+    "nothing is stored. †: {doubtful}: more samples would still raise the estimate."
+)
+MARKS = {
+    "quoted": "(quoted): read as a quotation in another text.",
+    "recalled": "(recalled): from memory, found in no text.",
+}
+ON_OTHER_DATA = (
+    "**other data**: the number was printed for other data than ours is of, so that neither is "
+    "better or worse."
+)
+THERE = "The same printed numbers beside ours on the data that they were printed for, preset {}."
+TWO_RECIPES = (
+    "Paper's recipe: preset {}, the settings of the paper as far as they are known. Our recipe: "
+    "preset {}; {}."
+)
+
+
+def render_published(folder: Path, results: Path) -> list[Path]:
+    """Write table.md, .tex and .html of a published table; return their paths.
+
+    Args:
+        folder: has published.csv (a number a row, with how it is known) and table.yaml: title;
+            order of models; `preset` whose Results stand beside the print (one, or by data set);
+            `our_recipe`, the preset of the same models trained our way; which other data set
+            stands in for one `instead`, with a note; what to say of data sets without Results;
+            open data sets to show below, with theirs; `printed_on`, the preset of Results on the
+            data that numbers with the verdict "other data" were printed for.
+        results: the stored results.
+    Raises:
+        ConfigError: a file is missing or holds a word that nobody defined.
+        DataError: a Result is damaged, or of one recipe under the other's preset.
+    """
+    settings, compared = compare_published(folder, results)
+    notes: list[str] = []
+    rows = [_row(one, settings, notes) for one in compared]
+    there = [_there(one, notes) for one in compared if one.there]
+    estimates = [one.printed for one in compared if one.printed["metric"] == "is_ll"]
+    samples = sorted({int(row["samples"]) for row in estimates if row["samples"]})
+    text = _caption(settings, [one.printed for one in compared], samples)
+    marks = "\n".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
+    parts = [(pd.DataFrame(rows), text + marks)]
+    if there:
+        explained = textwrap.fill(THERE.format(settings["printed_on"]), width=100)
+        parts.append((pd.DataFrame(there), f"{explained}\n"))
+    for dataset, preset in settings.get("open", {}).items():
+        cells = [read_cell(results, preset, dataset, model) for model in settings["models"]]
+        if any(cells):
+            parts.append(open_columns([cell for cell in cells if cell], samples))
+    return _write(folder, settings["title"], parts)
+
+
+def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
+    unit, words = printed[0]["unit"], {row["evidence"] for row in printed}
+    first = any(row["metric"] == "bound_nll_after_first" for row in printed)
+    counts = " or ".join(map(str, samples))
+    with_samples = f" with {counts} samples, ours with its most where it lacks these"
+    sentences = [
+        MEANINGS[unit].format(
+            samples=with_samples if samples else "", first=FIRST if first else ""
+        ),
+        RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL),
+        *(text for word, text in MARKS.items() if word in words),
+    ]
+    if any(row["verdict_note"] for row in printed):
+        sentences.append(ON_OTHER_DATA)
+    if our := settings.get("our_recipe"):
+        preset = settings["preset"]
+        names = [preset] if isinstance(preset, str) else dict.fromkeys(preset.values())
+        differs = our["differs"].strip().removesuffix(".")
+        sentences.append(TWO_RECIPES.format(" and ".join(names), our["preset"], differs))
+    return textwrap.fill(" ".join(sentences), width=100) + "\n\n"
+
+
+def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.DataFrame, str]:
+    """Return a data set's numbers in the units of a table of sequences, and what they mean.
+
+    Args:
+        printed: with how many samples the table's own estimates are; a column each, where some
+            cell has it, beside that of the most samples.
+    """
+    rows, samples = [], max(cell[0].evaluation["num_samples"] for cell in cells)
+    estimated = f"≈ {samples} or " if samples > 1 else ""
+    stored = [n for n in printed if any(f"is_{n}" in cell[0].per_sequence for cell in cells)]
+    for cell in cells:
+        first = cell[0]
+        how = cell[0].likelihood
+        trust = reliability(cell)
+        dims = first.data["dim"] * math.log(2.0)
+        rows.append(
+            {
+                "Model": first.title,
+                "≥, nats/sequence": _per_sequence(cell, "bound") if how == "sampled" else "",
+                **{f"≈ {n}, nats/sequence": _per_sequence(cell, f"is_{n}") for n in stored},
+                f"{estimated}=, nats/sequence": _per_sequence(cell, "is") + " †" * trust.doubtful,
+                "nats/step": with_seed_error([r.per_step("is") for r in cell]),
+                "bits/dimension": with_seed_error([-r.per_step("is") / dims for r in cell]),
+                "ESS": f"{trust.size:.3g}" if how == "sampled" else how,
+                "Seeds": str(len(cell)),
+            }
+        )
+    data = cells[0][0].data
+    steps, sequences = data["steps"]["test"], data["sequences"]["test"]
+    text = textwrap.fill(
+        f"{data['name']}, preset {cells[0][0].preset}: open data, no published number. σ = "
+        f"{data['std'][-1]:.5g}, {sequences} test sequences of {steps / sequences:.1f} steps on "
+        f"average, {data['dim']} values a step. nats/step, bits/dimension and ESS are of the "
+        "estimate with the most samples.",
+        width=100,
+    )
+    return pd.DataFrame(rows), f"{text}\n"
+
+
+def _row(compared: Compared, settings: dict, notes: list[str]) -> dict:
+    row, paper = compared.printed, compared.paper
+    mark = _mark(row["note"], notes)
+    first = {
+        "Model": row["model_as_printed"],
+        "Data set": row["dataset"],
+        "Number": METRICS[row["metric"]].symbol,
+        "Published": f"{row['value']}{EVIDENCE[row['evidence']]}{mark}",
+    }
+    ours, known = paper.value + _mark(row["instead"], notes), _mark(row["verdict_note"], notes)
+    if compared.ours is None:
+        return first | {
+            "Ours": ours,
+            "Difference": paper.difference,
+            "Seeds": paper.seeds,
+            "Verdict": paper.verdict + known,
+        }
+    return first | {
+        "Paper's recipe": ours,
+        "Seeds, paper's": paper.seeds,
+        "Verdict, paper's": paper.verdict + known,
+        "Our recipe": compared.ours.value,
+        "Seeds, ours": compared.ours.seeds,
+        "Verdict, ours": compared.ours.verdict + known,
+    }
+
+
+def _there(compared: Compared, notes: list[str]) -> dict:
+    row, there = compared.printed, compared.there
+    assert there is not None
+    return {
+        "Model": row["model_as_printed"],
+        "Data set": row["printed_on"],
+        "Number": METRICS[row["metric"]].symbol,
+        "Published": row["value"] + EVIDENCE[row["evidence"]] + _mark(row["note"], notes),
+        "Ours": there.value,
+        "Difference": there.difference,
+        "Seeds": there.seeds,
+        "Verdict": there.verdict,
+    }
+
+
+def _mark(note: str, notes: list[str]) -> str:
+    # The mark of a footnote, if there is one; a new one joins `notes`.
+    if not note:
+        return ""
+    if note not in notes:
+        notes.append(note)
+    return f" [{notes.index(note) + 1}]"
+
+
+def _per_sequence(cell: list[Result], metric: str) -> str:
+    # Empty where the cell has no such number.
+    if metric not in cell[0].per_sequence:
+        return ""
+    return with_seed_error([result.per_sequence_mean(metric) for result in cell])
+
+
+def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> list[Path]:
+    markdown = "\n".join(f"{as_markdown(table)}\n\n{text}" for table, text in parts)
+    latex = "".join(
+        "".join(f"% {line}\n" for line in [title, *text.splitlines()]) + as_latex(table)
+        for table, text in parts
+    )
+    html = "".join(
+        f"{table.to_html(index=False, border=0)}\n{MarkdownIt().render(text)}"
+        for table, text in parts
+    )
+    page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
+    outputs = {
+        "table.md": f"# {title}\n\n{markdown}",
+        "table.tex": latex,
+        "table.html": page + html,
+    }
+    for name, content in outputs.items():
+        write_text(folder / name, content)
+    return [folder / name for name in outputs]

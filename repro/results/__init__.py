@@ -1,0 +1,1 @@
+"""The stored truth and its comparison; no torch."""

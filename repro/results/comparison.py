@@ -1,0 +1,97 @@
+"""Whether one cell's new trainings are as good as the stored ones: tests over seeds."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from scipy.special import stdtr
+
+from repro.results.record import Result, error_over_sequences
+
+LEVEL = 0.05  # chance that a run as good as the stored one is called worse anywhere in the table
+POWER = 0.8
+MARGIN = 0.05  # nats per step; the DMM authors' own reruns spread as far
+ROUNDING = 1e-6  # of stored decimals and of sums, relative
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """New against stored, in nats per step, higher is better.
+
+    Attributes:
+        new, stored: means over seeds.
+        error, degrees: standard error of their difference between independent seeds, and its
+            degrees of freedom (infinite where a single seed on each side leaves only sequences).
+        p_worse, p_better: one-sided p-values, before any correction for many cells.
+    """
+
+    new: float
+    stored: float
+    error: float
+    degrees: float
+    p_worse: float
+    p_better: float
+
+    @staticmethod
+    def of(new: list[Result], old: list[Result], metric: str) -> "Comparison":
+        """Return the comparison of two cells of one recipe on the same test sequences."""
+        values, reference = (np.array([r.per_step(metric) for r in side]) for side in (new, old))
+        if len(values) == len(reference) == 1:
+            return _of_single_seeds(new[0], old[0], metric)
+        same_seeds = [r.seed for r in new] == [r.seed for r in old]
+        return compare_samples(values, reference, paired=same_seeds)
+
+    def detectable(self, tests: int) -> float:
+        """Return the loss that one of `tests` comparisons finds with probability POWER."""
+        if math.isinf(self.degrees):
+            return max(MARGIN, 3.0 * self.error)
+        limit = stats.t.isf(LEVEL / (2 * tests), self.degrees)
+        return float((limit + stats.t.isf(1.0 - POWER, self.degrees)) * self.error)
+
+
+def compare_samples(new: np.ndarray, old: np.ndarray, paired: bool) -> Comparison:
+    """Return the comparison of two samples of seeds; `paired` if they stand in the same order."""
+    difference = float(new.mean() - old.mean())
+    rounding = ROUNDING * abs(old.mean())
+    degrees = len(new) + len(old) - 2
+    squares = ((new - new.mean()) ** 2).sum() + ((old - old.mean()) ** 2).sum()
+    error = math.sqrt(squares / degrees * (1 / len(new) + 1 / len(old)))
+    p_values = [_p_values(difference, error, degrees, rounding)]
+    if paired:
+        each = new - old
+        spread = float(each.std(ddof=1) / math.sqrt(len(each)))
+        p_values.append(_p_values(difference, spread, len(each) - 1, rounding))
+    worse, better = (min(1.0, len(p_values) * min(side)) for side in zip(*p_values, strict=True))
+    return Comparison(float(new.mean()), float(old.mean()), error, float(degrees), worse, better)
+
+
+def holm(p_values: list[float]) -> list[bool]:
+    """Return which hypotheses Holm's procedure rejects at LEVEL over all of them (Holm 1979)."""
+    rejected = [False] * len(p_values)
+    for rank, i in enumerate(np.argsort(p_values)):
+        if p_values[i] > LEVEL / (len(p_values) - rank):
+            break
+        rejected[i] = True
+    return rejected
+
+
+def _p_values(
+    difference: float, error: float, degrees: float, rounding: float
+) -> tuple[float, float]:
+    if abs(difference) <= rounding:
+        return 1.0, 1.0
+    if error <= rounding:  # seeds repeat their bits, and all moved alike
+        return (0.0, 1.0) if difference < 0 else (1.0, 0.0)
+    t = difference / error
+    return float(stdtr(degrees, t)), float(stdtr(degrees, -t))  # Student's t below and above
+
+
+def _of_single_seeds(new: Result, old: Result, metric: str) -> Comparison:
+    gap = new.values(metric) - old.values(metric)
+    error = error_over_sequences(gap, new.values("length"))
+    values = new.per_step(metric), old.per_step(metric)
+    difference = values[0] - values[1]
+    beyond = abs(difference) > max(MARGIN, 3.0 * error)
+    worse, better = beyond and difference < 0, beyond and difference > 0
+    return Comparison(*values, error, math.inf, float(not worse), float(not better))

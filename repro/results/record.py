@@ -1,0 +1,238 @@
+"""The Result of one cell and seed: per-sequence statistics, from which every average derives.
+
+No torch here: tables, figures and the check read these files on any machine.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from repro.errors import DataError
+from repro.runtime.files import sha256_of, write_text
+
+SCHEMA = 3
+DRAWS = 2000  # of the bootstrap
+NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of them in indented JSON
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluated checkpoint.
+
+    Attributes:
+        schema: version of this record.
+        preset, dataset, model, seed: which cell.
+        title: the model as tables call it: its name in a new Result, and once it is stored what
+            config/models.yaml or the preset called it then.
+        likelihood: how log p(x) is had: "exact"; "sampled", by importance sampling over a latent
+            variable; or "Z by AIS", exact but for an estimated normaliser.
+        true_parameters: whether the model came with the parameters that the data were drawn with.
+        data: specification of the data (`data.sequences.DataSpec`).
+        evaluation: number of importance samples and the smaller numbers of `curve`.
+        training: see `checkpoints.CheckpointInfo`.
+        environment: code version, libraries, hardware, seconds and peak memory of the evaluation;
+            code version, libraries and hardware of the training under "training".
+        recipe: the frozen configuration of the training.
+        per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
+            and bound_error, its Monte Carlo standard error; is, the importance-sampled
+            log-likelihood, and is_error; ess, the effective sample size; log_likelihood and kl,
+            the two parts of the bound; first_log_likelihood, the first step's share of the former
+            (absent from older files); is_<n>, the estimate with n samples. Nats per sequence of
+            normalised data, higher is better. squared_error, Σ_t ‖E_q z_t − z_t‖², where the true
+            z is known and the model's z means the same.
+    """
+
+    schema: int
+    preset: str
+    dataset: str
+    model: str
+    title: str
+    seed: int
+    likelihood: str
+    true_parameters: bool
+    data: dict
+    evaluation: dict
+    training: dict
+    environment: dict
+    recipe: dict
+    per_sequence: dict[str, list[float]]
+
+    def values(self, metric: str) -> np.ndarray:
+        """Return a per-sequence statistic, (N,)."""
+        return np.asarray(self.per_sequence[metric], dtype=np.float64)
+
+    def per_step(self, metric: str) -> float:
+        """Return Σ over sequences ÷ Σ of lengths, in nats per step."""
+        return float(self.values(metric).sum() / self.values("length").sum())
+
+    def mean_of_averages(self, metric: str) -> float:
+        """Return the mean over sequences of each one's own average, in nats per step."""
+        return float((self.values(metric) / self.values("length")).mean())
+
+    def bound_after_first(self) -> float:
+        """Return `mean_of_averages` of the bound with each first step given, in nats per step.
+
+        log p(x_1 | z_1) is not counted, and neither is the step; the KL of z_1 is, so that this is
+        a bound on log p(x_2, … | x_1) of a model that only reads its first step. Sequences of one
+        step have nothing else and are left out.
+
+        Raises:
+            DataError: the evaluation is too old to have stored the first steps' share.
+        """
+        if "first_log_likelihood" not in self.per_sequence:
+            raise DataError(
+                f"the Result of {self.model} on {self.dataset}, seed {self.seed}, does not have "
+                "first_log_likelihood: evaluate again."
+            )
+        rest = self.values("bound") - self.values("first_log_likelihood")
+        steps = self.values("length") - 1
+        return float((rest[steps > 0] / steps[steps > 0]).mean())
+
+    def per_sequence_mean(self, metric: str) -> float:
+        """Return the mean over sequences, in nats per sequence."""
+        return float(self.values(metric).mean())
+
+    def monte_carlo_error(self, metric: str) -> float:
+        """Return the standard error of `per_step` that is due to the evaluation's samples."""
+        errors = self.values(f"{metric}_error")
+        return float(np.sqrt((errors**2).sum()) / self.values("length").sum())
+
+
+def cells(results: list[Result]) -> list[list[Result]]:
+    """Return the Results grouped by (data set, model), in the order they come."""
+    groups = groupby(results, key=lambda r: (r.dataset, r.model))
+    return [list(group) for _, group in groups]
+
+
+def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
+    """Return the standard error of Σ values ÷ Σ lengths over a draw of N sequences.
+
+    The delta method for a ratio of sums; per-step numbers of long and short sequences weigh as
+    they do in the ratio.
+    """
+    count = len(values)
+    if count < 2:
+        return math.nan
+    residuals = values - values.sum() / lengths.sum() * lengths
+    return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())
+
+
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Return the standard error of a mean over seeds; NaN for one seed."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def interval(results: list[Result], metric: str) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a cell's metric, in nats per step.
+
+    Seeds are drawn, and sequences within them: the same ones for every seed, because all seeds
+    are judged on one test part. Few seeds make it narrow, as every bootstrap of few values is: in
+    simulations it held the truth in 77 to 94 % of the cases with three seeds, 92 to 95 % with ten.
+    """
+    generator = np.random.default_rng(0)
+    lengths = results[0].values("length")
+    values = np.array([result.values(metric) for result in results])  # (S, N)
+    seeds, count = values.shape
+    times = generator.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)  # (DRAWS, N)
+    chosen = generator.integers(seeds, size=(DRAWS, seeds))
+    per_seed = times @ values.T / (times @ lengths)[:, None]  # (DRAWS, S)
+    means = np.take_along_axis(per_seed, chosen, axis=1).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its errors: over seeds, over test sequences, and of Monte Carlo."""
+
+    value: float
+    over_seeds: float
+    over_sequences: float
+    monte_carlo: float
+    seeds: int
+
+
+def aggregate(results: list[Result], metric: str) -> Estimate:
+    """Return a metric in nats per step, averaged over the seeds of one cell.
+
+    over_seeds is the sample standard deviation over √seeds (NaN for one seed); over_sequences is
+    of the numbers averaged over seeds first.
+    """
+    values = np.array([result.per_step(metric) for result in results])
+    count = len(values)
+    averaged = np.mean([result.values(metric) for result in results], axis=0)
+    monte_carlo = math.sqrt(sum(r.monte_carlo_error(metric) ** 2 for r in results)) / count
+    return Estimate(
+        value=float(values.mean()),
+        over_seeds=standard_error(values),
+        over_sequences=error_over_sequences(averaged, results[0].values("length")),
+        monte_carlo=monte_carlo,
+        seeds=count,
+    )
+
+
+def write(result: Result, path: Path) -> None:
+    """Write a Result as JSON, a list of numbers a line, with a digest of all of it."""
+    record = asdict(result)
+    record["sha256"] = sha256_of(record)
+    text = json.dumps(record, indent=1, sort_keys=True)
+    write_text(path, NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+
+
+def read(path: Path) -> Result:
+    """Return the Result in a file.
+
+    Raises:
+        DataError: the file is missing, is no Result, is of another schema version, or was changed
+            after it was written.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        digest = record.pop("sha256", None)
+        result = Result(**record)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run `repro evaluate` for this cell.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
+    if result.schema != SCHEMA:
+        raise DataError(
+            f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again."
+        )
+    if digest != sha256_of(record):
+        raise DataError(
+            f"{path} was changed after it was written (its sha256 differs): restore it from git, "
+            "or evaluate again."
+        )
+    lengths = {key: len(row) for key, row in result.per_sequence.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")
+    return result
+
+
+def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) -> Path:
+    """Return where a Result stands, under runs/ and results/ alike."""
+    return root / preset / dataset / model / f"seed{seed}.json"
+
+
+def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]:
+    """Return all Results of a cell under `root`, by seed; empty if there are none.
+
+    Raises:
+        DataError: a file is damaged, or of another cell than its path says.
+    """
+    results = []
+    for path in (root / preset / dataset / model).glob("seed*.json"):
+        result = read(path)
+        own = result_path(root, result.preset, result.dataset, result.model, result.seed)
+        if own != path:
+            raise DataError(f"{path} is the Result of {own}: it stands in the wrong place.")
+        results.append(result)
+    return sorted(results, key=lambda result: result.seed)

@@ -1,0 +1,1 @@
+"""Devices, seeds, files and provenance."""

@@ -1,0 +1,56 @@
+"""Where a number came from: code version, libraries, hardware."""
+
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import repro
+from repro.runtime.hardware import processor
+
+
+def environment(device: str, threads: int) -> dict:
+    """Return code version, library versions and hardware, for a checkpoint or a Result."""
+    import numpy
+    import torch
+
+    return {
+        "repro": repro.__version__,
+        **_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
+        "threads": threads,
+    }
+
+
+def peak_memory_mb() -> int:
+    """Return the most main memory that this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
+
+
+def _commit() -> dict:
+    # A copy without its history (on a borrowed machine, say) is not an error.
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return run.stdout.strip() if run.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", ".")
+    return {"commit": commit or "unknown", "clean": None if changed is None else changed == ""}
+
+
+def _cpu() -> str:
+    # On a virtual machine a name alone may stand for several generations, twice as fast as another.
+    name = processor("model name") or "unknown CPU"
+    family, model = processor("cpu family"), processor("model")
+    numbers = f" (family {family}, model {model})" if (family + model).isdigit() else ""
+    return name + numbers

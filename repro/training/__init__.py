@@ -1,0 +1,1 @@
+"""One seeded, resumable training, from a recipe to a checkpoint."""

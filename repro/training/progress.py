@@ -1,0 +1,132 @@
+"""What a person watching a run sees, and Weights & Biases if they ask for it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from repro.errors import ConfigError
+from repro.runtime.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its recipe, its seed and its folder."""
+
+    recipe: dict
+    seed: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
+
+
+@contextmanager
+def bars() -> Iterator[Any]:
+    """Show progress bars on a terminal while it lasts; yield None where there is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, "{task.fields[bound]}", console=console) as shown:
+        yield shown
+
+
+class Monitor:
+    """Shows a training's progress: a bar on a terminal, else one plain line a validation.
+
+    Args:
+        run: what is being trained.
+        epochs: how many there will be at most.
+        wandb_mode: disabled, offline or online.
+        shown: of `bars`.
+    """
+
+    def __init__(self, run: Run, epochs: int, wandb_mode: str, shown: Any) -> None:
+        self.title, self.bar = run.title, shown
+        self.wandb_run: Any = None
+        if shown:
+            self.task = shown.add_task(run.title, total=epochs, bound="")
+        if wandb_mode != "disabled":
+            self.wandb_run = _start_wandb(run, wandb_mode)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Report one epoch; `row` has its numbers, the validation bound where one was computed."""
+        validated = "valid_bound" in row
+        bound = f"{row['valid_bound']:.4f} nats/step" if validated else ""
+        if self.bar:
+            fields = {"bound": bound} if validated else {}
+            self.bar.update(self.task, completed=row["epoch"], **fields)
+        elif validated:
+            self.note(f"epoch {row['epoch']}  validation bound {bound}")
+        if self.wandb_run:
+            self.wandb_run.log(row, step=int(row["epoch"]))
+
+    def summary(self, numbers: dict[str, Any]) -> None:
+        """Report what came out in the end."""
+        if self.wandb_run:
+            self.wandb_run.summary.update(numbers)
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        print(f"{self.title}  {text}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.wandb_run:
+            self.wandb_run.finish(exit_code=0 if error is None else 1)
+
+
+def report_result(run: Run, wandb_mode: str, numbers: dict[str, float]) -> None:
+    """Put what an evaluation found into the summary of its training's Weights & Biases run."""
+    started = None if wandb_mode == "disabled" else _start_wandb(run, wandb_mode)
+    if started:
+        started.summary.update(numbers)
+        started.finish()
+
+
+def _start_wandb(run: Run, mode: str) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', "
+            "or set it to disabled."
+        ) from None
+    recipe = run.recipe
+    config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}
+    group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
+    # One identity a run, so that a resumed training goes on in the run it began.
+    identity = sha256_of(config)[:16]
+    try:
+        return wandb.init(
+            project="repro",
+            name=run.title,
+            group=group,
+            mode=mode,  # type: ignore[arg-type]  # the schema allows its values only
+            config=config,
+            dir=run.folder,
+            id=identity,
+            resume="allow",
+            reinit="create_new",  # seeds that train together have a run each
+        )
+    except wandb.errors.Error as error:
+        # Numbers do not depend on it: a training without account or network goes on without it.
+        print(f"{run.title}  wandb is left out: {error}", file=sys.stderr, flush=True)
+        return None

@@ -1,0 +1,129 @@
+"""Seeded, resumable trainings: data and recipe in, checkpoints out."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from repro.config.traits import misfit
+from repro.data import prepared
+from repro.errors import ConfigError, NumericalError
+from repro.training.checkpoints import checkpoint_in, is_trained
+from repro.training.progress import Monitor, Run, bars
+from repro.training.stacked import train_stack
+from repro.training.trainer import Clock, Training
+
+
+def train(
+    recipe: dict,
+    data_file: Path,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    wandb: str,
+    validation_samples: int = 0,
+) -> Path:
+    """Train one model from one seed; return its checkpoint, chosen on the validation bound.
+
+    Initial weights, batch order, noise and dropout have streams of their own, all derived from
+    `seed`. State is saved at every validation under `folder`/state, and a run that was stopped
+    goes on from there to the same bits. A loss or gradient that is not finite ends the training at
+    once: it is an outcome, not a failure, that the checkpoint says under "diverged". Where another
+    process is at this run (it may have outlived a killed snakemake), its checkpoint is waited for.
+
+    Args:
+        recipe: the frozen configuration (`config.resolve`).
+        data_file: prepared sequences; the test part is not read.
+        folder: gets checkpoint.safetensors and history.jsonl.
+        validation_samples: importance samples of the validation part at epochs 5 % apart, for the
+            learning curve; 0 leaves them out. Nothing else depends on it.
+    Raises:
+        DataError: the data are missing or damaged.
+        ConfigError: the model cannot be trained as the recipe says (`families.misfit`).
+    """
+    seeds, folders = [seed], [folder]
+    return train_seeds(recipe, data_file, seeds, folders, device, wandb, validation_samples)[0]
+
+
+def train_seeds(
+    recipe: dict,
+    data_file: Path,
+    seeds: Sequence[int],
+    folders: Sequence[Path],
+    device: torch.device,
+    wandb: str,
+    validation_samples: int = 0,
+    graphs: bool = False,
+) -> list[Path]:
+    """Train a model from several seeds in one process, as one batched model where it can be.
+
+    Every seed gets what it gets alone, up to rounding: its own batches and random numbers, early
+    stopping, state and checkpoint. Models that cannot be batched (`SequenceModel.can_stack`), and
+    trainings on segments or by NASMC, run one seed after another. Arguments as for `train`, a
+    folder a seed.
+
+    Args:
+        graphs: on a GPU, replay recorded kernels (`repro.training.cuda_graphs`) where the model
+            can be batched.
+    """
+    paths = {folder: checkpoint_in(folder) for folder in folders}
+    digest = prepared.load(data_file, ())[0].sha256
+    with ExitStack() as open_ones:
+        shown = open_ones.enter_context(bars())
+        trainings = []
+        for seed, folder in zip(seeds, folders, strict=True):
+            free = open_ones.enter_context(_only_here(folder))
+            if free or not is_trained(paths[folder], recipe, digest):
+                one = Training(recipe, data_file, seed, folder, device, validation_samples)
+                _require_fitting(one)
+                run = Run(recipe, seed, folder)
+                monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
+                one.begin(open_ones.enter_context(monitor))
+                trainings.append(one)
+        settings = recipe["model"]["training"]
+        simple = "segment" not in settings and settings.get("objective", "elbo") == "elbo"
+        wanted = graphs or len(trainings) > 1
+        if wanted and trainings and trainings[0].model.can_stack and simple:
+            train_stack(trainings, graphs)
+        for one in trainings:
+            _train_alone(one)
+        for one in trainings:
+            one.finish()
+    return list(paths.values())
+
+
+def _require_fitting(training: Training) -> None:
+    # The configuration asked the family's source; only the model itself knows what it inherits.
+    recipe, model = training.recipe, training.model
+    traits = model.traits._replace(latent=bool(model.latent))
+    reason = misfit(traits, training.settings, recipe["dataset"]["options"])
+    if reason:
+        names = f"model '{recipe['model']['name']}' on {recipe['dataset']['name']}"
+        raise ConfigError(f"{names}: {reason}")
+
+
+def _train_alone(training: Training) -> None:
+    while not training.ended:
+        clock = Clock()
+        try:
+            training.close_epoch(training.one_epoch(), clock.read())
+        except NumericalError as error:
+            training.diverge(error)
+
+
+@contextmanager
+def _only_here(folder: Path) -> Iterator[bool]:
+    """Keep other processes out of a run's folder; yield False if one of them was just there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, free = FileLock(folder / "state.lock"), True
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        free = False
+        print(f"{folder} is being trained by another process; waiting for it", file=sys.stderr)
+        lock.acquire()
+    with lock:
+        yield free

@@ -1,0 +1,133 @@
+"""What a training shows of itself: whether it overfits, and what its latent variables do."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repro.data import batches
+from repro.inference.bounds import elbo
+from repro.models.base import SequenceModel, Terms, masked
+from repro.nn import bernoulli
+from repro.nn.gaussian import Gaussian, kl_per_dimension
+from repro.runtime.seeding import generator
+
+LONGEST = 200  # steps of a sequence that are looked at
+FEWEST_STEPS = 2000  # of a sample, where the part has as many
+SHARE = 0.05  # of the training part's steps, where that is more
+SEQUENCES = 50  # in a batch
+ACTIVE = 0.01  # nats per step of KL, from which on a latent unit counts as used
+
+
+def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tensor]:
+    """Return the beginnings of sequences of a part, (T, D) each: the same for the same seed.
+
+    Args:
+        train_steps: of the whole training part, which decides how many are taken.
+    """
+    wanted, steps = max(FEWEST_STEPS, SHARE * train_steps), 0
+    taken: list[Tensor] = []
+    for i in torch.randperm(len(part), generator=generator(seed, "statistics")).tolist():
+        if steps >= wanted:
+            break
+        taken.append(part[i][:LONGEST])
+        steps += len(taken[-1])
+    return taken
+
+
+class Spread:
+    """The smallest, mean and largest standard deviation among those it was shown."""
+
+    def __init__(self) -> None:
+        self.least, self.most, self.total, self.count = float("inf"), 0.0, 0.0, 0
+
+    def add(self, std: Tensor) -> None:
+        """Take standard deviations into account, of any shape."""
+        self.least = min(self.least, std.min().item())
+        self.most = max(self.most, std.max().item())
+        self.total, self.count = self.total + std.sum().item(), self.count + std.numel()
+
+    def numbers(self, name: str) -> dict[str, float]:
+        """Return them under names that begin with `name`."""
+        values = {"min": self.least, "mean": self.total / self.count, "max": self.most}
+        return {f"{name}_std_{what}": value for what, value in values.items()}
+
+
+@torch.no_grad()
+def part_statistics(model: SequenceModel, part: list[Tensor], seed: int) -> dict[str, Any]:
+    """Return what a model does on some sequences, without dropout, with one sample of z each.
+
+    Which numbers there are follows from the model's terms and its head: `bound`, `log_likelihood`
+    and `kl` in nats per step; where the family shows q and p of a step (`Terms.distributions`)
+    `kl_per_unit`, Z numbers in nats per step, and `active_units`, how many of them exceed 0.01;
+    least, mean and largest standard deviation of every Gaussian: `posterior_std_min` and so on,
+    `prior_…`, and `emission_…` where the head makes one.
+    """
+    model.eval()
+    stream = generator(seed, "statistics noise", device=part[0].device)
+    sums: dict[str, Any] = {"bound": 0.0, "log_likelihood": 0.0, "kl_per_unit": 0.0}
+    spreads: defaultdict[str, Spread] = defaultdict(Spread)
+    order, steps = batches.by_length(part), sum(map(len, part))
+    for start in range(0, len(order), SEQUENCES):
+        batch = batches.collate(part, order[start : start + SEQUENCES])
+        shape = (len(batch.x), 1, len(batch.ids), model.latent)
+        noise = torch.randn(shape, generator=stream, device=batch.x.device)
+        times = torch.arange(len(batch.x), device=batch.x.device)
+        inside = times.unsqueeze(1) < batch.lengths  # (T, B)
+        with _emissions(model, inside, spreads["emission"]):
+            terms = _terms(model, batch, noise)
+        inside_terms = masked(terms, batch.lengths)
+        sums["bound"] += elbo(inside_terms).sum().item()
+        sums["log_likelihood"] += inside_terms.log_likelihood.sum().item()
+        if terms.distributions is not None:
+            sums["kl_per_unit"] += _kl_per_unit(*terms.distributions)[inside.unsqueeze(1)].sum(0)
+            for name, gaussian in zip(("posterior", "prior"), terms.distributions, strict=True):
+                if isinstance(gaussian, Gaussian):
+                    std = gaussian.std.expand_as(gaussian.mean)
+                    spreads[name].add(std[inside.unsqueeze(1)])
+    found = {name: sums[name] / steps for name in ("bound", "log_likelihood")}
+    if model.latent:
+        found["kl"] = found["log_likelihood"] - found["bound"]
+    if isinstance(sums["kl_per_unit"], Tensor):
+        found["kl_per_unit"] = (sums["kl_per_unit"] / steps).tolist()
+        found["active_units"] = sum(value > ACTIVE for value in found["kl_per_unit"])
+    for name, spread in spreads.items():
+        found |= spread.numbers(name) if spread.count else {}
+    return found
+
+
+def _terms(model: SequenceModel, batch: batches.Batch, noise: Tensor) -> Terms:
+    if not model.latent:
+        return model(batch.x, batch.lengths, noise, steps_at_once=len(batch.x))
+    ((context, steps, _),) = model.propose_all(batch.x, batch.lengths, noise)
+    return model.score(context, steps)
+
+
+def _kl_per_unit(q: Any, p: Any) -> Tensor:
+    both = kl_per_dimension if isinstance(q, Gaussian) else bernoulli.kl_per_dimension
+    return both(q, p)
+
+
+@contextmanager
+def _emissions(model: SequenceModel, inside: Tensor, spread: Spread) -> Iterator[None]:
+    # A head's parameters are a Gaussian, or hold one: (T, B, ·), with samples (T, 1, B, ·).
+    real = inside.unsqueeze(1) if model.latent else inside
+
+    def look(head: Any, inputs: Any, output: Any) -> None:
+        for part in [output] if isinstance(output, Gaussian) else output:
+            if isinstance(part, Gaussian):
+                steps = part.std.shape[: real.ndim] == real.shape  # else one for all steps
+                spread.add(part.std[real] if steps else part.std)
+
+    head = getattr(model, "head", None)
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
