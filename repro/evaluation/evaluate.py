@@ -104,8 +104,7 @@ def likelihood_of(model: SequenceModel) -> str:
     """Return how log p(x) of a model is had: "exact", "sampled" or "Z by AIS"."""
     if model.latent:
         return SAMPLED
-    estimated = any(getattr(module, "estimates_z", False) for module in model.modules())
-    return Z_BY_AIS if estimated else EXACT
+    return Z_BY_AIS if model.estimates_z else EXACT
 
 
 @torch.no_grad()

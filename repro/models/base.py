@@ -112,6 +112,12 @@ class SequenceModel(nn.Module):
         inside = (module for module in self.modules() if module is not self)
         return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
 
+    @property
+    def estimates_z(self) -> bool:
+        """Whether its likelihood rests on an estimate of a normaliser, which takes long."""
+        inside = (module for module in self.modules() if module is not self)
+        return any(getattr(module, "estimates_z", False) for module in inside)
+
     def draw_masks_from(self, generator: torch.Generator) -> None:
         """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""
         for module in self.modules():

@@ -253,7 +253,7 @@ class Training:
     def _validate(self, row: dict) -> None:
         with self.average.in_the_model():
             row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
-            if self._is_due("train_bound"):
+            if self._is_due("train_bound") and not self.model.estimates_z:
                 for name, sample in self.samples.items():
                     found = part_statistics(self.model, sample, self.seed)
                     # The bound of the whole validation part is `valid_bound`; of the sample, this.
