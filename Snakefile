@@ -1,9 +1,11 @@
 """The whole workflow: fetch → prepare → configure → train → evaluate → tables, figures, check."""
 
+import atexit
+import subprocess
 import sys
 from pathlib import Path
 from shlex import quote
-from shutil import which
+from shutil import rmtree, which
 
 from snakemake.utils import min_version
 
@@ -51,6 +53,7 @@ STARTED = clear_stale_locks(Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)
 CELLS = [cell for cell in cells(config) if cell[0] not in NOT_SUPPLIED]
+PARTIAL = Path("runs") / config["preset"] / "partial"
 DATASETS = sorted({dataset for dataset, _ in CELLS})
 ON_GPU = config["device"] == "cuda" or (
     config["device"] == "auto" and bool(which("nvidia-smi"))
@@ -63,6 +66,17 @@ onstart:
         print(
             f"left out: {name}, licensed data not supplied ({licensed['register']})"
         )
+
+
+onsuccess:
+    rmtree(PARTIAL, ignore_errors=True)
+
+
+# What there is becomes tables and a report all the same; what failed, and why, is the last thing said.
+onerror:
+    command = ["repro", "salvage", *RESULTS, "--preset", config["preset"]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    atexit.register(print, f"\n{done.stdout}{done.stderr}", file=sys.stderr)
 
 
 # Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter wants one
@@ -342,6 +356,7 @@ rule report:
         rules.tables.output,
         rules.figures.output,
         rules.check.output,
+        results=RESULTS,
     output:
         report(
             "runs/{preset}/report.html",
@@ -351,4 +366,4 @@ rule report:
     log:
         "runs/{preset}/report.log",
     shell:
-        "repro report --preset {wildcards.preset} > {log} 2>&1"
+        "repro report {input.results} --preset {wildcards.preset} > {log} 2>&1"

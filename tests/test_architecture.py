@@ -42,6 +42,7 @@ ALLOWED = {
     "plan": {"config", "families", "results", "tables"},
     "sampling": {"data", "models", "checkpoints", "files", "seeding"},
     "midi": {"errors", "files"},
+    "missing": {"config", "data", "errors", "paths", "results"},
     "listen": {"errors", "files", "midi"},
     "results": {"errors", "files"},
     "reliability": {"families", "results"},
