@@ -5,6 +5,7 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import types
@@ -103,6 +104,45 @@ def test_a_signal_at_any_update_costs_no_bit(number, threads, unbroken, home):
     resumed = weights_of(home, 0)
     assert all(resumed[name].equal(unbroken[threads][name]) for name in resumed)
     shutil.rmtree(cell_folder(home, 0))
+
+
+def offline_records(path):
+    """The steps of the history and the keys of the summary in a .wandb file.
+
+    Its format is that of LevelDB's logs: blocks of 32 KiB; a record's parts have a header of
+    checksum, length and kind (1: whole, 2 to 4: first, middle, last).
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        whole = (b"" if kind in (1, 2) else whole) + content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            record = Record.FromString(whole)
+            if record.HasField("history"):
+                steps.append(record.history.step.num)
+            summary |= {item.key or ".".join(item.nested_key) for item in record.summary.update}
+    return steps, summary
+
+
+@pytest.mark.parametrize("update", [3, 12])
+def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
+    pytest.importorskip("wandb")
+    arguments = [*cell("train", seed="8"), "--wandb", "offline"]
+    broken_off(AT_UPDATE, home, update, int(signal.SIGKILL), *arguments)
+    for command in (arguments, [*cell("evaluate", seed="8"), "--wandb", "offline"]):
+        done = run(home, *command)
+        assert done.returncode == 0, done.stderr
+        (file,) = cell_folder(home, 8).rglob("*.wandb")
+        steps, summary = offline_records(file)
+        assert steps == [0, 1, 2, 3, 4]
+    assert {"test_is", "test_bound", "best_valid_bound", "best_epoch"} <= summary
+    shutil.rmtree(cell_folder(home, 8))
 
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])
