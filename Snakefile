@@ -22,7 +22,8 @@ from repro.config import (
     typed,
 )
 from repro.config import describe as described
-from repro.errors import ConfigError
+from repro.errors import ReproError
+from repro.files import require_writable
 from repro.locks import clear_stale_locks
 
 min_version("9.18")
@@ -36,8 +37,8 @@ def or_exit(function, *arguments):
     """The function's value; a configuration error ends snakemake with one line, no traceback."""
     try:
         return function(*arguments)
-    except ConfigError as error:
-        sys.exit(f"ConfigError: {error}")
+    except ReproError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 for path in workflow.overwrite_configfiles:
@@ -49,7 +50,7 @@ configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 config.update(or_exit(check, merge(config, typed(workflow.config_settings.config))))
 or_exit(require_own_targets, sys.argv[1:], config["preset"])
-STARTED = clear_stale_locks(Path(".snakemake"))
+STARTED = or_exit(clear_stale_locks, Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)
 CELLS = [cell for cell in cells(config) if cell[0] not in NOT_SUPPLIED]
@@ -108,6 +109,9 @@ SAMPLES = of_cells(
 TOGETHER = config.get("together", False)
 JOB = "together" if TOGETHER else "seed{seed}"
 SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
+FOLDERS = [Path("runs"), Path("runs/data"), Path("runs") / config["preset"]]
+FOLDERS += [folder / dataset for folder in FOLDERS[1:] for dataset in DATASETS]
+or_exit(require_writable, FOLDERS)
 TITLES = {model: config["models"][model]["title"] for _, model in CELLS}
 FIGURES = ["learning", "samples-needed", "samples", "kl"]
 

@@ -1,5 +1,6 @@
 """Faults, injected: every one ends in completion or a clear error, and a later run repairs it."""
 
+import ctypes
 import os
 import random
 import resource
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from test_cli import cell, make_home, run
 from test_results import result
 from test_training import CPU, recipe
+from test_workflow import ENVIRONMENT, copy_workflow, tool
 
 import repro.training as training
 from repro.checkpoints import load_checkpoint, load_state, save_state
@@ -143,6 +145,64 @@ def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
         assert steps == [0, 1, 2, 3, 4]
     assert {"test_is", "test_bound", "best_valid_bound", "best_epoch"} <= summary
     shutil.rmtree(cell_folder(home, 8))
+
+
+def as_another_user():
+    """In a process to be: even root obeys the permissions of files from here on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused where there is none to drop
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Run a command in a copy of the workflow, some of whose folders cannot be written."""
+    home = tmp_path / "clone"
+    copy_workflow(home)
+
+    def tried(folders, *command):
+        modes = {home / name: (home / name).stat().st_mode for name in folders}
+        for folder in modes:
+            folder.chmod(0o555)
+        done = subprocess.run(
+            [tool(command[0]), *command[1:]],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            preexec_fn=as_another_user,
+            env=ENVIRONMENT,
+        )
+        for folder, mode in modes.items():
+            folder.chmod(mode)
+        return done
+
+    (home / ".snakemake").mkdir()
+    (home / "runs" / "data" / "linear_gaussian").mkdir(parents=True)
+    (home / "runs" / "smoke" / "linear_gaussian").mkdir(parents=True)
+    return tried
+
+
+CELL = ["--dataset", "linear_gaussian", "--model", "exact", "--preset", "smoke"]
+DATA = "runs/data/linear_gaussian"
+
+
+@pytest.mark.parametrize(
+    ("folders", "command"),
+    [
+        ([".snakemake"], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        (["runs"], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        ([DATA], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        ([DATA], ["repro", "fetch", "--dataset", "linear_gaussian"]),
+        (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "configure", *CELL]),
+        (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "train", *CELL, "--seed", "0"]),
+    ],
+)
+def test_a_folder_of_somebody_elses_is_named(folders, command, foreign):
+    done = foreign(folders, *command)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("ReproError: cannot write ") and folders[0] in line
+    assert line.endswith("Permission denied. Work in a clone of your own.")
 
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])
