@@ -1,9 +1,11 @@
 """The whole workflow: fetch → prepare → configure → train → evaluate → tables, figures, check."""
 
+import atexit
+import subprocess
 import sys
 from pathlib import Path
 from shlex import quote
-from shutil import which
+from shutil import rmtree, which
 
 from snakemake.utils import min_version
 
@@ -20,7 +22,8 @@ from repro.config.recipes import (
     typed,
 )
 from repro.config.recipes import describe as described
-from repro.errors import ConfigError
+from repro.errors import ReproError
+from repro.runtime.files import require_writable
 from repro.runtime.locks import clear_stale_locks
 
 min_version("9.18")
@@ -34,8 +37,8 @@ def or_exit(function, *arguments):
     """The function's value; a configuration error ends snakemake with one line, no traceback."""
     try:
         return function(*arguments)
-    except ConfigError as error:
-        sys.exit(f"ConfigError: {error}")
+    except ReproError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 for path in workflow.overwrite_configfiles:
@@ -47,10 +50,11 @@ configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 config.update(or_exit(check, merge(config, typed(workflow.config_settings.config))))
 or_exit(require_own_targets, sys.argv[1:], config["preset"])
-STARTED = clear_stale_locks(Path(".snakemake"))
+STARTED = or_exit(clear_stale_locks, Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)
 CELLS = [cell for cell in cells(config) if cell[0] not in NOT_SUPPLIED]
+PARTIAL = Path("runs") / config["preset"] / "partial"
 DATASETS = sorted({dataset for dataset, _ in CELLS})
 ON_GPU = config["device"] == "cuda" or (
     config["device"] == "auto" and bool(which("nvidia-smi"))
@@ -63,6 +67,17 @@ onstart:
         print(
             f"left out: {name}, licensed data not supplied ({licensed['register']})"
         )
+
+
+onsuccess:
+    rmtree(PARTIAL, ignore_errors=True)
+
+
+# What there is becomes tables and a report all the same; what failed, and why, is the last thing said.
+onerror:
+    command = ["repro", "salvage", *RESULTS, "--preset", config["preset"]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    atexit.register(print, f"\n{done.stdout}{done.stderr}", file=sys.stderr)
 
 
 # Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter wants one
@@ -94,6 +109,9 @@ SAMPLES = of_cells(
 TOGETHER = config.get("together", False)
 JOB = "together" if TOGETHER else "seed{seed}"
 SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
+FOLDERS = [Path("runs"), Path("runs/data"), Path("runs") / config["preset"]]
+FOLDERS += [folder / dataset for folder in FOLDERS[1:] for dataset in DATASETS]
+or_exit(require_writable, FOLDERS)
 TITLES = {model: config["models"][model]["title"] for _, model in CELLS}
 FIGURES = ["learning", "training", "samples-needed", "samples", "kl"]
 
@@ -342,6 +360,7 @@ rule report:
         rules.tables.output,
         rules.figures.output,
         rules.check.output,
+        results=RESULTS,
     output:
         report(
             "runs/{preset}/report.html",
@@ -351,4 +370,4 @@ rule report:
     log:
         "runs/{preset}/report.log",
     shell:
-        "repro report --preset {wildcards.preset} > {log} 2>&1"
+        "repro report {input.results} --preset {wildcards.preset} > {log} 2>&1"

@@ -1,10 +1,12 @@
 """Faults, injected: every one ends in completion or a clear error, and a later run repairs it."""
 
+import ctypes
 import os
 import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import types
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from test_cli import cell, make_home, run
 from test_results import result
 from test_training import CPU, recipe
+from test_workflow import ENVIRONMENT, copy_workflow, tool
 
 import repro.training.trainer as training
 from repro.data import prepared
@@ -103,6 +106,103 @@ def test_a_signal_at_any_update_costs_no_bit(number, threads, unbroken, home):
     resumed = weights_of(home, 0)
     assert all(resumed[name].equal(unbroken[threads][name]) for name in resumed)
     shutil.rmtree(cell_folder(home, 0))
+
+
+def offline_records(path):
+    """The steps of the history and the keys of the summary in a .wandb file.
+
+    Its format is that of LevelDB's logs: blocks of 32 KiB; a record's parts have a header of
+    checksum, length and kind (1: whole, 2 to 4: first, middle, last).
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, place, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        whole = (b"" if kind in (1, 2) else whole) + content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            record = Record.FromString(whole)
+            if record.HasField("history"):
+                steps.append(record.history.step.num)
+            summary |= {item.key or ".".join(item.nested_key) for item in record.summary.update}
+    return steps, summary
+
+
+@pytest.mark.parametrize("update", [3, 12])
+def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
+    pytest.importorskip("wandb")
+    arguments = [*cell("train", seed="8"), "--wandb", "offline"]
+    broken_off(AT_UPDATE, home, update, int(signal.SIGKILL), *arguments)
+    for command in (arguments, [*cell("evaluate", seed="8"), "--wandb", "offline"]):
+        done = run(home, *command)
+        assert done.returncode == 0, done.stderr
+        (file,) = cell_folder(home, 8).rglob("*.wandb")
+        steps, summary = offline_records(file)
+        assert steps == [0, 1, 2, 3, 4]
+    assert {"test_is", "test_bound", "best_valid_bound", "best_epoch"} <= summary
+    shutil.rmtree(cell_folder(home, 8))
+
+
+def as_another_user():
+    """In a process to be: even root obeys the permissions of files from here on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused where there is none to drop
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Run a command in a copy of the workflow, some of whose folders cannot be written."""
+    home = tmp_path / "clone"
+    copy_workflow(home)
+
+    def tried(folders, *command):
+        modes = {home / name: (home / name).stat().st_mode for name in folders}
+        for folder in modes:
+            folder.chmod(0o555)
+        done = subprocess.run(
+            [tool(command[0]), *command[1:]],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            preexec_fn=as_another_user,
+            env=ENVIRONMENT,
+        )
+        for folder, mode in modes.items():
+            folder.chmod(mode)
+        return done
+
+    (home / ".snakemake").mkdir()
+    (home / "runs" / "data" / "linear_gaussian").mkdir(parents=True)
+    (home / "runs" / "smoke" / "linear_gaussian").mkdir(parents=True)
+    return tried
+
+
+CELL = ["--dataset", "linear_gaussian", "--model", "exact", "--preset", "smoke"]
+DATA = "runs/data/linear_gaussian"
+
+
+@pytest.mark.parametrize(
+    ("folders", "command"),
+    [
+        ([".snakemake"], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        (["runs"], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        ([DATA], ["snakemake", "--cores", "1", "all", "--config", "preset=smoke"]),
+        ([DATA], ["repro", "fetch", "--dataset", "linear_gaussian"]),
+        (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "configure", *CELL]),
+        (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "train", *CELL, "--seed", "0"]),
+    ],
+)
+def test_a_folder_of_somebody_elses_is_named(folders, command, foreign):
+    done = foreign(folders, *command)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("ReproError: cannot write ") and folders[0] in line
+    assert line.endswith("Permission denied. Work in a clone of your own.")
 
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])

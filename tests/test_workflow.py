@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -210,6 +211,47 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_res
     resumed = load_file(cell / name)
     unbroken = load_file(tmp_path / "runs/smoke/linear_gaussian/dmm" / name)
     assert all(unbroken[key].equal(resumed[key]) for key in unbroken)
+
+
+@pytest.mark.fault
+def test_what_fails_costs_nothing_else_and_is_named_last(home):
+    """A data set that cannot be read and a model that cannot be built, beside one that is whole."""
+    (home / "bad").mkdir()
+    (home / "bad" / "train.npz").write_bytes(b"not an archive")
+    (home / "config" / "broken.py").write_text(
+        "def build(spec):\n    raise RuntimeError('no glue')\n"
+    )
+    models, datasets = load("starter")["models"], load("starter")["datasets"]
+    local = {"local": "bad", "reader": "arrays:read_npz", "sources": [], "options": {}}
+    bad = {key: value for key, value in datasets["linear_gaussian"].items() if key != "expected"}
+    settings = {
+        "preset": "smoke",
+        "models": {"broken": models["exact"] | {"family": "config/broken.py:build"}},
+        "datasets": merge(TINY["datasets"], {"bad": bad | local}),
+        "experiments": [
+            {"datasets": ["linear_gaussian"], "models": ["exact", "broken"]},
+            {"datasets": ["bad"], "models": ["marginal"], "training": {"max_epochs": 1}},
+        ],
+    }
+    (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    done = snakemake(home, *WHOLE)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-3:]
+    assert "linear_gaussian/broken, seed 0: train failed: RuntimeError: no glue (runs/" in last[0]
+    assert last[1].startswith("bad: prepare failed: DataError: ") and "train.npz" in last[1]
+    assert last[2] == "of the other 1 of 3 results: runs/smoke/partial/report.html"
+    partial = home / "runs/smoke/partial"
+    assert "Kalman (exact)" in (partial / "tables/linear_gaussian.md").read_text()
+    assert "no glue" in (partial / "report.html").read_text()
+    # What is mended is taken up, and nothing of the makeshift stays.
+    settings["experiments"] = settings["experiments"][1:]
+    (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    walks = [np.random.default_rng(n).standard_normal((9, 2)).cumsum(0) for n in range(8)]
+    for part in ("train", "valid", "test"):
+        np.savez(home / "bad" / f"{part}.npz", *walks)
+    again = snakemake(home, *WHOLE)
+    assert again.returncode == 0, again.stderr
+    assert "bad" in (home / "runs/smoke/report.html").read_text() and not partial.exists()
 
 
 def test_seeds_that_train_together_are_one_job_and_need_no_other_when_apart(home):

@@ -26,6 +26,7 @@ COMMANDS = (
     outputs.check,
     outputs.accept,
     outputs.report,
+    outputs.salvage,
     look.show,
     tools.plan,
     tools.trust,

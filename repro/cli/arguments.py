@@ -42,8 +42,12 @@ def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Resu
             f"no results under {root / preset}: run `snakemake --cores 8 all` "
             f"(or `repro evaluate --preset {preset} …`) first."
         )
+    return in_order([read(path) for path in paths], root, preset)
+
+
+def in_order(results: list[Result], root: Path, preset: str) -> list[Result]:
+    """Return Results read under `root` as `read_results` does."""
     models = configuration.registers(preset)["models"]
-    results = [read(path) for path in paths]
     if root == RUNS:
         titles = {name: entry["title"] for name, entry in models.items()}
         results = [replace(r, title=titles.get(r.model, r.title)) for r in results]

@@ -55,5 +55,6 @@ Precision = Annotated[
 ]
 Wandb = Annotated[Tracking | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
+Expected = Annotated[list[Path], typer.Argument(help="Every Result that was asked for.")]
 Source = Annotated[Path, typer.Option(help="Where Results are read: runs or results.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: beside the Results.")]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from repro.cli.arguments import read_results, without_results
-from repro.cli.options import Files, Out, Preset, Source
+from repro.cli.arguments import in_order, read_results, without_results
+from repro.cli.options import Expected, Files, Out, Preset, Source
 from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
 
 
@@ -98,7 +98,40 @@ def accept(preset: Preset = "starter") -> None:
     print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
 
 
-def report(preset: Preset = "starter", out: Out = None) -> None:
+def salvage(expected: Expected, preset: Preset = "starter") -> None:
+    """Render what there is of a run that failed, in runs/<preset>/partial; say what failed and why.
+
+    Snakemake calls it when a job fails. Exit status 1 if a Result is missing.
+
+    Example: repro salvage runs/starter/linear_gaussian/dmm/seed0.json --preset starter
+    """
+    import shutil
+
+    from repro.reports.figures import write_figures
+    from repro.reports.html import write_report
+    from repro.reports.missing import failed_pages, up_to_date
+    from repro.reports.tables import write_tables
+    from repro.results.check import compare, render
+    from repro.runtime.files import write_text
+
+    runs = RUNS / preset
+    folder = runs / "partial"
+    shutil.rmtree(folder, ignore_errors=True)
+    found, lines = up_to_date(expected)
+    lines += failed_pages(runs)
+    if found:
+        found = in_order(found, RUNS, preset)
+        write_tables(found, folder / "tables")
+        write_figures(found, runs, folder / "figures")
+        write_text(folder / "check.md", render(compare(found, RESULTS, preset, whole=False)))
+        page = write_report(found, folder, lines, folder / "report.html", runs)
+        lines.append(f"of the other {len(found)} of {len(expected)} results: {page}")
+    print("\n".join(lines))
+    if len(found) < len(expected):
+        raise typer.Exit(1)
+
+
+def report(results: Files = None, preset: Preset = "starter", out: Out = None) -> None:
     """Put tables, figures and verdicts on one self-contained HTML page.
 
     Example: repro report --preset starter
@@ -106,7 +139,7 @@ def report(preset: Preset = "starter", out: Out = None) -> None:
     from repro.reports.html import write_report
 
     folder = RUNS / preset
-    found = read_results(None, RUNS, preset)
+    found = read_results(results, RUNS, preset)
     left_out = without_results(preset, found)
     scoreboard = PAPER_TABLES / "scoreboard.md"
     print(write_report(found, folder, left_out, scoreboard, out or folder / "report.html"))

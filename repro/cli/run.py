@@ -131,7 +131,9 @@ def evaluate(
     write(result, path)
     bound, importance = result.per_step("bound"), result.per_step("is")
     samples = result.evaluation["num_samples"]
-    numbers = {"test_bound": bound, "test_is": importance, "num_samples": samples}
+    best = {"best_valid_bound": result.training["best_validation_bound"]}
+    best |= {"best_epoch": result.training["best_epoch"]}
+    numbers = {**best, "test_bound": bound, "test_is": importance, "num_samples": samples}
     report_result(Run(result.recipe, seed, checkpoint.parent), wandb, numbers)
     print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
 

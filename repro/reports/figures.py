@@ -7,7 +7,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from repro.reports.sequence_plots import draw_kl, draw_samples, palette, save_svg, use_style
+from repro.reports.sequence_plots import (
+    draw_kl,
+    draw_samples,
+    palette,
+    samples_of,
+    save_svg,
+    use_style,
+)
 from repro.reports.training_plots import draw_training
 from repro.results.record import Result, cells
 
@@ -20,7 +27,7 @@ import seaborn as sns
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
 
-    Learning curves are left out where no Result has one, and samples where none were drawn.
+    Learning curves are left out where no Result has one, and samples of cells that have none.
 
     Args:
         results: sorted by cell.
@@ -35,8 +42,9 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
             "training": draw_training(group),
             "samples-needed": draw_estimate_against_samples(group),
         }
-        if (runs / dataset / group[0].model / f"seed{group[0].seed}" / "samples.npz").exists():
-            figures |= {"samples": draw_samples(group, runs), "kl": draw_kl(group, runs)}
+        drawn = [one for cell in cells(group) if samples_of(cell, runs).exists() for one in cell]
+        if drawn:
+            figures |= {"samples": draw_samples(drawn, runs), "kl": draw_kl(drawn, runs)}
         for name, figure in figures.items():
             if figure:
                 paths.append(folder / f"{dataset}-{name}.svg")

@@ -17,19 +17,25 @@ from repro.runtime.files import write_text
 
 
 def write_report(
-    results: list[Result], folder: Path, left_out: list[str], scoreboard: Path, path: Path
+    results: list[Result],
+    folder: Path,
+    left_out: list[str],
+    scoreboard: Path,
+    path: Path,
+    runs: Path | None = None,
 ) -> Path:
     """Write the page of a preset; return its path.
 
     Args:
         results: of the preset, sorted by cell.
-        folder: of its runs, with tables, figures, samples and check.md.
+        folder: with its tables, figures and check.md.
+        runs: the preset's folder under runs/, with its samples; default: `folder`.
         left_out: a line for each data set or cell that has no Result, and why.
         scoreboard: Markdown about the published tables; left out where there is none.
     Raises:
         DataError: there are no tables yet.
     """
-    sections = []
+    runs, sections = runs or folder, []
     for dataset, group in groupby(results, key=lambda r: r.dataset):
         table = folder / "tables" / f"{dataset}.csv"
         if not table.exists():
@@ -44,17 +50,17 @@ def write_report(
                 "caption": text.strip().splitlines()[-1],
                 "notes": found[0][0].data.get("notes", []),
                 "figures": [_svg(figure) for figure in figures],
-                "sounds": _sounds(found, folder),
+                "sounds": _sounds(found, runs),
                 "origins": [_origin(cell) for cell in found],
             }
         )
     markdown = MarkdownIt("commonmark").enable("table")
-    check, trust = folder / "check.md", folder.parent / "trust"
+    check, trust = folder / "check.md", runs.parent / "trust"
     environment = Environment(
         loader=PackageLoader("repro.reports"), autoescape=True, trim_blocks=True
     )
     page = environment.get_template("report.html.j2").render(
-        preset=folder.name,
+        preset=runs.name,
         sections=sections,
         left_out=left_out,
         check=markdown.render(_text(check)),

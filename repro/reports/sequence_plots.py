@@ -67,11 +67,15 @@ def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) 
         axes.imshow(sequence.T, aspect="auto", origin="lower", cmap=colours)
 
 
+def samples_of(cell: list[Result], runs: Path) -> Path:
+    """Return where `repro sample` writes for the first seed of a cell."""
+    first = cell[0]
+    return runs / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"
+
+
 def read_samples(cell: list[Result], runs: Path) -> dict[str, np.ndarray]:
     """Return what `repro sample` wrote for the first seed of a cell."""
-    first = cell[0]
-    path = runs / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"
-    with np.load(path) as drawn:
+    with np.load(samples_of(cell, runs)) as drawn:
         return dict(drawn)
 
 

@@ -1,10 +1,11 @@
 """Files that are either whole or absent."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
@@ -33,10 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
             )  # the bytes before the name, or a power cut leaves an empty file
         os.replace(partial, path)
     except OSError as error:
-        raise ReproError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Free some space or choose another folder."
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):  # a folder that cannot be read has nothing to remove either
             partial.unlink(missing_ok=True)
@@ -46,6 +44,26 @@ def _umask() -> int:
     mask = os.umask(0o077)  # can only be read by setting it
     os.umask(mask)
     return mask
+
+
+def cannot_write(path: Path, error: OSError) -> ReproError:
+    """Return the error that says why `path` cannot be written, and what to do about it."""
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = (
+        "Work in a clone of your own." if denied else "Free some space or choose another folder."
+    )
+    return ReproError(f"cannot write {path}: {error.strerror or error}. {remedy}")
+
+
+def require_writable(folders: Iterable[Path]) -> None:
+    """Refuse folders that are there and cannot be written, such as those in another user's clone.
+
+    Raises:
+        ReproError: names the first.
+    """
+    for folder in folders:
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise cannot_write(folder, PermissionError(errno.EACCES, "Permission denied"))
 
 
 def _remove_leftovers(path: Path) -> None:

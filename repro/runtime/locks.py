@@ -4,6 +4,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from repro.runtime.files import cannot_write
+
 
 def clear_stale_locks(folder: Path) -> FileLock | None:
     """Remove the lock files of a snakemake that was killed; return a lock to hold until the end.
@@ -11,13 +13,18 @@ def clear_stale_locks(folder: Path) -> FileLock | None:
     Snakemake marks what it writes by files under `folder`/locks, which a kill leaves behind. A lock
     of the kernel ends with its process: whoever gets it knows that nobody else is at work. Returns
     None where someone is; Snakemake's own lock files then say so to the user.
+
+    Raises:
+        ReproError: the folder cannot be written.
     """
-    folder.mkdir(exist_ok=True)
     lock = FileLock(folder / "running.lock")
     try:
+        folder.mkdir(exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         return None
+    except OSError as error:
+        raise cannot_write(folder, error) from None
     for stale in (folder / "locks").glob("*.lock"):
         stale.unlink(missing_ok=True)
     return lock

@@ -1,5 +1,7 @@
 """What a person watching a run sees, and Weights & Biases if they ask for it."""
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,15 @@ class Monitor:
         if wandb_mode != "disabled":
             self.wandb_run = _start_wandb(run, wandb_mode)
 
+    def replay(self, history: list[dict]) -> None:
+        """Tell Weights & Biases of the epochs before a training was stopped, where it must be told.
+
+        `wandb sync` uploads a run of one identity over what is there, so that the last folder must
+        hold everything; a server that was told online remembers.
+        """
+        if self.wandb_run and self.wandb_run.offline:
+            _log_all(self.wandb_run, history)
+
     def epoch(self, row: dict[str, float]) -> None:
         """Report one epoch; `row` has its numbers, the validation bound where one was computed."""
         validated = "valid_bound" in row
@@ -97,8 +108,16 @@ def report_result(run: Run, wandb_mode: str, numbers: dict[str, float]) -> None:
     """Put what an evaluation found into the summary of its training's Weights & Biases run."""
     started = None if wandb_mode == "disabled" else _start_wandb(run, wandb_mode)
     if started:
+        history = run.folder / "history.jsonl"
+        if started.offline and history.exists():
+            _log_all(started, [json.loads(line) for line in history.read_text().splitlines()])
         started.summary.update(numbers)
         started.finish()
+
+
+def _log_all(wandb_run: Any, history: list[dict]) -> None:
+    for row in history:
+        wandb_run.log(row, step=int(row["epoch"]))
 
 
 def _start_wandb(run: Run, mode: str) -> Any:
@@ -112,8 +131,12 @@ def _start_wandb(run: Run, mode: str) -> Any:
     recipe = run.recipe
     config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
-    # One identity a run, so that a resumed training goes on in the run it began.
+    # One identity a run, so that a resumed training goes on in the run it began. Offline it has one
+    # folder, which is written again with all that it held.
     identity = sha256_of(config)[:16]
+    if mode == "offline":
+        for folder in (run.folder / "wandb").glob(f"offline-run-*-{identity}"):
+            shutil.rmtree(folder, ignore_errors=True)
     try:
         return wandb.init(
             project="repro",
@@ -123,7 +146,7 @@ def _start_wandb(run: Run, mode: str) -> Any:
             config=config,
             dir=run.folder,
             id=identity,
-            resume="allow",
+            resume="allow" if mode == "online" else None,
             reinit="create_new",  # seeds that train together have a run each
         )
     except wandb.errors.Error as error:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from repro.config.traits import misfit
 from repro.data import prepared
 from repro.errors import ConfigError, NumericalError
+from repro.runtime.files import cannot_write
 from repro.training.checkpoints import checkpoint_in, is_trained
 from repro.training.progress import Monitor, Run, bars
 from repro.training.stacked import train_stack
@@ -117,13 +118,15 @@ def _train_alone(training: Training) -> None:
 @contextmanager
 def _only_here(folder: Path) -> Iterator[bool]:
     """Keep other processes out of a run's folder; yield False if one of them was just there."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock, free = FileLock(folder / "state.lock"), True
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         free = False
         print(f"{folder} is being trained by another process; waiting for it", file=sys.stderr)
         lock.acquire()
+    except OSError as error:
+        raise cannot_write(folder, error) from None
     with lock:
         yield free

@@ -94,6 +94,7 @@ class Training:
         self.monitor = monitor
         if self._resume():
             monitor.note(f"resumes after epoch {self.epoch}")
+            monitor.replay(self.history)
         elif self.checkpoint.exists():
             monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
         if self.epoch == 0 and not self.history:

@@ -1,0 +1,133 @@
+"""Which Results of a run there are, and for each that is not, which step failed and why."""
+
+import re
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from repro.config.recipes import read_yaml
+from repro.data import prepared
+from repro.errors import ReproError
+from repro.results.record import Result, read
+from repro.runtime.paths import data_file
+
+LONGEST = 300  # letters of a reason
+
+
+class Step(NamedTuple):
+    """A step on the way to a Result: its name, what it leaves, and where its log may be."""
+
+    name: str
+    output: Path
+    logs: tuple[Path, ...]
+
+
+class Lack(NamedTuple):
+    """Why a Result is not there: the step that failed, and why; "" where it was never begun."""
+
+    step: str
+    reason: str
+    log: Path
+
+
+def up_to_date(paths: list[Path]) -> tuple[list[Result], list[str]]:
+    """Return the Results that belong to the configuration and the data as they are, and the rest.
+
+    Args:
+        paths: of every Result that was asked for, runs/<preset>/<data set>/<model>/seed<n>.json.
+    Returns:
+        The Results, and a line for each failed step: which data set or cell, why, and where its
+        log is. The last line counts what was not run.
+    """
+    found, failed, waiting = [], defaultdict(list), 0
+    for path in paths:
+        lack = _lack(path)
+        if lack is None:
+            try:
+                found.append(_current(path))
+                continue
+            except ReproError as error:
+                lack = Lack("evaluate", str(error), path)
+        if lack.reason:
+            failed[lack].append(path)
+        else:
+            waiting += 1
+    lines = [_line(lack, cells) for lack, cells in failed.items()]
+    if waiting:
+        lines.append(f"not run: {waiting} of {len(paths)} results")
+    return found, lines
+
+
+def failed_pages(runs: Path) -> list[str]:
+    """Return a line for each of a preset's tables, figures, check and report that failed."""
+    logs = [runs / f"{name}.log" for name in ("tables", "figures", "check", "report")]
+    errors = [(log, _errors(log)) for log in logs if log.exists()]
+    return [f"{log.stem} failed: {found[-1]} ({log})" for log, found in errors if found]
+
+
+def _steps(path: Path) -> list[Step]:
+    cell, run = path.parent, path.with_suffix("")
+    data = data_file(cell.parent.name).parent
+    return [
+        Step("fetch", data / "raw.json", (data / "fetch.log",)),
+        Step("prepare", data / "digests.json", (data / "prepare.log",)),
+        Step("configure", cell / "config.yaml", (cell / "configure.log",)),
+        Step(
+            "train",
+            run / "checkpoint.safetensors",
+            (run / "train.log", cell / "together" / "train.log"),
+        ),
+        Step("evaluate", path, (run / "evaluate.log",)),
+    ]
+
+
+def _lack(path: Path) -> Lack | None:
+    step = next((step for step in _steps(path) if not step.output.exists()), None)
+    if step is None:
+        return None
+    log = next((log for log in step.logs if log.exists()), None)
+    return Lack(step.name, "", path) if log is None else Lack(step.name, _reason(log), log)
+
+
+def _reason(log: Path) -> str:
+    """Return the last error that a log speaks of, else its last line."""
+    lines, errors = _lines(log), _errors(log)
+    if errors:
+        return errors[-1]
+    return f"stopped after “{lines[-1][:LONGEST]}”" if lines else "stopped without a word"
+
+
+def _errors(log: Path) -> list[str]:
+    error = r"[\w.]*(Error|Exception|Interrupt)\b"
+    return [line[:LONGEST] for line in _lines(log) if re.match(error, line)]
+
+
+def _lines(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _current(path: Path) -> Result:
+    """Return a Result.
+
+    Raises:
+        ReproError: it is damaged, or of another recipe or other data than the run's.
+    """
+    result = read(path)
+    if read_yaml(path.with_name("config.yaml")) != result.recipe:
+        raise ReproError("is of another recipe: it was not evaluated again")
+    spec, _ = prepared.load(data_file(result.dataset), ())
+    if asdict(spec) != result.data:
+        raise ReproError("is of other data: it was not evaluated again")
+    return result
+
+
+def _line(lack: Lack, paths: list[Path]) -> str:
+    dataset = paths[0].parent.parent.name
+    if lack.step in ("fetch", "prepare"):
+        what = dataset
+    else:
+        seeds = ", ".join(path.stem.removeprefix("seed") for path in paths)
+        what = f"{dataset}/{paths[0].parent.name}, seed {seeds}"
+    return f"{what}: {lack.step} failed: {lack.reason} ({lack.log})"
