@@ -1,0 +1,9 @@
+"""The site: pip install -e '.[docs]' && sphinx-build docs runs/site."""
+
+project = "repro"
+author = "The authors of repro"
+extensions = ["myst_parser"]
+html_theme = "furo"
+html_title = "repro"
+myst_heading_anchors = 3
+exclude_patterns = ["conf.py", "generate.py"]
