@@ -7,3 +7,6 @@ html_theme = "furo"
 html_title = "repro"
 myst_heading_anchors = 3
 exclude_patterns = ["conf.py", "generate.py"]
+html_show_copyright = False
+html_show_sourcelink = False
+highlight_language = "bash"

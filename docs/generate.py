@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repro.config.recipes import cells, load, presets, read_yaml, registers
+from repro.reports.verdicts import METRICS, compare_published
 
 SCHEMA = Path("config/schema.yaml")
 NUMBERS = ("integer", "number")  # JSON types that may have limits
@@ -34,6 +35,28 @@ def escaped(text: str) -> str:
 def table(path: str) -> str:
     """Return a rendered table and its caption, without its heading."""
     return Path(path).read_text(encoding="utf-8").partition("\n\n")[2].strip("\n")
+
+
+def measured(folder: str) -> str:
+    """Return the numbers of a published table that were run, by the paper's recipe."""
+    _, compared = compare_published(Path(folder), Path("results"))
+    return rows(
+        ("Model", "Data set", "Number", "Published", "Ours", "Difference", "Seeds", "Verdict"),
+        (
+            (
+                printed["model_as_printed"],
+                f"`{printed['dataset']}`",
+                METRICS[printed["metric"]].symbol,
+                printed["value"],
+                ours.value,
+                ours.difference,
+                ours.seeds,
+                ours.verdict,
+            )
+            for printed, ours, *_ in compared
+            if ours.value
+        ),
+    )
 
 
 def settings(section: str) -> str:
@@ -151,6 +174,7 @@ def origin(entry: dict) -> str:
 
 SHOWN = {
     "table": table,
+    "measured": measured,
     "settings": settings,
     "sizes": all_sizes,
     "presets": all_presets,

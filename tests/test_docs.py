@@ -66,6 +66,19 @@ def test_generated_parts_replace_what_was_there(monkeypatch):
     assert found.endswith("<!-- end of show -->\n\nand more\n") and filled(found) == found
 
 
+MEASURED = re.compile(
+    r"^\| [^|]+ \| `\w+` \| [^|]+ \| (\S+) \| (-?[\d.]+)[^|]* \| ([+-][\d.]+) \| \d+ \|",
+    re.MULTILINE,
+)
+
+
+def test_differences_to_printed_numbers_are_what_the_rows_say():
+    found = [row for page in DOCS for row in MEASURED.findall(page.read_text())]
+    assert len(found) > 30
+    for printed, ours, difference in found:
+        assert abs(float(ours) - float(printed) - float(difference)) < 0.0016
+
+
 def test_the_configuration_page_describes_every_setting():
     schema = configuration.read_yaml(ROOT / "config" / "schema.yaml")
     page = (ROOT / "docs" / "configuration.md").read_text()
