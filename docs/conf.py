@@ -10,3 +10,5 @@ exclude_patterns = ["conf.py", "generate.py"]
 html_show_copyright = False
 html_show_sourcelink = False
 highlight_language = "bash"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
