@@ -1,3 +1,3 @@
 """Reference suite for sequential generative models: data, models, bounds, tables."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

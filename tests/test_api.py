@@ -1,10 +1,12 @@
 """The suite from Python, as the README shows it."""
 
 import re
+import runpy
 import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 from test_cli import make_home
@@ -13,6 +15,7 @@ from test_own import TEMPLATES, write_parts
 from repro import api
 from repro.config.recipes import describe
 from repro.errors import CheckpointError, ConfigError
+from repro.models.base import ModelSpec
 from repro.training.checkpoints import load_checkpoint
 
 
@@ -21,15 +24,33 @@ def home(tmp_path_factory):
     return make_home(tmp_path_factory.mktemp("api"))
 
 
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
 def test_the_readmes_lines_run(home, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines, _ = python_blocks("README.md")
+    assert python_blocks("docs/quickstart.md") == [lines]
     names: dict = {}
     exec(lines, names)
     bound, estimate = map(float, capsys.readouterr().out.split()[-2:])
     assert np.isfinite(bound) and estimate > bound
     assert names["data"][0].shape[1] == 1
     assert load_checkpoint(names["checkpoint"])[1].training["epochs"] == 5
+
+
+def test_the_readmes_model_is_the_templates():
+    template = runpy.run_path(str(TEMPLATES / "own_model.py"))
+    names = dict(template)
+    exec(python_blocks("README.md")[1], names)
+    spec = ModelSpec("own", "own", "gaussian", {"hidden": 5}, 2, [0.0] * 2, [1.0] * 2, {})
+    ours, shown = template["build"](spec), names["GatedRNN"](spec)
+    assert type(ours) is not type(shown)
+    shown.load_state_dict(ours.state_dict())
+    x, lengths = torch.randn(7, 3, 2), torch.tensor([7, 4, 2])
+    terms = [model.advance(x, lengths, x)[0].log_likelihood for model in (ours, shown)]
+    assert torch.equal(*terms)
 
 
 def test_a_finished_training_is_not_repeated_and_a_changed_one_is(home, monkeypatch):

@@ -13,7 +13,7 @@ class Recorded:
 
     The function must launch the same kernels at every call of a shape and never wait for the
     device; what it reads beside its inputs must stay where it is in memory. What it returns is
-    overwritten by the next call of the same shapes. Never run on a GPU so far: see README, "Speed".
+    overwritten by the next call of the same shapes. Never run on a GPU so far: see docs/cluster.md.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
