@@ -18,7 +18,7 @@ from repro.data.batches import Batch
 from repro.errors import NumericalError
 from repro.evaluation.evaluate import bound_sequences
 from repro.inference.objectives import annealed_elbo
-from repro.kernels.dispatch import elementary_operations
+from repro.kernels.dispatch import vmap_compatible
 from repro.kernels.linear import torchs_own_way
 from repro.kernels.matmul import product
 from repro.models.base import SequenceModel
@@ -208,7 +208,7 @@ def _operations(workload: Workload) -> float:
     model, batch, noise = make(workload)
     steps = min(32, int(batch.lengths.min()))
     x, lengths = batch.x[:steps, :1].double(), torch.tensor([steps])
-    with elementary_operations(), FlopCounterMode(display=False) as counter:
+    with vmap_compatible(), FlopCounterMode(display=False) as counter:
         terms = model.double()(x, lengths, noise[:steps, :, :1].double())
         (-annealed_elbo(terms, 1.0)).backward()
     return counter.get_total_flops() / steps * int(batch.lengths.sum())

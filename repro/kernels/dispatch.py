@@ -9,7 +9,7 @@ _held = False
 
 
 @contextmanager
-def elementary_operations() -> Iterator[None]:
+def vmap_compatible() -> Iterator[None]:
     """Let everything inside consist of operations that torch knows how to batch (`vmap`).
 
     No packing, no products by another library, no backward pass by hand, no fused LSTM: what
