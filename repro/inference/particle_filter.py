@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repro.inference.bounds import effective_sample_size, importance_weighted
-from repro.kernels.dispatch import samples_held
+from repro.kernels.dispatch import detached_samples
 from repro.kernels.linear import one_loop
 from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
 
@@ -69,7 +69,7 @@ def nasmc(
     likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
     cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
-    with samples_held():
+    with detached_samples():
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
     total = noise.new_zeros(noise.shape[2])
     for t, (terms, log_weight, _) in enumerate(steps):

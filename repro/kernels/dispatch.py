@@ -29,7 +29,7 @@ def elementary() -> bool:
 
 
 @contextmanager
-def samples_held() -> Iterator[None]:
+def detached_samples() -> Iterator[None]:
     """Let every z drawn inside be a number, of which no parameter knows."""
     global _held
     before, _held = _held, True

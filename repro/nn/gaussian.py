@@ -28,7 +28,7 @@ class Gaussian(NamedTuple):
         )
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Return mean + std · noise, for standard normal noise (..., Z); see `samples_held`."""
+        """Return mean + std · noise, for standard normal noise (..., Z); see `detached_samples`."""
         z = self.mean + self.std * noise
         return z.detach() if holds_samples() else z
 
