@@ -166,7 +166,7 @@ def test_steps_that_share_a_weight_gradient_have_torchs(objective, ragged, monke
     weights, arguments = list(model.parameters()), (x, lengths, noise, torch.rand(noise.shape[:3]))
     monkeypatch.setattr(linear, "LARGE", 0)
     ours = torch.autograd.grad(objective(model, *arguments).mean(), weights)
-    with linear.torchs_own_way():
+    with linear.plain_linear():
         theirs = torch.autograd.grad(objective(model, *arguments).mean(), weights)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

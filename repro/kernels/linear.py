@@ -126,7 +126,7 @@ def one_loop(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def torchs_own_way() -> Iterator[None]:
+def plain_linear() -> Iterator[None]:
     """Make every `Linear` an ordinary nn.Linear inside: what to compare with."""
     global LARGE
     before, LARGE = LARGE, sys.maxsize
