@@ -9,7 +9,7 @@ from torch import Tensor
 
 from repro.inference.bounds import effective_sample_size, importance_weighted
 from repro.kernels.dispatch import detached_samples
-from repro.kernels.linear import one_loop
+from repro.kernels.linear import deferred_weight_gradients
 from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
 
 Scheme = Callable[[Tensor], Tensor]
@@ -116,7 +116,7 @@ def particle_filter(
     estimate = log_weight[0]
     own = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
-    with one_loop(model):
+    with deferred_weight_gradients(model):
         for t, (context, noise_t) in enumerate(steps):
             state, step = model.propose(context, state, noise_t)
             terms = model.score(stack_steps([context]), stack_steps([step]))

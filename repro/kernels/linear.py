@@ -112,7 +112,7 @@ class Linear(nn.Linear):
 
 
 @contextmanager
-def one_loop(model: nn.Module) -> Iterator[None]:
+def deferred_weight_gradients(model: nn.Module) -> Iterator[None]:
     """Make every `Linear` of a model share one weight gradient over the calls inside."""
     wanted = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
     layers = [m for m in model.modules() if isinstance(m, Linear)] if wanted else []

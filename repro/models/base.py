@@ -16,7 +16,7 @@ from repro.errors import ConfigError
 from repro.heads.made import MadeHead
 from repro.heads.rbm import RbmHead
 from repro.kernels.dispatch import elementary
-from repro.kernels.linear import one_loop
+from repro.kernels.linear import deferred_weight_gradients
 from repro.kernels.packing import Packing, packing
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
@@ -259,7 +259,7 @@ class SequenceModel(nn.Module):
         """
         ended, steps = [], []
         parts = (tensor.split(sizes, dim=1) for tensor in (*context, noise))
-        with one_loop(self):
+        with deferred_weight_gradients(self):
             for *context_t, noise_t in zip(*parts, strict=True):
                 going = noise_t.shape[1]
                 if going < state[0].shape[1]:
@@ -292,7 +292,7 @@ class SequenceModel(nn.Module):
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
             steps = []
-            with one_loop(self):
+            with deferred_weight_gradients(self):
                 for context_t, noise_t in zip(unbind_steps(part), part_noise.unbind(), strict=True):
                     state, step = self.propose(context_t, state, noise_t)
                     steps.append(step)
