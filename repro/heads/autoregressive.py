@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from repro.kernels.chunks import in_pieces
+from repro.kernels.chunks import chunked
 from repro.kernels.linear import Linear
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 
@@ -40,7 +40,7 @@ class AutoregressiveHead(nn.Module):
 
     def log_prob(self, features: Tensor, x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) broadcasts."""
-        return in_pieces(self._log_prob, ROWS, features, x)
+        return chunked(self._log_prob, ROWS, features, x)
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""

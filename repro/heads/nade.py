@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from repro.heads.conditional import BiasedHead
-from repro.kernels.chunks import in_pieces
+from repro.kernels.chunks import chunked
 from repro.kernels.nade_runs import run_logits
 from repro.nn import bernoulli
 
@@ -30,7 +30,7 @@ class NadeHead(BiasedHead):
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         ones = int(x.sum(-1).max())
         rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
-        return in_pieces(self._log_prob, rows, *params, x)
+        return chunked(self._log_prob, rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""

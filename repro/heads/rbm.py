@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.heads.conditional import BiasedHead
-from repro.kernels.chunks import in_pieces
+from repro.kernels.chunks import chunked
 from repro.nn.bernoulli import toss
 
 ENUMERATED = 10  # Z is a sum over all states of the smaller layer up to so many units
@@ -82,11 +82,11 @@ class RbmHead(BiasedHead):
             return self._enumerated(params)
         if params[0].numel() > hidden or params[1].numel() > dim:
             rows = max(1, NUMBERS // (self.chains * max(hidden, dim)))
-            return in_pieces(self._annealed, rows, *params)
+            return chunked(self._annealed, rows, *params)
         # One Z for all of the data: the batches of a validation share the estimate.
         asked = torch.cat([p.detach().flatten() for p in (self.read, self.means, *params)])
         if self._answered is None or not torch.equal(self._answered[0], asked):
-            self._answered = asked, in_pieces(self._annealed, 1, *params).detach()
+            self._answered = asked, chunked(self._annealed, 1, *params).detach()
         return self._answered[1]
 
     def _annealed(self, hidden_bias: Tensor, visible_bias: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def in_pieces(log_prob: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+def chunked(log_prob: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
     """Return log_prob(*tensors), (...), computed for at most `rows` rows at a time.
 
     Args:
