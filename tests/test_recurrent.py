@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from repro.kernels import matmul as products
 from repro.kernels.lstm import lstm_rows, lstm_step
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
 from repro.kernels.packing import last_rows, packing
 from repro.kernels.posterior_chain import Weights, posterior_chain
 from repro.kernels.relu_rnn import relu_rows
@@ -256,10 +256,10 @@ def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
-    for result in (product(x, weight), product(x, Prepared(weight)),
-                   add_product(other.clone(), x, Prepared(weight)) - other,
-                   write_product(torch.empty_like(other), x, Prepared(weight)),
-                   product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
+    for result in (product(x, weight), product(x, PrepackedWeight(weight)),
+                   add_product(other.clone(), x, PrepackedWeight(weight)) - other,
+                   write_product(torch.empty_like(other), x, PrepackedWeight(weight)),
+                   product(x, PrepackedWeight(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     wide = torch.cat([other, other], dim=1)
     for a, b in ((x, other), (other, x), (x, wide[:, 5:]), (wide[:, 2:7], x)):

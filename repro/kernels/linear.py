@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import Prepared, product, summed_outer
+from repro.kernels.matmul import PrepackedWeight, product, summed_outer
 
 # Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
 LARGE = 2_000_000
@@ -24,13 +24,13 @@ class _Loop:
 
     def __init__(self, weight: Tensor, many_calls: bool) -> None:
         # Rearranged only where that is made up for by many products.
-        self._laid_out = Prepared if many_calls else Tensor.detach
+        self._laid_out = PrepackedWeight if many_calls else Tensor.detach
         self._weight = weight.detach()
         self.weight = self._laid_out(self._weight)
         self.owed: list[tuple[Tensor, Tensor]] = []
 
     @cached_property
-    def transposed(self) -> Tensor | Prepared:
+    def transposed(self) -> Tensor | PrepackedWeight:
         """Wᵀ for products; made when the first step is differentiated."""
         return self._laid_out(self._weight.T)
 

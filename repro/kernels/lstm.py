@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import sigmoid_backward, tanh_backward
 from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
 from repro.kernels.packing import before, carried, last_rows
 
 
@@ -116,7 +116,7 @@ class _LSTM(torch.autograd.Function):
         backward: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = hidden.shape[1]
-        recurrent = Prepared(recurrent_weight)
+        recurrent = PrepackedWeight(recurrent_weight)
         gates = product(x, input_weight, bias)  # (N, 4H): input, forget, candidate, output
         hiddens, cells, bents = gates.new_empty(3, len(x), width)
         h, c = hidden[:0], cell[:0]
@@ -141,7 +141,7 @@ class _LSTM(torch.autograd.Function):
         x, input_weight, recurrent_weight, hidden, cell, *kept = ctx.saved_tensors
         gates, hiddens, cells, bents = kept
         way, width = (ctx.sizes, ctx.backward_in_time), hidden.shape[1]
-        transposed = Prepared(recurrent_weight.T)
+        transposed = PrepackedWeight(recurrent_weight.T)
         raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
         # What flows back into a sequence's state begins with what its last state is owed.
         to_hidden, to_cell = last_hidden.clone(), last_cell.clone()

@@ -28,7 +28,7 @@ FEW = 800_000
 MANY_WEIGHTS = 250_000
 
 
-class Prepared:
+class PrepackedWeight:
     """W (out, in) for many products of few rows: input by input for MKL, rearranged for oneDNN.
 
     For the 20 rows of a time step MKL takes less where the outputs of an input lie side by side (up
@@ -58,9 +58,9 @@ class Prepared:
         return self.by_inputs if self._weight.numel() < MANY_WEIGHTS else self.rearranged
 
 
-def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor | PrepackedWeight, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b for x (..., in) and W (out, in), without a gradient."""
-    if isinstance(weight, Prepared):
+    if isinstance(weight, PrepackedWeight):
         weight = weight.suited_to(x)
         onednn = weight.is_mkldnn
     else:
@@ -71,7 +71,7 @@ def product(x: Tensor, weight: Tensor | Prepared, bias: Tensor | None = None) ->
     return _onednn_product(x, weight, bias) if onednn else F.linear(x, weight, bias)
 
 
-def add_product(total: Tensor, x: Tensor, weight: Prepared) -> Tensor:
+def add_product(total: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     """Add x Wᵀ to total (N, out) in place, for x (N, in); return total."""
     suited = weight.suited_to(x)
     if suited.is_mkldnn:
@@ -79,7 +79,7 @@ def add_product(total: Tensor, x: Tensor, weight: Prepared) -> Tensor:
     return total.addmm_(x, suited.T)
 
 
-def write_product(place: Tensor, x: Tensor, weight: Prepared) -> Tensor:
+def write_product(place: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     """Write x Wᵀ to place (N, out), for x (N, in); return place."""
     suited = weight.suited_to(x)
     if suited.is_mkldnn:

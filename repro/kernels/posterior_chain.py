@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import tanh_backward
 from repro.kernels.floors import VARIANCE_FLOOR
-from repro.kernels.matmul import Prepared, add_product, summed_outer, write_product
+from repro.kernels.matmul import PrepackedWeight, add_product, summed_outer, write_product
 from repro.kernels.packing import before
 
 
@@ -72,7 +72,7 @@ class _Chain(torch.autograd.Function):
         share: float,
         sizes: list[int],
     ) -> tuple[Tensor, ...]:
-        into, out_of = Prepared(in_weight), Prepared(out_weight)
+        into, out_of = PrepackedWeight(in_weight), PrepackedWeight(out_weight)
         bent, outputs = (bias.repeat(len(noise), 1) for bias in (in_bias, out_bias))
         combined = torch.empty_like(data_share)
         means, spreads = outputs.chunk(2, dim=1)
@@ -99,7 +99,7 @@ class _Chain(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         in_weight, out_weight, noise, std, previous, bent, combined, spread = ctx.saved_tensors
         share, sizes = ctx.share, ctx.sizes
-        back_in, back_out = Prepared(share * in_weight.T), Prepared(out_weight.T)
+        back_in, back_out = PrepackedWeight(share * in_weight.T), PrepackedWeight(out_weight.T)
         slope = torch.sigmoid(spread).div_(std).mul_(0.5)  # dσ/ds
         raw = torch.cat([to_mean, to_std * slope], dim=1)  # what the step itself owes
         to_data, pre = torch.empty_like(bent), torch.empty_like(bent)

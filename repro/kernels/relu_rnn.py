@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward
 from repro.kernels.lstm import weights_of
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
 from repro.kernels.packing import before, carried
 
 
@@ -55,7 +55,7 @@ class _ReLU(torch.autograd.Function):
         sizes: list[int],
         backward: bool,
     ) -> Tensor:
-        recurrent = Prepared(recurrent_weight)
+        recurrent = PrepackedWeight(recurrent_weight)
         hiddens = product(x, input_weight, bias)
         h, steps = hidden[:0], hiddens.split(sizes)
         for drive in reversed(steps) if backward else steps:
@@ -69,7 +69,7 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, input_weight, recurrent_weight, hidden, hiddens = ctx.saved_tensors
-        transposed = Prepared(recurrent_weight.T)
+        transposed = PrepackedWeight(recurrent_weight.T)
         raw = torch.empty_like(hiddens)  # gradient of what the states were before their bend
         to_hidden = torch.zeros_like(hidden)
         steps = list(zip(*(t.split(ctx.sizes) for t in (gradient, hiddens, raw)), strict=True))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward, sigmoid_backward, tanh_backward
 from repro.kernels.floors import STD_FLOOR
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer
+from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer
 
 
 class Chain(NamedTuple):
@@ -93,8 +93,11 @@ class _Chain(torch.autograd.Function):
         *flat: Tensor,
     ) -> tuple[Tensor, ...]:
         latent, width = noise.shape[1], hidden.shape[1]
-        to_encoder, to_gates = Prepared(encoder_h), Prepared(torch.cat([cell_z, cell_h], dim=1))
-        layers = [(Prepared(w), b) for w, b in zip(flat[::2], flat[1::2], strict=True)]
+        to_encoder, to_gates = (
+            PrepackedWeight(encoder_h),
+            PrepackedWeight(torch.cat([cell_z, cell_h], dim=1)),
+        )
+        layers = [(PrepackedWeight(w), b) for w, b in zip(flat[::2], flat[1::2], strict=True)]
         first_layer, gates = encoder_share.clone(), cell_share.clone()
         h, c, steps, ended = hidden, cell, [], []
         rows = (t.split(sizes) for t in (first_layer, gates, noise))
@@ -146,8 +149,11 @@ class _Chain(torch.autograd.Function):
         weights, kept = saved[: 2 * ctx.layers : 2], saved[2 * ctx.layers :]
         hiddens, inputs, cells, gates, g, opened, *bents = kept
         sizes, depth, latent, width = ctx.sizes, ctx.depth, noise.shape[1], hiddens.shape[1]
-        into_h, into_inputs = Prepared(encoder_h.T), Prepared(torch.cat([cell_z, cell_h], dim=1).T)
-        into = [Prepared(weight.T) for weight in weights]
+        into_h, into_inputs = (
+            PrepackedWeight(encoder_h.T),
+            PrepackedWeight(torch.cat([cell_z, cell_h], dim=1).T),
+        )
+        into = [PrepackedWeight(weight.T) for weight in weights]
         slope = torch.sigmoid(spread)  # dσ/ds
         raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
         # The gradients of what the layers' outputs were before theirs; the first layer's first.
