@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from repro.heads.conditional import BiasedHead
+from repro.heads.conditional import ConditionalBiasHead
 from repro.kernels.chunks import chunked
 from repro.kernels.nade_runs import run_logits
 from repro.nn import bernoulli
@@ -11,7 +11,7 @@ from repro.nn import bernoulli
 NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
 
 
-class NadeHead(BiasedHead):
+class NadeHead(ConditionalBiasHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · σ(a + Σ_{j<i} W_j x_tj) + c_i)).
 
     The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.heads.conditional import BiasedHead
+from repro.heads.conditional import ConditionalBiasHead
 from repro.kernels.chunks import chunked
 from repro.nn.bernoulli import toss
 
@@ -20,7 +20,7 @@ WINDOW = 1000  # batches over which the data's means are remembered
 DOUBT = 0.01  # how far from 0 and 1 a mean is held: chains must begin everywhere
 
 
-class RbmHead(BiasedHead):
+class RbmHead(ConditionalBiasHead):
     """p(x_t | h) = exp(−F(x_t)) / Z,  −F(x) = c · x + Σ_j softplus(a_j + W_j · x).
 
     As the output of a sequence model, with biases a and c linear in the features and W shared, it
