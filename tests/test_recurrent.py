@@ -7,7 +7,13 @@ from torch.nn import functional as F
 
 from repro.kernels import matmul as products
 from repro.kernels.lstm import lstm_rows, lstm_step
-from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    add_product,
+    product,
+    weight_gradient,
+    write_product,
+)
 from repro.kernels.packing import last_rows, packing
 from repro.kernels.posterior_chain import Weights, posterior_chain
 from repro.kernels.relu_rnn import relu_rows
@@ -264,4 +270,4 @@ def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
     wide = torch.cat([other, other], dim=1)
     for a, b in ((x, other), (other, x), (x, wide[:, 5:]), (wide[:, 2:7], x)):
         exact = a.double().T @ b.double()
-        torch.testing.assert_close(summed_outer(a, b).double(), exact, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight_gradient(a, b).double(), exact, rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import PrepackedWeight, product, summed_outer
+from repro.kernels.matmul import PrepackedWeight, product, weight_gradient
 
 # Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
 LARGE = 2_000_000
@@ -50,7 +50,7 @@ class _Weight(torch.autograd.Function):
         gradients, inputs = (p[0] if len(p) == 1 else torch.cat(p) for p in pairs)
         ctx.loop.owed.clear()
         ctx.loop.__dict__.pop("transposed", None)  # a graph may outlive its backward pass
-        total = summed_outer(gradients, inputs)
+        total = weight_gradient(gradients, inputs)
         return total, gradients.sum(0) if ctx.has_bias else None, None
 
 

@@ -13,7 +13,13 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import sigmoid_backward, tanh_backward
 from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    add_product,
+    product,
+    weight_gradient,
+    write_product,
+)
 from repro.kernels.packing import before, carried, last_rows
 
 
@@ -168,8 +174,8 @@ class _LSTM(torch.autograd.Function):
             write_product(to_hidden[: len(i)], raw_t, transposed)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
-            summed_outer(raw, x),
-            summed_outer(raw, before(hiddens, hidden, *way)),
+            weight_gradient(raw, x),
+            weight_gradient(raw, before(hiddens, hidden, *way)),
             raw.sum(0),
             to_hidden if ctx.needs_input_grad[4] else None,
             to_cell if ctx.needs_input_grad[5] else None,

@@ -87,7 +87,7 @@ def write_product(place: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     return torch.mm(x, suited.T, out=place)
 
 
-def summed_outer(gradients: Tensor, inputs: Tensor) -> Tensor:
+def weight_gradient(gradients: Tensor, inputs: Tensor) -> Tensor:
     """Return Gᵀ X for G (N, out) and X (N, in): a weight's gradient over N rows.
 
     The narrower of the two is transposed in memory; oneDNN reads the other as it lies.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import tanh_backward
 from repro.kernels.floors import VARIANCE_FLOOR
-from repro.kernels.matmul import PrepackedWeight, add_product, summed_outer, write_product
+from repro.kernels.matmul import PrepackedWeight, add_product, weight_gradient, write_product
 from repro.kernels.packing import before
 
 
@@ -117,6 +117,6 @@ class _Chain(torch.autograd.Function):
             add_product(before_t[: len(pre_t)].add_(to_previous_t), pre_t, back_in)
         return (
             *(to_data, None, to_start),
-            *(share * summed_outer(pre, previous), share * pre.sum(0)),
-            *(summed_outer(raw, combined), raw.sum(0), None, None),
+            *(share * weight_gradient(pre, previous), share * pre.sum(0)),
+            *(weight_gradient(raw, combined), raw.sum(0), None, None),
         )

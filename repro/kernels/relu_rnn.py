@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward
 from repro.kernels.lstm import weights_of
-from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    add_product,
+    product,
+    weight_gradient,
+    write_product,
+)
 from repro.kernels.packing import before, carried
 
 
@@ -79,8 +85,8 @@ class _ReLU(torch.autograd.Function):
         entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
-            summed_outer(raw, x),
-            summed_outer(raw, entering),
+            weight_gradient(raw, x),
+            weight_gradient(raw, entering),
             raw.sum(0),
             to_hidden if ctx.needs_input_grad[4] else None,
             None,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward, sigmoid_backward, tanh_backward
 from repro.kernels.floors import STD_FLOOR
-from repro.kernels.matmul import PrepackedWeight, add_product, product, summed_outer
+from repro.kernels.matmul import PrepackedWeight, add_product, product, weight_gradient
 
 
 class Chain(NamedTuple):
@@ -193,10 +193,10 @@ class _Chain(torch.autograd.Function):
                 back = product(pre, into[place])
             relu_backward(back, bents_t[0], 0, grad_input=pres_t[0])
             torch.add(product(pres_t[0], into_h), to_h, out=h)
-        to_cell_z, to_cell_h = summed_outer(raw, inputs).tensor_split([-width], dim=1)
+        to_cell_z, to_cell_h = weight_gradient(raw, inputs).tensor_split([-width], dim=1)
         layers = zip(bents[:-1], pres[1:], strict=True)
-        flat = (g for bent, pre in layers for g in (summed_outer(pre, bent), pre.sum(0)))
+        flat = (g for bent, pre in layers for g in (weight_gradient(pre, bent), pre.sum(0)))
         return (
             *(None, None, pres[0], raw, None, to_hidden, to_cell),
-            *(summed_outer(pres[0], hiddens), to_cell_h, to_cell_z, *flat),
+            *(weight_gradient(pres[0], hiddens), to_cell_h, to_cell_z, *flat),
         )
