@@ -9,7 +9,7 @@ from repro.kernels import matmul as products
 from repro.kernels.lstm import lstm_rows, lstm_step
 from repro.kernels.matmul import (
     PrepackedWeight,
-    add_product,
+    addmm_,
     product,
     weight_gradient,
     write_product,
@@ -263,7 +263,7 @@ def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
     for result in (product(x, weight), product(x, PrepackedWeight(weight)),
-                   add_product(other.clone(), x, PrepackedWeight(weight)) - other,
+                   addmm_(other.clone(), x, PrepackedWeight(weight)) - other,
                    write_product(torch.empty_like(other), x, PrepackedWeight(weight)),
                    product(x, PrepackedWeight(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)

@@ -15,7 +15,7 @@ from repro.kernels.backward import sigmoid_backward, tanh_backward
 from repro.kernels.dispatch import elementary
 from repro.kernels.matmul import (
     PrepackedWeight,
-    add_product,
+    addmm_,
     product,
     weight_gradient,
     write_product,
@@ -129,7 +129,7 @@ class _LSTM(torch.autograd.Function):
         rows = (gates, *_columns(gates, width), hiddens, cells, bents)
         steps = list(zip(*(t.split(sizes) for t in rows), strict=True))
         for all_four, both, i, f, g, o, h_t, c_t, bent in steps[::-1] if backward else steps:
-            add_product(all_four, carried(h, hidden, len(i)), recurrent)
+            addmm_(all_four, carried(h, hidden, len(i)), recurrent)
             both.sigmoid_()
             g.tanh_()
             o.sigmoid_()

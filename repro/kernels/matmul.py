@@ -71,7 +71,7 @@ def product(x: Tensor, weight: Tensor | PrepackedWeight, bias: Tensor | None = N
     return _onednn_product(x, weight, bias) if onednn else F.linear(x, weight, bias)
 
 
-def add_product(total: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
+def addmm_(total: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     """Add x Wᵀ to total (N, out) in place, for x (N, in); return total."""
     suited = weight.suited_to(x)
     if suited.is_mkldnn:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import tanh_backward
 from repro.kernels.floors import VARIANCE_FLOOR
-from repro.kernels.matmul import PrepackedWeight, add_product, weight_gradient, write_product
+from repro.kernels.matmul import PrepackedWeight, addmm_, weight_gradient, write_product
 from repro.kernels.packing import before
 
 
@@ -80,9 +80,9 @@ class _Chain(torch.autograd.Function):
         rows = (data_share, bent, combined, outputs, means, spreads, noise, stds, zs)
         for step in zip(*(t.split(sizes) for t in rows), strict=True):
             data_t, bent_t, combined_t, outputs_t, mean, spread, noise_t, std, z_t = step
-            add_product(bent_t, z[: len(bent_t)], into).tanh_()
+            addmm_(bent_t, z[: len(bent_t)], into).tanh_()
             torch.add(data_t, bent_t, alpha=share, out=combined_t)
-            add_product(outputs_t, combined_t, out_of)
+            addmm_(outputs_t, combined_t, out_of)
             torch.sqrt(F.softplus(spread).add_(VARIANCE_FLOOR), out=std)
             z = torch.addcmul(mean, std, noise_t, out=z_t)
         means, spreads = means.contiguous(), spreads.contiguous()
@@ -114,7 +114,7 @@ class _Chain(torch.autograd.Function):
             raw_spread.addcmul_(to_z_t, slope_t)
             write_product(to_data_t, raw_t, back_out)
             tanh_backward(to_data_t, bent_t, grad_input=pre_t)
-            add_product(before_t[: len(pre_t)].add_(to_previous_t), pre_t, back_in)
+            addmm_(before_t[: len(pre_t)].add_(to_previous_t), pre_t, back_in)
         return (
             *(to_data, None, to_start),
             *(share * weight_gradient(pre, previous), share * pre.sum(0)),

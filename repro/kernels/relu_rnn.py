@@ -14,7 +14,7 @@ from repro.kernels.backward import relu_backward
 from repro.kernels.lstm import weights_of
 from repro.kernels.matmul import (
     PrepackedWeight,
-    add_product,
+    addmm_,
     product,
     weight_gradient,
     write_product,
@@ -66,7 +66,7 @@ class _ReLU(torch.autograd.Function):
         h, steps = hidden[:0], hiddens.split(sizes)
         for drive in reversed(steps) if backward else steps:
             entering = carried(h, hidden, len(drive))
-            h = add_product(drive, entering, recurrent).relu_()
+            h = addmm_(drive, entering, recurrent).relu_()
         ctx.save_for_backward(x, input_weight, recurrent_weight, hidden, hiddens)
         ctx.sizes, ctx.backward_in_time = sizes, backward
         return hiddens

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward, sigmoid_backward, tanh_backward
 from repro.kernels.floors import STD_FLOOR
-from repro.kernels.matmul import PrepackedWeight, add_product, product, weight_gradient
+from repro.kernels.matmul import PrepackedWeight, addmm_, product, weight_gradient
 
 
 class Chain(NamedTuple):
@@ -106,7 +106,7 @@ class _Chain(torch.autograd.Function):
             if going < len(h):
                 ended.append((h[going:], c[going:]))
                 h, c = h[:going], c[:going]
-            bents = [add_product(first_t, h, to_encoder).relu_()]
+            bents = [addmm_(first_t, h, to_encoder).relu_()]
             for place, (weight, bias) in enumerate(layers):
                 bent = product(bents[-1], weight, bias)
                 if place == depth:
@@ -116,7 +116,7 @@ class _Chain(torch.autograd.Function):
                 else:
                     bents.append(bent.relu_())
             inputs = torch.cat([bents[-1], h], dim=1)
-            add_product(gates_t, inputs, to_gates)
+            addmm_(gates_t, inputs, to_gates)
             g = torch.tanh(gates_t[:, 2 * width : 3 * width])
             i, f, _, o = gates_t.sigmoid_().split(width, dim=1)
             after = torch.mul(f, c).addcmul_(i, g)
@@ -180,7 +180,7 @@ class _Chain(torch.autograd.Function):
             sigmoid_backward(raw_t, all_t, grad_input=raw_t)  # the candidate's part comes next
             tanh_backward(c * i, g_t, grad_input=raw_g)
             c *= f
-            add_product(to_inputs_t, raw_t, into_inputs)
+            addmm_(to_inputs_t, raw_t, into_inputs)
             back, to_h = to_inputs_t.tensor_split([-width], dim=1)
             for place in reversed(range(len(into))):
                 pre = pres_t[place + 1]
