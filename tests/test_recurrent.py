@@ -10,9 +10,9 @@ from repro.kernels.lstm import lstm_rows, lstm_step
 from repro.kernels.matmul import (
     PrepackedWeight,
     addmm_,
+    matmul_out,
     product,
     weight_gradient,
-    write_product,
 )
 from repro.kernels.packing import last_rows, packing
 from repro.kernels.posterior_chain import Weights, posterior_chain
@@ -264,7 +264,7 @@ def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
     for result in (product(x, weight), product(x, PrepackedWeight(weight)),
                    addmm_(other.clone(), x, PrepackedWeight(weight)) - other,
-                   write_product(torch.empty_like(other), x, PrepackedWeight(weight)),
+                   matmul_out(torch.empty_like(other), x, PrepackedWeight(weight)),
                    product(x, PrepackedWeight(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     wide = torch.cat([other, other], dim=1)

@@ -16,9 +16,9 @@ from repro.kernels.dispatch import elementary
 from repro.kernels.matmul import (
     PrepackedWeight,
     addmm_,
+    matmul_out,
     product,
     weight_gradient,
-    write_product,
 )
 from repro.kernels.packing import before, carried, last_rows
 
@@ -171,7 +171,7 @@ class _LSTM(torch.autograd.Function):
             torch.mul(c, i, out=raw_g)
             tanh_backward(raw_g, g, grad_input=raw_g)
             c *= f
-            write_product(to_hidden[: len(i)], raw_t, transposed)
+            matmul_out(to_hidden[: len(i)], raw_t, transposed)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
             weight_gradient(raw, x),

@@ -79,7 +79,7 @@ def addmm_(total: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     return total.addmm_(x, suited.T)
 
 
-def write_product(place: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
+def matmul_out(place: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     """Write x Wᵀ to place (N, out), for x (N, in); return place."""
     suited = weight.suited_to(x)
     if suited.is_mkldnn:

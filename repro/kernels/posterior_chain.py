@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import tanh_backward
 from repro.kernels.floors import VARIANCE_FLOOR
-from repro.kernels.matmul import PrepackedWeight, addmm_, weight_gradient, write_product
+from repro.kernels.matmul import PrepackedWeight, addmm_, matmul_out, weight_gradient
 from repro.kernels.packing import before
 
 
@@ -112,7 +112,7 @@ class _Chain(torch.autograd.Function):
             to_previous_t, to_z_t, before_t = between
             raw_mean += to_z_t
             raw_spread.addcmul_(to_z_t, slope_t)
-            write_product(to_data_t, raw_t, back_out)
+            matmul_out(to_data_t, raw_t, back_out)
             tanh_backward(to_data_t, bent_t, grad_input=pre_t)
             addmm_(before_t[: len(pre_t)].add_(to_previous_t), pre_t, back_in)
         return (

@@ -15,9 +15,9 @@ from repro.kernels.lstm import weights_of
 from repro.kernels.matmul import (
     PrepackedWeight,
     addmm_,
+    matmul_out,
     product,
     weight_gradient,
-    write_product,
 )
 from repro.kernels.packing import before, carried
 
@@ -81,7 +81,7 @@ class _ReLU(torch.autograd.Function):
         steps = list(zip(*(t.split(ctx.sizes) for t in (gradient, hiddens, raw)), strict=True))
         for owed, h, raw_t in steps if ctx.backward_in_time else reversed(steps):
             relu_backward(to_hidden[: len(h)].add_(owed), h, 0, grad_input=raw_t)
-            write_product(to_hidden[: len(h)], raw_t, transposed)
+            matmul_out(to_hidden[: len(h)], raw_t, transposed)
         entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)
         return (
             product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
