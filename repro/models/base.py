@@ -112,7 +112,7 @@ class SequenceModel(nn.Module):
         inside = (module for module in self.modules() if module is not self)
         return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
 
-    def draw_masks_from(self, generator: torch.Generator) -> None:
+    def set_generator(self, generator: torch.Generator) -> None:
         """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):

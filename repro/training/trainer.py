@@ -73,7 +73,7 @@ class Training:
         self.order = generator(seed, "batch order")
         self.noise = generator(seed, "noise", device=device)
         self.masks = generator(seed, "dropout", device=device)
-        self.model.draw_masks_from(self.masks)
+        self.model.set_generator(self.masks)
         self.optimizers = build_optimizers(self.model, self.settings)
         self.average = WeightAverage(self.model, self.settings.get("average"))
         self.epoch = self.updates = self.best_epoch = 0
