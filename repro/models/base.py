@@ -4,6 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from repro.kernels.linear import deferred_weight_gradients
 from repro.kernels.packing import Packing, packing
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
+
+RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
 
 class ModelSpec(NamedTuple):
@@ -102,6 +105,14 @@ class SequenceModel(nn.Module):
     can_continue: bool = True
     always_from_data: bool = False
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for old, new in RENAMED.items():  # users' own files may still define them
+            if old in vars(cls):
+                message = f"{cls.__name__}.{old} is now called {new}; the old name goes in 0.3."
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                setattr(cls, new, vars(cls)[old])
+
     @property
     def can_stack(self) -> bool:
         """Whether several of it, of different seeds, can train as one (`repro.training.stacked`).
@@ -135,7 +146,7 @@ class SequenceModel(nn.Module):
         head.initialise_from_data(*_moments(train))
 
     @property
-    def watched(self) -> dict[str, float]:
+    def logged_scalars(self) -> dict[str, float]:
         """Return learned numbers that mean something by themselves, to be logged each epoch."""
         return {}
 

@@ -97,7 +97,7 @@ class Training:
         elif self.checkpoint.exists():
             monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
         if self.epoch == 0 and not self.history:
-            self._validate({"epoch": 0, **self.model.watched})
+            self._validate({"epoch": 0, **self.model.logged_scalars})
             monitor.epoch(self.history[-1])
 
     @property
@@ -180,7 +180,7 @@ class Training:
             "gradient_norm": sum(norms) / len(norms),
             "clipped_updates": sum(n > self.settings["clip_norm"] for n in norms) / len(norms),
         }
-        return {**progress, **self.model.watched}
+        return {**progress, **self.model.logged_scalars}
 
     def update(self, loss: Tensor) -> None:
         """Change the weights by the gradients that stand there, clipped; `loss` is a scalar.
@@ -333,7 +333,7 @@ class Training:
                 "validations": self._validations(),
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 **({"diverged": self.diverged} if self.diverged else {}),
-                **({"learned": self.model.watched} if self.model.watched else {}),
+                **({"learned": self.model.logged_scalars} if self.model.logged_scalars else {}),
             },
             environment=environment(self.device.type, torch.get_num_threads()),
         )
