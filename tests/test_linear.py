@@ -5,7 +5,7 @@ import torch
 from conftest import CASES_OF_LOOPS
 from torch import nn
 
-from repro.kernels import linear
+from repro.kernels import dispatch
 from repro.kernels.linear import Linear, deferred_weight_gradients
 from repro.kernels.matmul import product
 
@@ -13,8 +13,9 @@ pytestmark = pytest.mark.oracle
 
 
 @pytest.fixture(autouse=True)
-def always_large(monkeypatch):
-    monkeypatch.setattr(linear, "LARGE", 0)
+def always_large():
+    with dispatch.using(linear_min_flops=0):
+        yield
 
 
 def twins(bias=True):

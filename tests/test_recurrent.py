@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.kernels import matmul as products
+from repro.kernels import dispatch
 from repro.kernels.lstm import lstm_rows, lstm_step
 from repro.kernels.matmul import (
     PrepackedWeight,
@@ -115,7 +115,7 @@ def test_lstm_over_rows_and_over_padding_agree(backward, monkeypatch):
     lstm, lengths, x = nn.LSTM(3, 4).double(), LENGTHS[0], draw(7, 5, 3)
     found = []
     for share in (0.0, 1.1):  # never worth the detour, always
-        monkeypatch.setattr(recurrent, "MUCH", share)
+        monkeypatch.setattr(recurrent, "PACKING_MAX_VALID_SHARE", share)
         states, *last = run_lstm(lstm, x, lengths, draw(5, 4), draw(5, 4), backward)
         whole = lengths == len(x)
         inside = torch.arange(7).unsqueeze(1) < lengths
@@ -250,15 +250,17 @@ def _lstm_cell(cell, x, share, h, c):
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("few", [0, 10**9])  # with 0, always the rearranged weights
-@pytest.mark.parametrize(  # elsewhere, and on AMD's processors of two kinds
-    ("onednn", "wide"), [(False, False), (True, False), (True, True)]
+@pytest.mark.parametrize("least", [0, 10**9])  # with 0, always the rearranged weights
+@pytest.mark.parametrize(  # on other processors, and on AMD's of two kinds
+    ("onednn", "full_width"), [(False, False), (True, False), (True, True)]
 )
-def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
-    monkeypatch.setattr(products, "FEW", few)
-    monkeypatch.setattr(products, "MANY_WEIGHTS", few)
-    monkeypatch.setattr(products, "WIDE", wide)
-    monkeypatch.setattr(products, "ONEDNN", onednn and torch.backends.mkldnn.is_available())
+def test_products_are_torchs(rows, dtype, least, onednn, full_width):
+    onednn = onednn and torch.backends.mkldnn.is_available()
+    with dispatch.using(matmul=dispatch.MatmulRules(onednn, full_width, least, least)):
+        require_torchs_products(rows, dtype)
+
+
+def require_torchs_products(rows, dtype):
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))

@@ -18,8 +18,7 @@ from repro.data.batches import Batch
 from repro.errors import NumericalError
 from repro.evaluation.evaluate import bound_sequences
 from repro.inference.objectives import annealed_elbo
-from repro.kernels.dispatch import vmap_compatible
-from repro.kernels.linear import plain_linear
+from repro.kernels.dispatch import plain_linear, vmap_compatible
 from repro.kernels.matmul import product
 from repro.models.base import SequenceModel
 from repro.models.dmm import DMM

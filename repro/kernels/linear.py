@@ -1,7 +1,6 @@
 """The linear layer of every model: large float32 products by the faster library, and one weight
 gradient a loop."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,11 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from repro.kernels.dispatch import elementary
+from repro.kernels import dispatch
 from repro.kernels.matmul import PrepackedWeight, product, weight_gradient
-
-# Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
-LARGE = 2_000_000
 
 
 class _Loop:
@@ -95,8 +91,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        small = x.numel() * self.out_features < LARGE
-        if small or elementary() or x.dtype != torch.float32 or x.device.type != "cpu":
+        paths = dispatch.current()
+        small = x.numel() * self.out_features < paths.linear_min_flops
+        if small or paths.plain or x.dtype != torch.float32 or x.device.type != "cpu":
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():
             return product(x, self.weight, self.bias)
@@ -123,14 +120,3 @@ def deferred_weight_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.end()
-
-
-@contextmanager
-def plain_linear() -> Iterator[None]:
-    """Make every `Linear` an ordinary nn.Linear inside: what to compare with."""
-    global LARGE
-    before, LARGE = LARGE, sys.maxsize
-    try:
-        yield
-    finally:
-        LARGE = before

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.kernels import dispatch
 from repro.kernels.backward import sigmoid_backward, tanh_backward
-from repro.kernels.dispatch import elementary
 from repro.kernels.matmul import (
     PrepackedWeight,
     addmm_,
@@ -54,7 +54,7 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
             of torch.nn.LSTM.
         cell: the cell state, (..., H).
     """
-    if elementary():
+    if dispatch.current().plain:
         i, f, g, o = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell

@@ -6,26 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from repro.runtime.hardware import processor
+from repro.kernels import dispatch
 
-# torch multiplies float32 matrices on a CPU with MKL, and carries oneDNN too. On AMD's processors
-# MKL takes no AVX-512 and oneDNN does. From family 26 (Zen 5) on that is twice as fast, for all but
-# small products. On Zen 4, which does AVX-512 in two halves, oneDNN wins where few rows meet a
-# large W that it has rearranged (20 to 50 % less than MKL), and nowhere else. On Intel's processors
-# MKL wins: with oneDNN a training step took 6 to 40 % longer.
-ONEDNN = (
-    "AuthenticAMD" in processor("vendor_id")
-    and torch.backends.mkldnn.is_available()
-    and all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
-    )
-)
-WIDE = processor("cpu family").isdigit() and int(processor("cpu family")) >= 26
 ROWS_HINT = 128  # any value near it gives the same speed
-# Where AVX-512 is wide: rows × inputs × outputs below which MKL wins, since a call of oneDNN costs
-# about 20 µs before it begins. Where it is not: inputs × outputs from which oneDNN does.
-FEW = 800_000
-MANY_WEIGHTS = 250_000
 
 
 class PrepackedWeight:
@@ -51,11 +34,13 @@ class PrepackedWeight:
 
     def suited_to(self, x: Tensor) -> Tensor:
         """Return W in the layout that is the faster one for as many rows as x has."""
-        if not (ONEDNN and _on_cpu_in_float32(x)):
+        rules = dispatch.current().matmul_rules
+        if not (rules.onednn and _on_cpu_in_float32(x)):
             return self.by_inputs
-        if WIDE:
-            return self._weight if x.numel() * len(self._weight) < FEW else self.rearranged
-        return self.by_inputs if self._weight.numel() < MANY_WEIGHTS else self.rearranged
+        if rules.full_width:
+            few = x.numel() * len(self._weight) < rules.min_flops
+            return self._weight if few else self.rearranged
+        return self.by_inputs if self._weight.numel() < rules.min_weights else self.rearranged
 
 
 def product(x: Tensor, weight: Tensor | PrepackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -64,7 +49,8 @@ def product(x: Tensor, weight: Tensor | PrepackedWeight, bias: Tensor | None = N
         weight = weight.suited_to(x)
         onednn = weight.is_mkldnn
     else:
-        onednn = ONEDNN and WIDE and _on_cpu_in_float32(x)
+        rules = dispatch.current().matmul_rules
+        onednn = rules.onednn and rules.full_width and _on_cpu_in_float32(x)
         if onednn and not (weight.is_contiguous() or weight.T.is_contiguous()):
             # Of columns of a wider matrix oneDNN is a hundred times slower.
             weight = weight.contiguous()

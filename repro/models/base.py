@@ -16,7 +16,7 @@ from repro.config.traits import Traits
 from repro.errors import ConfigError
 from repro.heads.made import MadeHead
 from repro.heads.rbm import RbmHead
-from repro.kernels.dispatch import elementary
+from repro.kernels import dispatch
 from repro.kernels.linear import deferred_weight_gradients
 from repro.kernels.packing import Packing, packing
 from repro.nn.dropout import Dropout
@@ -233,7 +233,7 @@ class SequenceModel(nn.Module):
                 f"{type(self).__name__} cannot go on from the state of an earlier segment: its "
                 "recurrences over x begin anew in each. Give it whole sequences."
             )
-        if steps_at_once is None and x.device.type == "cpu" and not elementary():
+        if steps_at_once is None and x.device.type == "cpu" and not dispatch.current().plain:
             return self._advance_packed(x, lengths, noise, state)
         scored = []
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):
