@@ -15,7 +15,7 @@ from repro.kernels.matmul import (
     weight_gradient,
 )
 from repro.kernels.packing import last_rows, packing
-from repro.kernels.posterior_chain import Weights, posterior_chain
+from repro.kernels.posterior_chain import CombinerWeights, posterior_chain
 from repro.kernels.relu_rnn import relu_rows
 from repro.kernels.vrnn_chain import Weights as VRNNWeights
 from repro.kernels.vrnn_chain import vrnn_chain
@@ -150,7 +150,7 @@ def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
     rows = packing(lengths, int(lengths.max()))
     count = sum(rows.sizes)
     data, start = draw(count, hidden), draw(5, latent)
-    weights = Weights(
+    weights = CombinerWeights(
         draw(hidden, latent), draw(hidden), draw(2 * latent, hidden), draw(2 * latent)
     )
     tensors = [t.requires_grad_() for t in (data, start, *weights)]
@@ -159,8 +159,8 @@ def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
     z, steps = start, []
     for data_t, noise_t in zip(data.split(rows.sizes), noise.split(rows.sizes), strict=True):
         before = z[: len(data_t)]
-        bent = torch.tanh(F.linear(before, weights.in_weight, weights.in_bias))
-        combined = data_t + share * bent
+        activated = torch.tanh(F.linear(before, weights.in_weight, weights.in_bias))
+        combined = data_t + share * activated
         mean, spread = F.linear(combined, weights.out_weight, weights.out_bias).chunk(2, dim=-1)
         std = (F.softplus(spread) + 1e-8).sqrt()
         z = mean + std * noise_t

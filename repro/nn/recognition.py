@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from repro.kernels import dispatch
 from repro.kernels.linear import Linear
 from repro.kernels.packing import Packing, packing
-from repro.kernels.posterior_chain import Chain, Weights, posterior_chain
+from repro.kernels.posterior_chain import CombinerWeights, PosteriorSteps, posterior_chain
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
@@ -109,15 +109,19 @@ class StructuredInference(RecognitionNetwork):
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | z_{t-1}, x) from (1, B, H) and z_{t-1} (K, B, Z)."""
-        bent = torch.tanh(self.from_latent(previous))
-        return self.posterior(torch.add(data_share, bent, alpha=self.share))
+        activated = torch.tanh(self.from_latent(previous))
+        return self.posterior(torch.add(data_share, activated, alpha=self.share))
 
-    def chain(self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]) -> Chain:
+    def chain(
+        self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]
+    ) -> PosteriorSteps:
         """Return all steps of `posterior_at` and the samples over packed rows (`posterior_chain`).
 
         Shapes: data_share (N, H), noise (N, Z), start (B, Z).
         """
-        weights = Weights(*self.from_latent.parameters(), *self.posterior.linear.parameters())
+        weights = CombinerWeights(
+            *self.from_latent.parameters(), *self.posterior.linear.parameters()
+        )
         return posterior_chain(data_share, self.share, noise, start, sizes, weights)
 
 
