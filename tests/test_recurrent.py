@@ -17,8 +17,7 @@ from repro.kernels.matmul import (
 from repro.kernels.packing import last_rows, packing
 from repro.kernels.posterior_chain import CombinerWeights, posterior_chain
 from repro.kernels.relu_rnn import relu_rows
-from repro.kernels.vrnn_chain import Weights as VRNNWeights
-from repro.kernels.vrnn_chain import vrnn_chain
+from repro.kernels.vrnn_chain import VRNNWeights, vrnn_chain
 from repro.nn import recurrent
 from repro.nn.recurrent import run_lstm
 
