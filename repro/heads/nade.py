@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.heads.conditional import ConditionalBiasHead
+from repro.kernels import dispatch
 from repro.kernels.chunks import chunked
-from repro.kernels.nade_runs import run_logits
+from repro.kernels.nade_runs import plain_logits, run_logits
 from repro.nn import bernoulli
 
-NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
+MAX_HIDDEN_VALUES = 40_000_000  # in one pass; bounds memory
 
 
 class NadeHead(ConditionalBiasHead):
@@ -17,8 +18,8 @@ class NadeHead(ConditionalBiasHead):
     The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
     sequence model (RNN-NADE: Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 4): the
     features h give the hidden bias a and the visible bias c of every step, W and V are shared.
-    Krishnan et al. (2017) let the emission's last hidden layer be a itself; here a linear map
-    stands between.
+    In Krishnan et al. (2017) the emission's last hidden layer is a itself; here a linear map is
+    between them.
     """
 
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
@@ -28,8 +29,9 @@ class NadeHead(ConditionalBiasHead):
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
-        ones = int(x.sum(-1).max())
-        rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
+        plain = dispatch.current().plain
+        vectors = x.shape[-1] if plain else int(x.sum(-1).max()) + 1  # hidden ones of a row
+        rows = max(1, MAX_HIDDEN_VALUES // (vectors * max(self.read.shape)))
         return chunked(self._log_prob, rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
@@ -44,5 +46,6 @@ class NadeHead(ConditionalBiasHead):
         return torch.cat(drawn, dim=-1)
 
     def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        logits = run_logits(hidden_bias, self.read, self.write, x)
+        logits_of = plain_logits if dispatch.current().plain else run_logits
+        logits = logits_of(hidden_bias, self.read, self.write, x)
         return bernoulli.log_prob(logits + visible_bias, x)
