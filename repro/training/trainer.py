@@ -36,7 +36,7 @@ from repro.training.statistics import part_statistics, sample_of
 from repro.training.validation import validation_bound, validation_is
 
 STATE = 3  # version of what a saved state holds; an older one is not resumed
-APART = 1.05  # at least, from one epoch with statistics or a validation IS to the next
+MIN_EPOCH_RATIO = 1.05  # of one epoch with statistics or a validation IS to the one before
 
 
 class Training:
@@ -271,7 +271,7 @@ class Training:
         # What costs as much as some updates is done at epochs 5 % apart: the curve's epochs have a
         # logarithmic axis.
         last = max((row["epoch"] for row in self.history if column in row), default=0)
-        return self.epoch >= APART * last
+        return self.epoch >= MIN_EPOCH_RATIO * last
 
     def _validations(self) -> dict[str, list]:
         """Return what the history has of the epochs that were validated, a list a column."""
