@@ -1,4 +1,7 @@
-"""Products of float32 matrices on a CPU by the faster of the two libraries that torch carries."""
+"""Products of float32 matrices on a CPU by the faster of the two libraries that torch carries.
+
+`dispatch.MatmulRules` says which one that is.
+"""
 
 from functools import cached_property
 
@@ -14,8 +17,8 @@ ROWS_HINT = 128  # any value near it gives the same speed
 class PrepackedWeight:
     """W (out, in) for many products of few rows: input by input for MKL, rearranged for oneDNN.
 
-    For the 20 rows of a time step MKL takes less where the outputs of an input lie side by side (up
-    to 40 % on an Intel Xeon); oneDNN otherwise rearranges W at every call, which takes longer than
+    For the 20 rows of a time step MKL is up to 40 % faster (Intel Xeon) where the weights of an
+    input are contiguous. oneDNN would otherwise rearrange W at every call, which takes longer than
     the product.
     """
 
@@ -29,7 +32,7 @@ class PrepackedWeight:
 
     @cached_property
     def rearranged(self) -> Tensor:
-        """W as oneDNN wants it; made when it is first needed."""
+        """W in oneDNN's layout; made when it is first needed."""
         return torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), ROWS_HINT)
 
     def suited_to(self, x: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ def product(x: Tensor, weight: Tensor | PrepackedWeight, bias: Tensor | None = N
         rules = dispatch.current().matmul_rules
         onednn = rules.onednn and rules.full_width and _on_cpu_in_float32(x)
         if onednn and not (weight.is_contiguous() or weight.T.is_contiguous()):
-            # Of columns of a wider matrix oneDNN is a hundred times slower.
+            # For columns of a wider matrix oneDNN is a hundred times slower.
             weight = weight.contiguous()
     return _onednn_product(x, weight, bias) if onednn else F.linear(x, weight, bias)
 
@@ -65,22 +68,22 @@ def addmm_(total: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
     return total.addmm_(x, suited.T)
 
 
-def matmul_out(place: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
-    """Write x Wᵀ to place (N, out), for x (N, in); return place."""
+def matmul_out(out: Tensor, x: Tensor, weight: PrepackedWeight) -> Tensor:
+    """Write x Wᵀ to `out` (N, out), for x (N, in); return it."""
     suited = weight.suited_to(x)
     if suited.is_mkldnn:
-        return place.copy_(_onednn_product(x, suited))
-    return torch.mm(x, suited.T, out=place)
+        return out.copy_(_onednn_product(x, suited))
+    return torch.mm(x, suited.T, out=out)
 
 
-def weight_gradient(gradients: Tensor, inputs: Tensor) -> Tensor:
-    """Return Gᵀ X for G (N, out) and X (N, in): a weight's gradient over N rows.
+def weight_gradient(grad_outputs: Tensor, inputs: Tensor) -> Tensor:
+    """Return Gᵀ X for G (N, out) and X (N, in): a weight's gradient over N rows, (out, in).
 
-    The narrower of the two is transposed in memory; oneDNN reads the other as it lies.
+    The narrower of the two is transposed in memory; oneDNN reads the other in place.
     """
-    if inputs.shape[1] < gradients.shape[1]:
-        return product(inputs.T, gradients.T).T
-    return product(gradients.T, inputs.T)
+    if inputs.shape[1] < grad_outputs.shape[1]:
+        return product(inputs.T, grad_outputs.T).T
+    return product(grad_outputs.T, inputs.T)
 
 
 def _onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
