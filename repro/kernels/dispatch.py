@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
+from repro.errors import ConfigError
 from repro.runtime.hardware import processor
 
 Kernels = Literal["plain", "fast"]
@@ -78,6 +79,11 @@ class Dispatch:
     linear_min_flops: float = LINEAR_MIN_FLOPS
     detach_samples: bool = False
     matmul: MatmulRules | None = None
+
+    def __post_init__(self) -> None:
+        if self.kernels not in get_args(Kernels):
+            choices = ", ".join(get_args(Kernels))
+            raise ConfigError(f"kernels: {self.kernels!r} is not one of {choices}.")
 
     @property
     def plain(self) -> bool:

@@ -16,6 +16,7 @@ from repro.data import batches, prepared
 from repro.data.batches import Batch
 from repro.errors import NumericalError
 from repro.inference.objectives import by_elbo, by_filter, by_iwae
+from repro.kernels import dispatch
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.runtime.files import sha256_of, write_text
@@ -335,7 +336,10 @@ class Training:
                 **({"diverged": self.diverged} if self.diverged else {}),
                 **({"learned": self.model.logged_scalars} if self.model.logged_scalars else {}),
             },
-            environment=environment(self.device.type, torch.get_num_threads()),
+            environment={
+                **environment(self.device.type, torch.get_num_threads()),
+                "kernels": dispatch.current().kernels,
+            },
         )
         lines = [json.dumps(row) for row in self.history]
         write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
