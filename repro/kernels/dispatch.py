@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 
-from repro.errors import ConfigError
+from repro.errors import require_known
 from repro.runtime.hardware import processor
 
 Kernels = Literal["plain", "fast"]
@@ -81,9 +81,7 @@ class Dispatch:
     matmul: MatmulRules | None = None
 
     def __post_init__(self) -> None:
-        if self.kernels not in get_args(Kernels):
-            choices = ", ".join(get_args(Kernels))
-            raise ConfigError(f"kernels: {self.kernels!r} is not one of {choices}.")
+        require_known("kernels", self.kernels, get_args(Kernels))
 
     @property
     def plain(self) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.errors import require_known
 from repro.kernels import dispatch
 from repro.kernels.linear import Linear
 from repro.kernels.packing import Packing, packing
@@ -84,7 +85,9 @@ class RecognitionNetwork(nn.Module):
 
 def _rnn(inputs: int, sizes: dict, backward: bool) -> DirectedLSTM | DirectedReLU:
     hidden = sizes["inference_hidden"]
-    if sizes.get("inference_cell") == "relu":
+    cell = sizes.get("inference_cell", "lstm")
+    require_known("inference_cell", cell, ("lstm", "relu"))
+    if cell == "relu":
         return DirectedReLU(inputs, hidden, backward)
     return DirectedLSTM(inputs, hidden, backward, sizes["initial_cell"], sizes["forget_bias"])
 
@@ -159,6 +162,11 @@ class MeanFieldInference(RecognitionNetwork):
 
 
 def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference | MeanFieldInference:
-    """Return the recognition network that `sizes["inference_network"]` names."""
+    """Return the recognition network that `sizes["inference_network"]` names.
+
+    Raises:
+        ConfigError: there is no network of this name.
+    """
+    require_known("inference_network", sizes["inference_network"], DIRECTIONS)
     mean_field = sizes["inference_network"].startswith("mf-")
     return (MeanFieldInference if mean_field else StructuredInference)(dim, latent, sizes)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from repro.data import batches, prepared
 from repro.data.batches import Batch
-from repro.errors import NumericalError
-from repro.inference.objectives import by_elbo, by_filter, by_iwae
+from repro.errors import NumericalError, require_known
+from repro.inference.objectives import FILTER_OBJECTIVES, by_elbo, by_filter, by_iwae
 from repro.kernels import dispatch
 from repro.models import build
 from repro.models.base import SequenceModel
@@ -37,6 +37,7 @@ from repro.training.statistics import part_statistics, sample_of
 from repro.training.validation import validation_bound, validation_is
 
 STATE = 3  # version of what a saved state holds; an older one is not resumed
+OBJECTIVES = ("elbo", "iwae", *FILTER_OBJECTIVES)
 MIN_EPOCH_RATIO = 1.05  # of one epoch with statistics or a validation IS to the one before
 
 
@@ -58,6 +59,8 @@ class Training:
         self.recipe, self.seed, self.folder, self.device = recipe, seed, folder, device
         self.validation_samples = validation_samples
         self.settings = recipe["model"]["training"]
+        require_known("objective", self.settings.get("objective", "elbo"), OBJECTIVES)
+        require_known("batch_order", self.settings["batch_order"], batches.ORDERS)
         self.data, parts = prepared.load(data_file, ("train", "valid"))
         self.train_part = batches.to_tensors(parts["train"], device)
         self.valid_part = batches.to_tensors(parts["valid"], device)
