@@ -221,6 +221,7 @@ rule train:
         gpu=int(ON_GPU),
         device=config["device"],
         precision=config.get("precision", "float32"),
+        kernels=config.get("kernels", "fast"),
         graphs="--cuda-graphs" if config.get("cuda_graphs") else "--no-cuda-graphs",
         wandb=config["wandb"],
         validation_samples=config["evaluation"].get("validation_samples", 0),
@@ -229,7 +230,7 @@ rule train:
         "repro train --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} {resources.seeds} --config {input.config}"
         " --validation-samples {resources.validation_samples} --precision {resources.precision}"
-        " {resources.graphs} --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
+        " --kernels {resources.kernels} {resources.graphs} --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 
 rule evaluate:
@@ -247,6 +248,7 @@ rule evaluate:
         gpu=int(ON_GPU),
         device=config["device"],
         precision=config.get("precision", "float32"),
+        kernels=config.get("kernels", "fast"),
         wandb=config["wandb"],
     params:
         num_samples=config["evaluation"]["num_samples"],
@@ -256,7 +258,7 @@ rule evaluate:
         "repro evaluate --preset {wildcards.preset} --dataset {wildcards.dataset}"
         " --model {wildcards.model} --seed {wildcards.seed}"
         " --num-samples {params.num_samples} {params.curve} --particles {params.particles}"
-        " --precision {resources.precision}"
+        " --precision {resources.precision} --kernels {resources.kernels}"
         " --device {resources.device} --threads {threads} --wandb {resources.wandb} > {log} 2>&1"
 
 

@@ -19,6 +19,7 @@ from repro.data.download import fetch, write_manifest
 from repro.data.prepare import prepare
 from repro.errors import ConfigError
 from repro.evaluation.evaluate import evaluate as evaluate_checkpoint
+from repro.kernels import dispatch
 from repro.results.record import Result
 from repro.runtime.devices import prepare_device
 from repro.runtime.files import readable
@@ -74,7 +75,8 @@ def train(
     if is_trained(checkpoint, recipe, prepared.load(data, ())[0].sha256):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])
-    return train_run(recipe, data, seed, folder, device, config["wandb"])
+    with dispatch.using(kernels=config.get("kernels", "fast")):
+        return train_run(recipe, data, seed, folder, device, config["wandb"])
 
 
 def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0) -> Result:

@@ -1,5 +1,7 @@
 """The errors a user can cause or meet. The command line prints them without a traceback."""
 
+from collections.abc import Collection
+
 
 class ReproError(Exception):
     """Says what is wrong, where, and what to do about it, in one or two lines."""
@@ -7,6 +9,16 @@ class ReproError(Exception):
 
 class ConfigError(ReproError):
     """A setting, model, data set or preset that does not exist or does not fit."""
+
+
+def require_known(what: str, name: object, choices: Collection[str]) -> None:
+    """Refuse a name that is not among the choices, and say which there are.
+
+    Raises:
+        ConfigError: it is none of them; `what` says of what kind.
+    """
+    if name not in choices:
+        raise ConfigError(f"{what}: {name!r} is not one of {', '.join(choices)}.")
 
 
 class DataError(ReproError):

@@ -106,19 +106,19 @@ def test_annealing_begins_at_the_datas_means_and_finds_modes_that_the_biases_hid
         assert rbm.annealed(head.read, a, c, c[0], 50, 200, stream).item() < exact.item() - 10.0
 
 
-def test_many_rows_are_annealed_in_pieces(monkeypatch):
+def test_many_rows_are_annealed_in_chunks(monkeypatch):
     head, _ = head_and_params("rbm", 4)
     rows = torch.randn(2, 7, 3).double(), torch.randn(2, 7, 4).double()
-    monkeypatch.setattr(rbm, "ENUMERATED", 0)
+    monkeypatch.setattr(rbm, "MAX_ENUMERATED_UNITS", 0)
     whole = head.log_partition(rows)
-    monkeypatch.setattr(rbm, "NUMBERS", 3 * 4 * 4)  # three rows at a time
+    monkeypatch.setattr(rbm, "MAX_HIDDEN_VALUES", 3 * 4 * 4)  # three rows at a time
     torch.testing.assert_close(head.log_partition(rows), whole, rtol=0, atol=1e-12)
 
 
 def test_one_z_is_annealed_once_and_anew_when_weights_biases_or_means_change(monkeypatch):
     head, _ = head_and_params("rbm", 4)
     a, c = torch.randn(1, 3).double(), torch.randn(1, 4).double()
-    monkeypatch.setattr(rbm, "ENUMERATED", 0)
+    monkeypatch.setattr(rbm, "MAX_ENUMERATED_UNITS", 0)
     calls, original = [], rbm.annealed
 
     def watch(*arguments):
@@ -205,10 +205,10 @@ def test_mades_dropout_keeps_the_mean_of_its_logits_and_is_for_training_alone():
     assert ((drawn.mean(0) - expected).abs() < 6 * error).all() and drawn.std(0).max() > 0.1
 
 
-def test_nade_in_pieces_is_nade_at_once(monkeypatch):
+def test_nade_in_chunks_is_nade_at_once(monkeypatch):
     head, params = head_and_params("nade", 4)
     whole = head.log_prob(params, STATES)
-    monkeypatch.setattr(nade, "NUMBERS", 3 * 5 * 5)  # three vectors at a time
+    monkeypatch.setattr(nade, "MAX_HIDDEN_VALUES", 3 * 5 * 5)  # three vectors at a time
     torch.testing.assert_close(head.log_prob(params, STATES), whole, rtol=0, atol=1e-12)
 
 

@@ -5,16 +5,17 @@ import torch
 from conftest import CASES_OF_LOOPS
 from torch import nn
 
-from repro.kernels import linear
-from repro.kernels.linear import Linear, one_loop
+from repro.kernels import dispatch
+from repro.kernels.linear import Linear, deferred_weight_gradients
 from repro.kernels.matmul import product
 
 pytestmark = pytest.mark.oracle
 
 
 @pytest.fixture(autouse=True)
-def always_large(monkeypatch):
-    monkeypatch.setattr(linear, "LARGE", 0)
+def always_large():
+    with dispatch.using(linear_min_flops=0):
+        yield
 
 
 def twins(bias=True):
@@ -61,9 +62,9 @@ def test_two_passes_before_one_backward_do_not_mix():
     ours, theirs = twins()
     x = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(1))
     for layer in (ours, theirs):
-        with one_loop(nn.Sequential(layer)):
+        with deferred_weight_gradients(nn.Sequential(layer)):
             first = layer(x[0]).square().sum()
-        with one_loop(nn.Sequential(layer)):
+        with deferred_weight_gradients(nn.Sequential(layer)):
             second = layer(x[1]).sum()
         second.backward()
         first.backward()
@@ -73,7 +74,7 @@ def test_two_passes_before_one_backward_do_not_mix():
 
 def test_a_loop_that_is_never_used_leaves_no_gradient():
     layer, _ = twins()
-    with one_loop(nn.Sequential(layer)):
+    with deferred_weight_gradients(nn.Sequential(layer)):
         pass
     layer(torch.randn(2, 7)).sum().backward()
     assert layer.weight.grad.abs().sum() > 0

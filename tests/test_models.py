@@ -9,7 +9,7 @@ from reference import models as plain
 
 from repro.errors import ConfigError
 from repro.models import build
-from repro.models.base import ModelSpec, Terms
+from repro.models.base import RENAMED, ModelSpec, SequenceModel, Terms
 
 pytestmark = pytest.mark.oracle
 
@@ -289,3 +289,13 @@ def test_sampled_first_steps_have_the_likelihood_the_model_gives_them(small_mode
 def test_a_model_of_ones_own_is_loaded_by_its_full_name():
     own = ModelSpec("own", "reference.own:build", "gaussian", {"scale": 2.0}, 1, [0.0], [1.0], {})
     assert build(own).scale == 2.0
+
+
+@pytest.mark.parametrize(("old", "new"), sorted(RENAMED.items()))
+def test_a_method_under_its_old_name_still_counts_and_says_the_new_one(old, new):
+    def method(self):
+        return old
+
+    with pytest.deprecated_call(match=new):
+        family = type("Own", (SequenceModel,), {old: method})
+    assert getattr(family(), new)() == old

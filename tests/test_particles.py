@@ -20,7 +20,7 @@ from repro.inference.particle_filter import (
     resample,
     systematic,
 )
-from repro.kernels import linear
+from repro.kernels import dispatch
 from repro.models import build
 
 pytestmark = pytest.mark.oracle
@@ -159,14 +159,14 @@ def test_gradient_with_resampling_is_that_of_a_plain_loop_over_each_sequence(fam
 
 
 @pytest.mark.parametrize("objective", [fivo, lambda *a: nasmc(*a)[1]], ids=["fivo", "nasmc"])
-def test_steps_that_share_a_weight_gradient_have_torchs(objective, ragged, monkeypatch):
+def test_steps_that_share_a_weight_gradient_have_torchs(objective, ragged):
     torch.manual_seed(0)
     model = build(spec("vrnn"))
     x, lengths, noise = (v.float() if v.is_floating_point() else v for v in ragged(samples=6))
     weights, arguments = list(model.parameters()), (x, lengths, noise, torch.rand(noise.shape[:3]))
-    monkeypatch.setattr(linear, "LARGE", 0)
-    ours = torch.autograd.grad(objective(model, *arguments).mean(), weights)
-    with linear.torchs_own_way():
+    with dispatch.using(linear_min_flops=0):
+        ours = torch.autograd.grad(objective(model, *arguments).mean(), weights)
+    with dispatch.plain_linear():
         theirs = torch.autograd.grad(objective(model, *arguments).mean(), weights)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -5,14 +5,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from repro.kernels import matmul as products
+from repro.kernels import dispatch
 from repro.kernels.lstm import lstm_rows, lstm_step
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    addmm_,
+    matmul_out,
+    product,
+    weight_gradient,
+)
 from repro.kernels.packing import last_rows, packing
-from repro.kernels.posterior_chain import Weights, posterior_chain
+from repro.kernels.posterior_chain import CombinerWeights, posterior_chain
 from repro.kernels.relu_rnn import relu_rows
-from repro.kernels.vrnn_chain import Weights as VRNNWeights
-from repro.kernels.vrnn_chain import vrnn_chain
+from repro.kernels.vrnn_chain import VRNNWeights, vrnn_chain
 from repro.nn import recurrent
 from repro.nn.recurrent import run_lstm
 
@@ -109,7 +114,7 @@ def test_lstm_over_rows_and_over_padding_agree(backward, monkeypatch):
     lstm, lengths, x = nn.LSTM(3, 4).double(), LENGTHS[0], draw(7, 5, 3)
     found = []
     for share in (0.0, 1.1):  # never worth the detour, always
-        monkeypatch.setattr(recurrent, "MUCH", share)
+        monkeypatch.setattr(recurrent, "PACKING_MAX_VALID_SHARE", share)
         states, *last = run_lstm(lstm, x, lengths, draw(5, 4), draw(5, 4), backward)
         whole = lengths == len(x)
         inside = torch.arange(7).unsqueeze(1) < lengths
@@ -144,7 +149,7 @@ def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
     rows = packing(lengths, int(lengths.max()))
     count = sum(rows.sizes)
     data, start = draw(count, hidden), draw(5, latent)
-    weights = Weights(
+    weights = CombinerWeights(
         draw(hidden, latent), draw(hidden), draw(2 * latent, hidden), draw(2 * latent)
     )
     tensors = [t.requires_grad_() for t in (data, start, *weights)]
@@ -153,8 +158,8 @@ def test_chain_of_posteriors_equals_its_steps_under_autograd(lengths):
     z, steps = start, []
     for data_t, noise_t in zip(data.split(rows.sizes), noise.split(rows.sizes), strict=True):
         before = z[: len(data_t)]
-        bent = torch.tanh(F.linear(before, weights.in_weight, weights.in_bias))
-        combined = data_t + share * bent
+        activated = torch.tanh(F.linear(before, weights.in_weight, weights.in_bias))
+        combined = data_t + share * activated
         mean, spread = F.linear(combined, weights.out_weight, weights.out_bias).chunk(2, dim=-1)
         std = (F.softplus(spread) + 1e-8).sqrt()
         z = mean + std * noise_t
@@ -244,24 +249,26 @@ def _lstm_cell(cell, x, share, h, c):
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("few", [0, 10**9])  # with 0, always the rearranged weights
-@pytest.mark.parametrize(  # elsewhere, and on AMD's processors of two kinds
-    ("onednn", "wide"), [(False, False), (True, False), (True, True)]
+@pytest.mark.parametrize("least", [0, 10**9])  # with 0, always the rearranged weights
+@pytest.mark.parametrize(  # on other processors, and on AMD's of two kinds
+    ("onednn", "full_width"), [(False, False), (True, False), (True, True)]
 )
-def test_products_are_torchs(rows, dtype, few, onednn, wide, monkeypatch):
-    monkeypatch.setattr(products, "FEW", few)
-    monkeypatch.setattr(products, "MANY_WEIGHTS", few)
-    monkeypatch.setattr(products, "WIDE", wide)
-    monkeypatch.setattr(products, "ONEDNN", onednn and torch.backends.mkldnn.is_available())
+def test_products_are_torchs(rows, dtype, least, onednn, full_width):
+    onednn = onednn and torch.backends.mkldnn.is_available()
+    with dispatch.using(matmul=dispatch.MatmulRules(onednn, full_width, least, least)):
+        require_torchs_products(rows, dtype)
+
+
+def require_torchs_products(rows, dtype):
     x, weight, other = draw(rows, 7), draw(5, 7), draw(rows, 5)
     expected = x @ weight.T
     x, weight, other = (t.to(dtype) for t in (x, weight, other))
-    for result in (product(x, weight), product(x, Prepared(weight)),
-                   add_product(other.clone(), x, Prepared(weight)) - other,
-                   write_product(torch.empty_like(other), x, Prepared(weight)),
-                   product(x, Prepared(weight.T.contiguous().T))):  # fmt: skip
+    for result in (product(x, weight), product(x, PrepackedWeight(weight)),
+                   addmm_(other.clone(), x, PrepackedWeight(weight)) - other,
+                   matmul_out(torch.empty_like(other), x, PrepackedWeight(weight)),
+                   product(x, PrepackedWeight(weight.T.contiguous().T))):  # fmt: skip
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
     wide = torch.cat([other, other], dim=1)
     for a, b in ((x, other), (other, x), (x, wide[:, 5:]), (wide[:, 2:7], x)):
         exact = a.double().T @ b.double()
-        torch.testing.assert_close(summed_outer(a, b).double(), exact, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight_gradient(a, b).double(), exact, rtol=1e-4, atol=1e-4)

@@ -18,8 +18,7 @@ from repro.data.batches import Batch
 from repro.errors import NumericalError
 from repro.evaluation.evaluate import bound_sequences
 from repro.inference.objectives import annealed_elbo
-from repro.kernels.dispatch import elementary_operations
-from repro.kernels.linear import torchs_own_way
+from repro.kernels.dispatch import plain_linear, vmap_compatible
 from repro.kernels.matmul import product
 from repro.models.base import SequenceModel
 from repro.models.dmm import DMM
@@ -109,7 +108,7 @@ def train_timings(workload: Workload, repeats: int) -> list[Timing]:
     peers = {"Plain": training_step(twin, lambda: plain_terms(twin, batch.x, batch.lengths, noise))}
     if isinstance(model, DMM):
         peers |= _pyro(model, batch)
-    calls |= {name: torchs_own_way()(peer) for name, peer in peers.items()}
+    calls |= {name: plain_linear()(peer) for name, peer in peers.items()}
     times = interleaved(calls, repeats)
     operations = None if workload.head == "nade" else _operations(workload)  # it has no products
     return _timings(workload.name, times, batch, operations)
@@ -129,7 +128,7 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
     def ours() -> None:
         bound_sequences(model, batch, samples, [], 0)
 
-    calls = {"ours": ours, "Plain": torchs_own_way()(one_by_one)}
+    calls = {"ours": ours, "Plain": plain_linear()(one_by_one)}
     times = interleaved(calls, repeats, warm_up=repeats > 1)
     drawn = {"ours": samples, "Plain": ONE_BY_ONE}
     each = {name: [t / drawn[name] for t in found] for name, found in times.items()}
@@ -208,7 +207,7 @@ def _operations(workload: Workload) -> float:
     model, batch, noise = make(workload)
     steps = min(32, int(batch.lengths.min()))
     x, lengths = batch.x[:steps, :1].double(), torch.tensor([steps])
-    with elementary_operations(), FlopCounterMode(display=False) as counter:
+    with vmap_compatible(), FlopCounterMode(display=False) as counter:
         terms = model.double()(x, lengths, noise[:steps, :, :1].double())
         (-annealed_elbo(terms, 1.0)).backward()
     return counter.get_total_flops() / steps * int(batch.lengths.sum())

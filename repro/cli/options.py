@@ -22,6 +22,13 @@ class Products(StrEnum):
     tf32 = "tf32"
 
 
+class Paths(StrEnum):
+    """Which paths computations take."""
+
+    plain = "plain"
+    fast = "fast"
+
+
 class Tracking(StrEnum):
     """What Weights & Biases is sent."""
 
@@ -52,6 +59,10 @@ Device = Annotated[Where | None, typer.Option(help="Default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
 Precision = Annotated[
     Products | None, typer.Option(help="Of products on a GPU; default: the preset's.")
+]
+Kernels = Annotated[
+    Paths | None,
+    typer.Option(help="fast, or plain for torch's own operations alone; default: the preset's."),
 ]
 Wandb = Annotated[Tracking | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]

@@ -11,6 +11,7 @@ import typer
 from repro.cli.options import (
     Dataset,
     Device,
+    Kernels,
     Model,
     Precision,
     Preset,
@@ -34,6 +35,7 @@ def train(
     ] = None,
     device: Device = None,
     precision: Precision = None,
+    kernels: Kernels = None,
     cuda_graphs: Annotated[
         bool | None, typer.Option(help="On a GPU, replay recorded kernels.")
     ] = None,
@@ -44,6 +46,7 @@ def train(
 
     Example: repro train --model dmm --dataset linear_gaussian --seed 0
     """
+    from repro.kernels import dispatch
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
 
@@ -62,16 +65,17 @@ def train(
         recipe = configuration.thaw(config, dataset, model)
     precision = precision or loaded.get("precision", "float32")
     where = prepare_device(device, threads, precision)
-    paths = train_seeds(
-        recipe,
-        data_file(dataset),
-        seed,
-        [run_folder(preset, dataset, model, one) for one in seed],
-        where,
-        wandb,
-        validation_samples,
-        graphs=bool(cuda_graphs) and where.type == "cuda",
-    )
+    with dispatch.using(kernels=str(kernels or loaded.get("kernels", "fast"))):
+        paths = train_seeds(
+            recipe,
+            data_file(dataset),
+            seed,
+            [run_folder(preset, dataset, model, one) for one in seed],
+            where,
+            wandb,
+            validation_samples,
+            graphs=bool(cuda_graphs) and where.type == "cuda",
+        )
     print(*paths, sep="\n")
 
 
@@ -85,6 +89,7 @@ def evaluate(
     particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
     device: Device = None,
     precision: Precision = None,
+    kernels: Kernels = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
     wandb: Wandb = None,
@@ -94,6 +99,7 @@ def evaluate(
     Example: repro evaluate --model dmm --dataset linear_gaussian --seed 0
     """
     from repro.evaluation.evaluate import evaluate as evaluate_checkpoint
+    from repro.kernels import dispatch
     from repro.results.record import result_path, write
     from repro.runtime.devices import prepare_device
     from repro.training.checkpoints import checkpoint_in
@@ -118,15 +124,16 @@ def evaluate(
     precision = precision or loaded.get("precision", "float32")
     if checkpoint is None:
         checkpoint = checkpoint_in(run_folder(preset, dataset, model, seed))
-    result = evaluate_checkpoint(
-        checkpoint,
-        data_file(dataset),
-        num_samples,
-        curve,
-        prepare_device(device, threads, precision),
-        particles,
-        expected={"model": model, "dataset": dataset, "seed": seed},
-    )
+    with dispatch.using(kernels=str(kernels or loaded.get("kernels", "fast"))):
+        result = evaluate_checkpoint(
+            checkpoint,
+            data_file(dataset),
+            num_samples,
+            curve,
+            prepare_device(device, threads, precision),
+            particles,
+            expected={"model": model, "dataset": dataset, "seed": seed},
+        )
     path = result_path(RUNS, preset, dataset, model, seed)
     write(result, path)
     bound, importance = result.per_step("bound"), result.per_step("is")
@@ -173,20 +180,22 @@ def predict(
     Example: repro predict --model dmm --dataset linear_gaussian --seed 0
     """
     from repro.evaluation.predict import write_predictions
+    from repro.kernels import dispatch
     from repro.runtime.devices import prepare_device
     from repro.training.checkpoints import checkpoint_in
 
     loaded = configuration.load(preset)
     folder = run_folder(preset, dataset, model, seed)
     path = folder / "predictions.csv"
-    write_predictions(
-        checkpoint_in(folder),
-        data_file(dataset),
-        particles,
-        prepare_device(device or loaded["device"], threads or loaded["threads"]),
-        path,
-        expected={"model": model, "dataset": dataset, "seed": seed},
-    )
+    with dispatch.using(kernels=loaded.get("kernels", "fast")):
+        write_predictions(
+            checkpoint_in(folder),
+            data_file(dataset),
+            particles,
+            prepare_device(device or loaded["device"], threads or loaded["threads"]),
+            path,
+            expected={"model": model, "dataset": dataset, "seed": seed},
+        )
     print(path)
 
 

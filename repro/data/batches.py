@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from repro.data.parts import Stored
+from repro.errors import require_known
 
 HELD_BYTES = 2**26  # a part of fewer, in float32, is held on the device; of a larger one, a batch
+ORDERS = ("shuffled", "similar_lengths")
 
 
 class Batch(NamedTuple):
@@ -111,7 +113,10 @@ def groups(
             length (ties and the order of batches at random), which saves padding.
         count: how many batches there shall be, of nearly equal size, whatever `batch_size` is;
             fewer where there are fewer sequences.
+    Raises:
+        ConfigError: there is no order of this name.
     """
+    require_known("batch_order", order, ORDERS)
     ids = torch.randperm(len(sequences), generator=generator).tolist()
     if order == "similar_lengths":
         ids.sort(key=lengths_of(sequences).__getitem__)

@@ -15,6 +15,7 @@ from repro.errors import NumericalError
 from repro.inference.bounds import effective_sample_size, elbo, importance_weighted
 from repro.inference.pareto import pareto_k
 from repro.inference.particle_filter import particle_filter
+from repro.kernels import dispatch
 from repro.models.base import SequenceModel
 from repro.results.record import SCHEMA, Result
 from repro.runtime.provenance import environment, peak_memory_mb
@@ -91,6 +92,7 @@ def evaluate(
         training=info.training,
         environment={
             **environment(device.type, torch.get_num_threads()),
+            "kernels": dispatch.current().kernels,
             "seconds": round(time.perf_counter() - start_time, 1),
             "peak_memory_mb": peak_memory_mb(),
             "training": info.environment,

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from repro.kernels.chunks import in_pieces
+from repro.kernels.chunks import chunked
 from repro.kernels.linear import Linear
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
 
-ROWS = 4096  # frames in one pass; bounds memory
+MAX_FRAMES = 4096  # in one pass; bounds memory
 
 
 class AutoregressiveHead(nn.Module):
@@ -40,7 +40,7 @@ class AutoregressiveHead(nn.Module):
 
     def log_prob(self, features: Tensor, x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) broadcasts."""
-        return in_pieces(self._log_prob, ROWS, features, x)
+        return chunked(self._log_prob, MAX_FRAMES, features, x)
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""

@@ -1,9 +1,12 @@
 """Observation distributions p(x_t | features): parameters, log-density and samples."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from repro.errors import require_known
 from repro.heads.autoregressive import AutoregressiveHead
 from repro.heads.made import MadeHead
 from repro.heads.nade import NadeHead
@@ -115,35 +118,44 @@ Head = (
 )
 
 
+BUILDERS: dict[str, Callable[[int, int, dict], Head]] = {
+    "bernoulli": lambda inputs, dim, sizes: BernoulliHead(inputs, dim),
+    "gaussian": lambda inputs, dim, sizes: GaussianHead(inputs, dim),
+    "gaussian_mixture": lambda inputs, dim, sizes: GaussianMixtureHead(
+        inputs, dim, sizes["components"]
+    ),
+    "bivariate": lambda inputs, dim, sizes: StrokeHead(inputs, components=1),
+    "bivariate_mixture": lambda inputs, dim, sizes: StrokeHead(inputs, sizes["components"]),
+    "autoregressive": lambda inputs, dim, sizes: AutoregressiveHead(
+        inputs, dim, sizes["frame_hidden"]
+    ),
+    "nade": lambda inputs, dim, sizes: NadeHead(inputs, dim, sizes["nade_hidden"]),
+    "made": lambda inputs, dim, sizes: MadeHead(
+        inputs,
+        dim,
+        sizes["made_hidden"],
+        sizes["made_orders"],
+        sizes.get("made_dropout", 0.0),
+    ),
+    "rbm": lambda inputs, dim, sizes: RbmHead(
+        inputs,
+        dim,
+        sizes["rbm_hidden"],
+        sizes["rbm_gibbs_steps"],
+        sizes["rbm_chains"],
+        sizes["rbm_temperatures"],
+    ),
+}
+
+
 def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
-    """Return the head that the configuration names."""
-    if name == "gaussian_mixture":
-        return GaussianMixtureHead(in_features, dim, sizes["components"])
-    if name == "autoregressive":
-        return AutoregressiveHead(in_features, dim, sizes["frame_hidden"])
-    if name == "nade":
-        return NadeHead(in_features, dim, sizes["nade_hidden"])
-    if name == "made":
-        return MadeHead(
-            in_features,
-            dim,
-            sizes["made_hidden"],
-            sizes["made_orders"],
-            sizes.get("made_dropout", 0.0),
-        )
-    if name == "rbm":
-        return RbmHead(
-            in_features,
-            dim,
-            sizes["rbm_hidden"],
-            sizes["rbm_gibbs_steps"],
-            sizes["rbm_chains"],
-            sizes["rbm_temperatures"],
-        )
-    if name == "bivariate":
-        return StrokeHead(in_features, components=1)
-    if name == "bivariate_mixture":
-        return StrokeHead(in_features, sizes["components"])
-    if name == "bernoulli":
-        return BernoulliHead(in_features, dim)
-    return GaussianHead(in_features, dim)
+    """Return the head of this name, with its initial weights drawn from torch's generator.
+
+    Args:
+        name: a key of `BUILDERS`.
+        in_features: H, of the features that it maps. dim: D. sizes: the model's settings.
+    Raises:
+        ConfigError: there is no head of this name.
+    """
+    require_known("head", name, BUILDERS)
+    return BUILDERS[name](in_features, dim, sizes)

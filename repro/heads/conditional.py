@@ -6,7 +6,7 @@ from repro.kernels.linear import Linear
 from repro.nn.init import begin_at, log_odds
 
 
-class BiasedHead(nn.Module):
+class ConditionalBiasHead(nn.Module):
     """A hidden bias a and a visible bias c, linear in the features of a step.
 
     How NADE and RBM become the output of a sequence model (Boulanger-Lewandowski et al. 2012, arXiv

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.heads.conditional import BiasedHead
+from repro.heads.conditional import ConditionalBiasHead
 from repro.nn import bernoulli
 from repro.nn.dropout import Dropout
 
 
-class MadeHead(BiasedHead):
+class MadeHead(ConditionalBiasHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · ReLU(W x_t + a) + A_i · x_t + c_i)) under masks.
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,

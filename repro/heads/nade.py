@@ -3,22 +3,23 @@
 import torch
 from torch import Tensor, nn
 
-from repro.heads.conditional import BiasedHead
-from repro.kernels.chunks import in_pieces
-from repro.kernels.nade_runs import run_logits
+from repro.heads.conditional import ConditionalBiasHead
+from repro.kernels import dispatch
+from repro.kernels.chunks import chunked
+from repro.kernels.nade_runs import plain_logits, run_logits
 from repro.nn import bernoulli
 
-NUMBERS = 40_000_000  # hidden values in one pass; bounds memory
+MAX_HIDDEN_VALUES = 40_000_000  # in one pass; bounds memory
 
 
-class NadeHead(BiasedHead):
+class NadeHead(ConditionalBiasHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · σ(a + Σ_{j<i} W_j x_tj) + c_i)).
 
     The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
     sequence model (RNN-NADE: Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 4): the
     features h give the hidden bias a and the visible bias c of every step, W and V are shared.
-    Krishnan et al. (2017) let the emission's last hidden layer be a itself; here a linear map
-    stands between.
+    In Krishnan et al. (2017) the emission's last hidden layer is a itself; here a linear map is
+    between them.
     """
 
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
@@ -28,9 +29,10 @@ class NadeHead(BiasedHead):
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
-        ones = int(x.sum(-1).max())
-        rows = max(1, NUMBERS // ((ones + 1) * max(self.read.shape)))
-        return in_pieces(self._log_prob, rows, *params, x)
+        plain = dispatch.current().plain
+        vectors = x.shape[-1] if plain else int(x.sum(-1).max()) + 1  # hidden ones of a row
+        rows = max(1, MAX_HIDDEN_VALUES // (vectors * max(self.read.shape)))
+        return chunked(self._log_prob, rows, *params, x)
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D)."""
@@ -44,5 +46,6 @@ class NadeHead(BiasedHead):
         return torch.cat(drawn, dim=-1)
 
     def _log_prob(self, hidden_bias: Tensor, visible_bias: Tensor, x: Tensor) -> Tensor:
-        logits = run_logits(hidden_bias, self.read, self.write, x)
+        logits_of = plain_logits if dispatch.current().plain else run_logits
+        logits = logits_of(hidden_bias, self.read, self.write, x)
         return bernoulli.log_prob(logits + visible_bias, x)

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.heads.conditional import BiasedHead
-from repro.kernels.chunks import in_pieces
+from repro.heads.conditional import ConditionalBiasHead
+from repro.kernels.chunks import chunked
 from repro.nn.bernoulli import toss
 
-ENUMERATED = 10  # Z is a sum over all states of the smaller layer up to so many units
-SETTLING = 200  # Gibbs steps of a sample
-NUMBERS = 300_000  # hidden values of annealed chains in one pass: few enough for the cache
-WINDOW = 1000  # batches over which the data's means are remembered
-DOUBT = 0.01  # how far from 0 and 1 a mean is held: chains must begin everywhere
+MAX_ENUMERATED_UNITS = 10  # of the smaller layer: up to so many, Z is a sum over its states
+SAMPLE_GIBBS_STEPS = 200
+MAX_HIDDEN_VALUES = 300_000  # of annealed chains in one pass: few enough for the cache
+MEANS_WINDOW = 1000  # batches over which the data's means are remembered
+MIN_MEAN = 0.01  # distance of a mean from 0 and from 1: chains must begin everywhere
 
 
-class RbmHead(BiasedHead):
+class RbmHead(ConditionalBiasHead):
     """p(x_t | h) = exp(−F(x_t)) / Z,  −F(x) = c · x + Σ_j softplus(a_j + W_j · x).
 
     As the output of a sequence model, with biases a and c linear in the features and W shared, it
@@ -58,7 +58,7 @@ class RbmHead(BiasedHead):
     @property
     def estimates_z(self) -> bool:
         """Whether Z is estimated: no layer is small enough to sum over its states."""
-        return min(self.read.shape) > ENUMERATED
+        return min(self.read.shape) > MAX_ENUMERATED_UNITS
 
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
@@ -73,7 +73,7 @@ class RbmHead(BiasedHead):
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Return a draw (..., D), after 200 Gibbs steps from the means of the data."""
         start = toss(self.means.expand_as(params[1]), generator)
-        return self._gibbs(params, start, SETTLING, generator)
+        return self._gibbs(params, start, SAMPLE_GIBBS_STEPS, generator)
 
     def log_partition(self, params: tuple[Tensor, Tensor]) -> Tensor:
         """Return log Z for biases a (..., hidden) and c (..., D), (...), in nats."""
@@ -81,24 +81,24 @@ class RbmHead(BiasedHead):
         if not self.estimates_z:
             return self._enumerated(params)
         if params[0].numel() > hidden or params[1].numel() > dim:
-            rows = max(1, NUMBERS // (self.chains * max(hidden, dim)))
-            return in_pieces(self._annealed, rows, *params)
+            rows = max(1, MAX_HIDDEN_VALUES // (self.chains * max(hidden, dim)))
+            return chunked(self._annealed, rows, *params)
         # One Z for all of the data: the batches of a validation share the estimate.
         asked = torch.cat([p.detach().flatten() for p in (self.read, self.means, *params)])
         if self._answered is None or not torch.equal(self._answered[0], asked):
-            self._answered = asked, in_pieces(self._annealed, 1, *params).detach()
+            self._answered = asked, chunked(self._annealed, 1, *params).detach()
         return self._answered[1]
 
     def _annealed(self, hidden_bias: Tensor, visible_bias: Tensor) -> Tensor:
         stream = torch.Generator().manual_seed(0)
-        base = torch.logit(DOUBT + (1.0 - 2.0 * DOUBT) * self.means)
+        base = torch.logit(MIN_MEAN + (1.0 - 2.0 * MIN_MEAN) * self.means)
         biases = hidden_bias, visible_bias, base
         return annealed(self.read, *biases, self.chains, self.temperatures, stream)
 
     def _remember(self, x: Tensor) -> None:
         self.batches += 1.0
         further = x.reshape(-1, x.shape[-1]).mean(0) - self.means
-        self.means += further / self.batches.clamp(max=WINDOW)
+        self.means += further / self.batches.clamp(max=MEANS_WINDOW)
 
     def _score(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return −F(x), (...)."""

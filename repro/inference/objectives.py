@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repro.errors import require_known
 from repro.inference.bounds import elbo, importance_weighted
 from repro.inference.particle_filter import fivo, nasmc
 from repro.models.base import SequenceModel, Terms
+
+FILTER_OBJECTIVES = ("fivo", "nasmc")
 
 
 def annealed_elbo(terms: Terms, weight: float) -> Tensor:
@@ -79,7 +82,10 @@ def by_filter(
     Args:
         name: `fivo`, the estimate itself, or `nasmc`.
         random: resampling draws from it. The others as for `fivo`.
+    Raises:
+        ConfigError: there is no objective of this name.
     """
+    require_known("objective", name, FILTER_OBJECTIVES)
     uniforms = torch.rand(noise.shape[:3], generator=random, device=noise.device)
     if name == "fivo":
         estimate = fivo(model, x, lengths, noise, uniforms).mean()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from repro.inference.bounds import effective_sample_size, importance_weighted
-from repro.kernels.dispatch import samples_held
-from repro.kernels.linear import one_loop
+from repro.kernels.dispatch import detached_samples
+from repro.kernels.linear import deferred_weight_gradients
 from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
 
 Scheme = Callable[[Tensor], Tensor]
@@ -69,7 +69,7 @@ def nasmc(
     likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
     cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
-    with samples_held():
+    with detached_samples():
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
     total = noise.new_zeros(noise.shape[2])
     for t, (terms, log_weight, _) in enumerate(steps):
@@ -116,7 +116,7 @@ def particle_filter(
     estimate = log_weight[0]
     own = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
-    with one_loop(model):
+    with deferred_weight_gradients(model):
         for t, (context, noise_t) in enumerate(steps):
             state, step = model.propose(context, state, noise_t)
             terms = model.score(stack_steps([context]), stack_steps([step]))

@@ -1,4 +1,4 @@
-"""Backward passes of elementwise functions that write where they are told: torch's own kernels."""
+"""torch's own backward passes of activations, with an output argument: `grad_input`."""
 
 import torch
 

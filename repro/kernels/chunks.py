@@ -1,4 +1,4 @@
-"""A log-density over many rows in pieces, so that memory is bounded."""
+"""A log-density over many rows in chunks, so that memory is bounded."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def in_pieces(log_prob: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
+def chunked(log_prob: Callable[..., Tensor], rows: int, *tensors: Tensor) -> Tensor:
     """Return log_prob(*tensors), (...), computed for at most `rows` rows at a time.
 
     Args:
@@ -15,5 +15,5 @@ def in_pieces(log_prob: Callable[..., Tensor], rows: int, *tensors: Tensor) -> T
     """
     shape = torch.broadcast_shapes(*(t.shape[:-1] for t in tensors))
     flat = (t.expand(*shape, -1).reshape(-1, t.shape[-1]) for t in tensors)
-    pieces = zip(*(t.split(rows) for t in flat), strict=True)
-    return torch.cat([log_prob(*piece) for piece in pieces]).view(shape)
+    chunks = zip(*(t.split(rows) for t in flat), strict=True)
+    return torch.cat([log_prob(*chunk) for chunk in chunks]).view(shape)

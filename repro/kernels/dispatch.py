@@ -1,44 +1,136 @@
-"""Which way a computation takes: a CPU's fast one or torch's elementary operations; whether
-samples are differentiated through."""
+"""Which path a computation takes. The code that has two asks `current()`; nothing else decides.
 
+The plain path, torch's own differentiable operations, is the definition. README.md here says when
+the fast one is taken.
+"""
+
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
 
-_elementary = False
-_held = False
+import torch
+
+from repro.errors import require_known
+from repro.runtime.hardware import processor
+
+Kernels = Literal["plain", "fast"]
+
+# Rows × inputs × outputs from which `Linear` defers its weight gradient; below, the calls that this
+# takes cost more than they save.
+LINEAR_MIN_FLOPS = 2_000_000
+# Where AVX-512 is 512 bits wide: rows × inputs × outputs below which MKL wins, since a call of
+# oneDNN costs about 20 µs before it begins. Where it is not: inputs × outputs from which oneDNN
+# does.
+ONEDNN_MIN_FLOPS = 800_000
+ONEDNN_MIN_WEIGHTS = 250_000
+FULL_WIDTH_FAMILY = 26  # AMD's first processors with AVX-512 units of 512 bits (Zen 5)
 
 
-@contextmanager
-def elementary_operations() -> Iterator[None]:
-    """Let everything inside consist of operations that torch knows how to batch (`vmap`).
+class MatmulRules(NamedTuple):
+    """When a float32 product on a CPU is oneDNN's, and not MKL's.
 
-    No packing, no products by another library, no backward pass by hand, no fused LSTM: what
-    models of several seeds need to train as one.
+    torch carries both. On AMD's processors MKL does not use AVX-512 and oneDNN does. From family 26
+    (Zen 5) on that is twice as fast, for all but small products. On Zen 4, which does AVX-512 in
+    two halves, oneDNN wins where few rows meet a large W that it has rearranged (20 to 50 % less
+    than MKL), and nowhere else. On Intel's processors MKL wins: with oneDNN a training step took 6
+    to 40 % longer.
+
+    Attributes:
+        onednn: whether it is used at all.
+        full_width: whether AVX-512 takes 512 bits at once.
+        min_flops, min_weights: from where, with and without `full_width`.
     """
-    global _elementary
-    before, _elementary = _elementary, True
-    try:
-        yield
-    finally:
-        _elementary = before
+
+    onednn: bool
+    full_width: bool
+    min_flops: int = ONEDNN_MIN_FLOPS
+    min_weights: int = ONEDNN_MIN_WEIGHTS
 
 
-def elementary() -> bool:
-    """Return whether only elementary operations may be used."""
-    return _elementary
+@cache
+def rules_of_this_processor() -> MatmulRules:
+    """Return the rules that were the fastest on processors of this kind."""
+    operations = ("_linear_pointwise", "_reorder_linear_weight")
+    onednn = (
+        "AuthenticAMD" in processor("vendor_id")
+        and torch.backends.mkldnn.is_available()
+        and all(hasattr(torch.ops.mkldnn, name) for name in operations)
+    )
+    family = processor("cpu family")
+    return MatmulRules(onednn, family.isdigit() and int(family) >= FULL_WIDTH_FAMILY)
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """What decides between two paths.
+
+    Attributes:
+        kernels: "fast", or "plain" for torch's own operations alone.
+        linear_min_flops: rows × inputs × outputs from which `Linear` is more than `nn.Linear`.
+        detach_samples: whether no gradient flows through a z drawn by `Gaussian.sample`.
+        matmul: None for the rules of this processor.
+    """
+
+    kernels: Kernels = "fast"
+    linear_min_flops: float = LINEAR_MIN_FLOPS
+    detach_samples: bool = False
+    matmul: MatmulRules | None = None
+
+    def __post_init__(self) -> None:
+        require_known("kernels", self.kernels, get_args(Kernels))
+
+    @property
+    def plain(self) -> bool:
+        """Whether only torch's own operations may be used."""
+        return self.kernels == "plain"
+
+    @property
+    def matmul_rules(self) -> MatmulRules:
+        """Return when a product is oneDNN's."""
+        return self.matmul or rules_of_this_processor()
+
+
+_current = ContextVar("dispatch", default=Dispatch())  # noqa: B039 (it is frozen)
+
+
+def current() -> Dispatch:
+    """Return the paths that computations take here and now."""
+    return _current.get()
 
 
 @contextmanager
-def samples_held() -> Iterator[None]:
-    """Let every z drawn inside be a number, of which no parameter knows."""
-    global _held
-    before, _held = _held, True
+def using(**changes: Any) -> Iterator[None]:
+    """Change attributes of `Dispatch` for the block, in this thread: `using(kernels="plain")`."""
+    token = _current.set(replace(current(), **changes))
     try:
         yield
     finally:
-        _held = before
+        _current.reset(token)
 
 
-def holds_samples() -> bool:
-    """Return whether a z is to be held where it was drawn."""
-    return _held
+@contextmanager
+def vmap_compatible() -> Iterator[None]:
+    """Take the plain path for the block: `torch.vmap` can batch its operations.
+
+    What models of several seeds need to train as one.
+    """
+    with using(kernels="plain"):
+        yield
+
+
+@contextmanager
+def plain_linear() -> Iterator[None]:
+    """Make every `Linear` an `nn.Linear` for the block; other kernels stay as they are."""
+    with using(linear_min_flops=math.inf):
+        yield
+
+
+@contextmanager
+def detached_samples() -> Iterator[None]:
+    """Detach every z drawn in the block, so that no gradient flows through it."""
+    with using(detach_samples=True):
+        yield

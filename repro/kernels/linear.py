@@ -1,7 +1,21 @@
 """The linear layer of every model: large float32 products by the faster library, and one weight
-gradient a loop."""
+gradient for all calls in a loop.
 
-import sys
+Forward, for call k of a loop:
+
+    y_k = x_k Wᵀ + b
+
+Backward:
+
+    grad_x_k = grad_y_k W
+    grad_W = Σ_k grad_y_kᵀ x_k;  grad_b = Σ_k Σ_rows grad_y_k
+
+The first is done call by call. The sums wait until the last call is differentiated: then all
+grad_y_k and x_k are put together and grad_W is one product. For that W and b enter the graph once,
+through a scalar `token` that every call depends on: autograd differentiates `_SharedWeight` after
+all calls.
+"""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,31 +26,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import Prepared, product, summed_outer
-
-# Rows × inputs × outputs from which the detour pays; below, its calls cost more than they save.
-LARGE = 2_000_000
+from repro.kernels import dispatch
+from repro.kernels.matmul import PrepackedWeight, product, weight_gradient
 
 
 class _Loop:
-    """What the steps of a loop owe to one weight: pairs of output gradient and input."""
+    """One weight in a loop, and what its gradient is made of.
+
+    Attributes:
+        weight: W for products.
+        pending: grad_y (N, out) and x (N, in) of every call differentiated so far.
+    """
 
     def __init__(self, weight: Tensor, many_calls: bool) -> None:
-        # Rearranged only where that is made up for by many products.
-        self._laid_out = Prepared if many_calls else Tensor.detach
+        # Rearranged only where many products make up for it.
+        self._layout = PrepackedWeight if many_calls else Tensor.detach
         self._weight = weight.detach()
-        self.weight = self._laid_out(self._weight)
-        self.owed: list[tuple[Tensor, Tensor]] = []
+        self.weight = self._layout(self._weight)
+        self.pending: list[tuple[Tensor, Tensor]] = []
 
     @cached_property
-    def transposed(self) -> Tensor | Prepared:
-        """Wᵀ for products; made when the first step is differentiated."""
-        return self._laid_out(self._weight.T)
+    def transposed(self) -> Tensor | PrepackedWeight:
+        """Wᵀ for products; made when the first call is differentiated."""
+        return self._layout(self._weight.T)
 
 
-class _Weight(torch.autograd.Function):
-    """Puts weight and bias into the graph once; its backward runs after that of every step."""
+class _SharedWeight(torch.autograd.Function):
+    """Puts weight and bias into the graph once; its backward runs after that of every call."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, loop: _Loop) -> Tensor:
@@ -45,17 +61,17 @@ class _Weight(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, token: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        pairs = zip(*ctx.loop.owed, strict=True)
-        gradients, inputs = (p[0] if len(p) == 1 else torch.cat(p) for p in pairs)
-        ctx.loop.owed.clear()
+    def backward(ctx: Any, grad_token: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        pairs = zip(*ctx.loop.pending, strict=True)
+        grad_y, x = (p[0] if len(p) == 1 else torch.cat(p) for p in pairs)  # (N, out), (N, in)
+        ctx.loop.pending.clear()
         ctx.loop.__dict__.pop("transposed", None)  # a graph may outlive its backward pass
-        total = summed_outer(gradients, inputs)
-        return total, gradients.sum(0) if ctx.has_bias else None, None
+        grad_weight = weight_gradient(grad_y, x)
+        return grad_weight, grad_y.sum(0) if ctx.has_bias else None, None
 
 
-class _Step(torch.autograd.Function):
-    """One application of the layer; its backward leaves the weight's share to the loop."""
+class _Call(torch.autograd.Function):
+    """One call of the layer; its backward leaves the weight's gradient to the loop."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, bias: Tensor | None, loop: _Loop) -> Tensor:
@@ -65,21 +81,21 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        rows = gradient.reshape(-1, gradient.shape[-1]), x.reshape(-1, x.shape[-1])
-        ctx.loop.owed.append(rows)
-        back = product(gradient, ctx.loop.transposed) if ctx.needs_input_grad[0] else None
-        return back, gradient.new_zeros(()), None, None
+        rows = grad_y.reshape(-1, grad_y.shape[-1]), x.reshape(-1, x.shape[-1])
+        ctx.loop.pending.append(rows)
+        grad_x = product(grad_y, ctx.loop.transposed) if ctx.needs_input_grad[0] else None
+        return grad_x, grad_y.new_zeros(()), None, None
 
 
 class Linear(nn.Linear):
     """An nn.Linear that is fast on a CPU and in a time loop; same values up to rounding.
 
     Between `begin` and `end` the gradient of the weight is one product over all calls, made when
-    the last of them is differentiated, instead of one product and one addition a call. A single
-    call is a loop of one. Small products, other devices and other types take torch's own way.
-    Differentiable once.
+    the last of them is differentiated, instead of one product and one addition per call. A single
+    call is a loop of one. Small products, other devices and other types are `F.linear`'s, as is
+    everything on the plain path. Differentiable once.
     """
 
     _open: tuple[Tensor, _Loop] | None = None
@@ -95,8 +111,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        small = x.numel() * self.out_features < LARGE
-        if small or elementary() or x.dtype != torch.float32 or x.device.type != "cpu":
+        paths = dispatch.current()
+        small = x.numel() * self.out_features < paths.linear_min_flops
+        if small or paths.plain or x.dtype != torch.float32 or x.device.type != "cpu":
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():
             return product(x, self.weight, self.bias)
@@ -104,15 +121,15 @@ class Linear(nn.Linear):
         if self._is_open:
             self._open = token, loop
         bias = None if self.bias is None else self.bias.detach()
-        return _Step.apply(x, token, bias, loop)
+        return _Call.apply(x, token, bias, loop)
 
     def _start(self) -> tuple[Tensor, _Loop]:
         loop = _Loop(self.weight, self._is_open)
-        return _Weight.apply(self.weight, self.bias, loop), loop
+        return _SharedWeight.apply(self.weight, self.bias, loop), loop
 
 
 @contextmanager
-def one_loop(model: nn.Module) -> Iterator[None]:
+def deferred_weight_gradients(model: nn.Module) -> Iterator[None]:
     """Make every `Linear` of a model share one weight gradient over the calls inside."""
     wanted = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
     layers = [m for m in model.modules() if isinstance(m, Linear)] if wanted else []
@@ -123,14 +140,3 @@ def one_loop(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.end()
-
-
-@contextmanager
-def torchs_own_way() -> Iterator[None]:
-    """Make every `Linear` an ordinary nn.Linear inside: what to compare with."""
-    global LARGE
-    before, LARGE = LARGE, sys.maxsize
-    try:
-        yield
-    finally:
-        LARGE = before

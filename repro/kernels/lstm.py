@@ -1,19 +1,47 @@
-"""An LSTM over packed rows, forward and backward by hand.
+"""LSTMs, forward and backward by hand: over packed rows, and one cell at a time.
 
-torch's own takes a slow way for packed batches (its backward pass is quadratic in time), and for
+torch's own kernel is slow for packed batches (its backward pass is quadratic in time), and for
 padded ones it computes the padding.
+
+Forward, with pre-activations a_t = W x_t + U h_{t-1} + b of the input, forget, candidate and output
+gates:
+
+    i, f, o = σ(a_i), σ(a_f), σ(a_o);  g = tanh(a_g)
+    c_t = f c_{t-1} + i g
+    h_t = o tanh(c_t)
+
+Backward (`cell_backward`), from grad_h and grad_c, the gradients of h_t and c_t by what comes after
+them:
+
+    grad_c      += grad_h o (1 − tanh²(c_t))
+    grad_a_o     = grad_h tanh(c_t) o (1 − o)
+    grad_a_i     = grad_c g i (1 − i)
+    grad_a_f     = grad_c c_{t-1} f (1 − f)
+    grad_a_g     = grad_c i (1 − g²)
+    grad_c_{t-1} = grad_c f
+
+Over all steps, with the rows of grad_a of one step below those of another:
+
+    grad_h_{t-1} = grad_a_t U + the gradient that h_{t-1} gets as an output
+    grad_x = grad_a W;  grad_W = grad_aᵀ x;  grad_U = grad_aᵀ h_{t-1};  grad_b = Σ grad_a
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from repro.kernels import dispatch
 from repro.kernels.backward import sigmoid_backward, tanh_backward
-from repro.kernels.dispatch import elementary
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    addmm_,
+    matmul_out,
+    product,
+    weight_gradient,
+)
 from repro.kernels.packing import before, carried, last_rows
 
 
@@ -37,7 +65,7 @@ def lstm_rows(
         the hidden states (N, H), and hidden and cell state of each sequence after its last step,
         (B, H). Differentiable once.
     """
-    return _LSTM.apply(x, *weights_of(lstm), hidden, cell, sizes, backward)
+    return _LSTMRows.apply(x, *weights_of(lstm), hidden, cell, sizes, backward)
 
 
 def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,11 +76,11 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
             of torch.nn.LSTM.
         cell: the cell state, (..., H).
     """
-    if elementary():
+    if dispatch.current().plain:
         i, f, g, o = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
-    return _Step.apply(gates, cell)
+    return _LSTMStep.apply(gates, cell)
 
 
 def lstm_steps(
@@ -73,111 +101,157 @@ def weights_of(rnn: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
     return input_weight, recurrent_weight, input_bias + recurrent_bias
 
 
-class _Step(torch.autograd.Function):
+class Gates(NamedTuple):
+    """The four gates of a step: side by side, (·, 4H), and views of each, (·, H).
+
+    For activated gates `candidate` may be a tensor of its own.
+    """
+
+    all: Tensor
+    input: Tensor
+    forget: Tensor
+    candidate: Tensor
+    output: Tensor
+
+
+class Cell(NamedTuple):
+    """What a cell returns, (·, H) each."""
+
+    hidden: Tensor
+    cell: Tensor
+    tanh_cell: Tensor
+
+
+def gates_of(gates: Tensor) -> Gates:
+    """Return gates (..., 4H) and a view of each."""
+    return Gates(gates, *gates.split(gates.shape[-1] // 4, dim=-1))
+
+
+def gates_by_step(gates: Gates, sizes: list[int]) -> list[Gates]:
+    """Return the gates (N, ·) of each step."""
+    return [Gates(*step) for step in zip(*(t.split(sizes) for t in gates), strict=True)]
+
+
+def cell_forward(gates: Gates, cell: Tensor, out: Cell | None = None) -> Cell:
+    """Return h_t and c_t from the activated gates and c_{t-1}; into `out`, if there is one."""
+    hidden, after, tanh_cell = out or (None, None, None)
+    after = torch.mul(gates.forget, cell, out=after).addcmul_(gates.input, gates.candidate)
+    tanh_cell = torch.tanh(after, out=tanh_cell)
+    return Cell(torch.mul(gates.output, tanh_cell, out=hidden), after, tanh_cell)
+
+
+def cell_backward(
+    grad_hidden: Tensor,
+    grad_cell: Tensor,
+    gates: Gates,
+    cell: Tensor,
+    tanh_cell: Tensor,
+    grad_gates: Gates,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Return grad_c_{t-1}, and write the gradients of the gates' pre-activations to `grad_gates`.
+
+    Args:
+        gates: activated. cell: c_{t-1}. tanh_cell: tanh(c_t).
+        out: where the result goes; it may be `grad_cell`.
+    """
+    torch.mul(grad_hidden, tanh_cell, out=grad_gates.output)
+    total = torch.mul(grad_hidden, gates.output)
+    tanh_backward(total, tanh_cell, grad_input=total).add_(grad_cell)
+    torch.mul(total, gates.candidate, out=grad_gates.input)
+    torch.mul(total, cell, out=grad_gates.forget)
+    # The candidate's part of this is overwritten by the line after it.
+    sigmoid_backward(grad_gates.all, gates.all, grad_input=grad_gates.all)
+    tanh_backward(total * gates.input, gates.candidate, grad_input=grad_gates.candidate)
+    return torch.mul(total, gates.forget, out=out)
+
+
+class _LSTMStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        bent_gates = torch.sigmoid(gates)
-        i, f, _, o = bent_gates.split(cell.shape[-1], dim=-1)
-        g = torch.tanh(gates[..., 2 * cell.shape[-1] : 3 * cell.shape[-1]])
-        after = torch.mul(f, cell).addcmul_(i, g)
-        bent = torch.tanh(after)
-        ctx.save_for_backward(bent_gates, g, cell, bent)
-        return o * bent, after
+        width = cell.shape[-1]
+        candidate = torch.tanh(gates[..., 2 * width : 3 * width])
+        activated = gates_of(torch.sigmoid(gates))._replace(candidate=candidate)
+        hidden, after, tanh_cell = cell_forward(activated, cell)
+        ctx.save_for_backward(activated.all, candidate, cell, tanh_cell)
+        return hidden, after
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_hidden: Tensor, to_cell: Tensor) -> tuple[Tensor, Tensor]:
-        bent_gates, g, cell, bent = ctx.saved_tensors
-        width = cell.shape[-1]
-        i, f, _, o = bent_gates.split(width, dim=-1)
-        raw = torch.empty_like(bent_gates)
-        raw_i, raw_f, raw_g, raw_o = raw.split(width, dim=-1)
-        c = torch.mul(to_hidden, o)
-        tanh_backward(c, bent, grad_input=c).add_(to_cell)
-        torch.mul(to_hidden, bent, out=raw_o)
-        torch.mul(c, g, out=raw_i)
-        torch.mul(c, cell, out=raw_f)
-        sigmoid_backward(raw, bent_gates, grad_input=raw)  # the candidate's part is written next
-        tanh_backward(c * i, g, grad_input=raw_g)
-        return raw, c.mul_(f)
+    def backward(ctx: Any, grad_hidden: Tensor, grad_cell: Tensor) -> tuple[Tensor, Tensor]:
+        activated, candidate, cell, tanh_cell = ctx.saved_tensors
+        gates, grad_gates = gates_of(activated), gates_of(torch.empty_like(activated))
+        gates = gates._replace(candidate=candidate)
+        grad_before = cell_backward(grad_hidden, grad_cell, gates, cell, tanh_cell, grad_gates)
+        return grad_gates.all, grad_before
 
 
-class _LSTM(torch.autograd.Function):
+class _LSTMRows(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        input_weight: Tensor,
-        recurrent_weight: Tensor,
-        bias: Tensor,
-        hidden: Tensor,
-        cell: Tensor,
+        x: Tensor,  # (N, ·)
+        input_weight: Tensor,  # W (4H, ·)
+        recurrent_weight: Tensor,  # U (4H, H)
+        bias: Tensor,  # (4H,)
+        hidden: Tensor,  # (B, H)
+        cell: Tensor,  # (B, H)
         sizes: list[int],
         backward: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = hidden.shape[1]
-        recurrent = Prepared(recurrent_weight)
-        gates = product(x, input_weight, bias)  # (N, 4H): input, forget, candidate, output
-        hiddens, cells, bents = gates.new_empty(3, len(x), width)
+        recurrent = PrepackedWeight(recurrent_weight)
+        gates = gates_of(product(x, input_weight, bias))  # (N, 4H)
+        kept = Cell(*gates.all.new_empty(3, len(x), width))  # (N, H) each
         h, c = hidden[:0], cell[:0]
-        rows = (gates, *_columns(gates, width), hiddens, cells, bents)
-        steps = list(zip(*(t.split(sizes) for t in rows), strict=True))
-        for all_four, both, i, f, g, o, h_t, c_t, bent in steps[::-1] if backward else steps:
-            add_product(all_four, carried(h, hidden, len(i)), recurrent)
-            both.sigmoid_()
-            g.tanh_()
-            o.sigmoid_()
-            c = torch.mul(f, carried(c, cell, len(i)), out=c_t).addcmul_(i, g)
-            h = torch.mul(o, torch.tanh(c, out=bent), out=h_t)
-        ctx.save_for_backward(
-            x, input_weight, recurrent_weight, hidden, cell, gates, hiddens, cells, bents
-        )
+        rows = (gates.all[:, : 2 * width], *kept)
+        parts = (t.split(sizes) for t in rows)
+        steps = list(zip(gates_by_step(gates, sizes), *parts, strict=True))
+        for gates_t, input_and_forget, *kept_t in steps[::-1] if backward else steps:
+            size = len(gates_t.all)
+            addmm_(gates_t.all, carried(h, hidden, size), recurrent)
+            input_and_forget.sigmoid_()
+            gates_t.candidate.tanh_()
+            gates_t.output.sigmoid_()
+            h, c, _ = cell_forward(gates_t, carried(c, cell, size), Cell(*kept_t))
+        ctx.save_for_backward(x, input_weight, recurrent_weight, hidden, cell, gates.all, *kept)
         ctx.sizes, ctx.backward_in_time = sizes, backward
-        return hiddens, *(last_rows(states, sizes, backward) for states in (hiddens, cells))
+        last_hidden, last_cell = (last_rows(states, sizes, backward) for states in kept[:2])
+        return kept.hidden, last_hidden, last_cell
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, last_hidden: Tensor, last_cell: Tensor) -> tuple:
-        x, input_weight, recurrent_weight, hidden, cell, *kept = ctx.saved_tensors
-        gates, hiddens, cells, bents = kept
-        way, width = (ctx.sizes, ctx.backward_in_time), hidden.shape[1]
-        transposed = Prepared(recurrent_weight.T)
-        raw = torch.empty_like(gates)  # gradient of what the gates were before their bend
-        # What flows back into a sequence's state begins with what its last state is owed.
-        to_hidden, to_cell = last_hidden.clone(), last_cell.clone()
-        rows = (
-            *(gradient, bents, before(cells, cell, *way)),
-            *_columns(gates, width),
-            *(raw, *_columns(raw, width)),
-        )
-        steps = list(zip(*(t.split(ctx.sizes) for t in rows), strict=True))
-        for step in steps if ctx.backward_in_time else reversed(steps):
-            to_h, bent, c_before, both, i, f, g, o, raw_t, raw_both, raw_i, raw_f, raw_g, raw_o = (
-                step
+    def backward(
+        ctx: Any, grad_hiddens: Tensor, grad_last_hidden: Tensor, grad_last_cell: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, input_weight, recurrent_weight, hidden, cell, gates, *kept = ctx.saved_tensors
+        hiddens, cells, tanh_cells = kept
+        direction = ctx.sizes, ctx.backward_in_time
+        transposed = PrepackedWeight(recurrent_weight.T)
+        grad_gates = torch.empty_like(gates)  # of the pre-activations, (N, 4H)
+        # Of each sequence's state after the step at hand, (B, H); at first, after its last step.
+        grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
+        rows = (grad_hiddens, tanh_cells, before(cells, cell, *direction))
+        steps = list(
+            zip(
+                *(gates_by_step(gates_of(t), ctx.sizes) for t in (gates, grad_gates)),
+                *(t.split(ctx.sizes) for t in rows),
+                strict=True,
             )
-            h, c = to_hidden[: len(i)].add_(to_h), to_cell[: len(i)]
-            torch.mul(h, bent, out=raw_o)
-            sigmoid_backward(raw_o, o, grad_input=raw_o)
-            c += tanh_backward(h.mul_(o), bent, grad_input=h)
-            torch.mul(c, g, out=raw_i)
-            torch.mul(c, c_before, out=raw_f)
-            sigmoid_backward(raw_both, both, grad_input=raw_both)
-            torch.mul(c, i, out=raw_g)
-            tanh_backward(raw_g, g, grad_input=raw_g)
-            c *= f
-            write_product(to_hidden[: len(i)], raw_t, transposed)
+        )
+        for step in steps if ctx.backward_in_time else reversed(steps):
+            gates_t, grad_gates_t, grad_output, tanh_cell, cell_before = step
+            size = len(grad_output)
+            h, c = grad_hidden[:size].add_(grad_output), grad_cell[:size]
+            cell_backward(h, c, gates_t, cell_before, tanh_cell, grad_gates_t, out=c)
+            matmul_out(h, grad_gates_t.all, transposed)
         return (
-            product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
-            summed_outer(raw, x),
-            summed_outer(raw, before(hiddens, hidden, *way)),
-            raw.sum(0),
-            to_hidden if ctx.needs_input_grad[4] else None,
-            to_cell if ctx.needs_input_grad[5] else None,
+            product(grad_gates, input_weight.T) if ctx.needs_input_grad[0] else None,
+            weight_gradient(grad_gates, x),
+            weight_gradient(grad_gates, before(hiddens, hidden, *direction)),
+            grad_gates.sum(0),
+            grad_hidden if ctx.needs_input_grad[4] else None,
+            grad_cell if ctx.needs_input_grad[5] else None,
             None,
             None,
         )
-
-
-def _columns(gates: Tensor, width: int) -> tuple[Tensor, ...]:
-    """Return the first two gates side by side, and each gate alone."""
-    return gates[:, : 2 * width], *gates.split(width, dim=1)

@@ -2,7 +2,25 @@
 
 The hidden vector changes only after a one: it serves the values up to and including the next one.
 An image of 784 pixels has a hundred ones, so a hundred hidden vectors are made, not 784, and every
-value's output is one scalar product. Nothing is multiplied with a zero.
+value's output is one scalar product. Nothing is multiplied by zero.
+
+Forward, for each vector x, where s(i) is the row of hidden vectors that value i is scored with, and
+row r + 1 of a vector begins after its one at j(r):
+
+    a_0 = a;  a_{r+1} = a_r + W_j(r)
+    h_r = σ(a_r)
+    l_i = V_i · h_s(i)
+
+Backward, from grad_l:
+
+    grad_V_i = Σ_vectors grad_l_i h_s(i)
+    grad_h_r = Σ_{i: s(i) = r} grad_l_i V_i
+    grad_p_r = grad_h_r h_r (1 − h_r)
+    grad_a = Σ_r grad_p_r
+    grad_W_j = Σ_{vectors with a one at j} Σ_{r after that one} grad_p_r
+
+The last sum is taken as the sum over all of the vector's rows, less that over the rows up to and
+including the one that ends with j: sums from the first row on are made once for all j.
 """
 
 from itertools import pairwise
@@ -17,13 +35,13 @@ from repro.kernels.backward import sigmoid_backward
 from repro.kernels.packing import packing
 
 # (a, b, i, _, r, …): the scalar products a[r] · b[i]. It is the gradient of the weights in a
-# weighted sum of rows (`F.embedding_bag`), and stands for such products nowhere else in torch.
+# weighted sum of rows (`F.embedding_bag`); torch has no other operation for such products.
 scalar_products = torch.ops.aten._embedding_bag_per_sample_weights_backward
-SUM, NO_PADDING = 0, -1  # as it numbers its modes, and the row that it would leave out
+SUM, NO_PADDING = 0, -1  # its number for that mode, and the row that it would leave out
 
 
 class _Runs(NamedTuple):
-    """Where the R hidden vectors of N binary vectors stand, packed as steps of N sequences are.
+    """The places of the R hidden vectors of N binary vectors, packed as steps of N sequences are.
 
     Attributes:
         sizes: how many vectors have a first hidden vector, a second, and so on; they never grow.
@@ -31,7 +49,7 @@ class _Runs(NamedTuple):
         scored: the row that each value is scored with, (N, D).
         by_vector: the rows of the first vector, then those of the second, and so on, (R,).
         last: the last row of each vector, (N,).
-        place: of every one among the D values, (R - N,).
+        place: of every one, its index among the D values, (R - N,).
         until: the row that ends with it, (R - N,).
     """
 
@@ -54,11 +72,24 @@ def run_logits(hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> T
     return _RunLogits.apply(hidden_bias, read, write, x)
 
 
+def plain_logits(hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
+    """Return the same with a hidden vector for every value, (N, D, H) of them: the plain path."""
+    pulls = x.unsqueeze(-1) * read  # (N, D, H)
+    hidden = torch.sigmoid(hidden_bias.unsqueeze(1) + pulls.cumsum(1) - pulls)
+    return (hidden * write).sum(-1)
+
+
 class _RunLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_bias: Tensor,  # a (N, H)
+        read: Tensor,  # W (D, H)
+        write: Tensor,  # V (D, H)
+        x: Tensor,  # (N, D)
+    ) -> Tensor:
         runs = _runs(x)
-        hidden = torch.cat([hidden_bias, read]).index_select(0, runs.source)
+        hidden = torch.cat([hidden_bias, read]).index_select(0, runs.source)  # (R, H)
         _accumulate(hidden, runs.sizes)
         hidden.sigmoid_()
         ctx.runs = runs
@@ -69,22 +100,22 @@ class _RunLogits(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor | None, ...]:
         hidden, write, x = ctx.saved_tensors
         runs = ctx.runs
         # Of V over the values of each row, and of rows over the vectors at each value.
         per_row = torch.bincount(runs.scored.flatten(), minlength=len(hidden))[runs.by_vector]
-        sums = _sums(write, _values(x), per_row, d_logits.flatten())
-        d_hidden = sums.index_select(0, runs.by_vector.argsort())
-        rows, weights = runs.scored.T.contiguous(), d_logits.T.contiguous()
-        d_write = F.embedding_bag(rows, hidden, mode="sum", per_sample_weights=weights)
-        sigmoid_backward(d_hidden, hidden, grad_input=d_hidden)
-        # A one pulls at every later row of its vector: at all of them but those until its own.
-        _accumulate(d_hidden, runs.sizes)
-        total = d_hidden.index_select(0, runs.last)
+        sums = _sums(write, _values(x), per_row, grad_logits.flatten())
+        grad_hidden = sums.index_select(0, runs.by_vector.argsort())  # (R, H)
+        rows, weights = runs.scored.T.contiguous(), grad_logits.T.contiguous()
+        grad_write = F.embedding_bag(rows, hidden, mode="sum", per_sample_weights=weights)
+        grad_pre = sigmoid_backward(grad_hidden, hidden, grad_input=grad_hidden)  # (R, H)
+        _accumulate(grad_pre, runs.sizes)  # now of each row and those before it
+        grad_hidden_bias = grad_pre.index_select(0, runs.last)  # (N, H)
         until = runs.until[runs.place.argsort(stable=True)]
         ones = torch.bincount(runs.place, minlength=x.shape[1])
-        return total, x.T @ total - _sums(d_hidden, until, ones), d_write, None
+        grad_read = x.T @ grad_hidden_bias - _sums(grad_pre, until, ones)
+        return grad_hidden_bias, grad_read, grad_write, None
 
 
 def _runs(x: Tensor) -> _Runs:

@@ -44,10 +44,10 @@ def packing(lengths: Tensor, steps: int) -> Packing:
 
 
 def last_rows(rows: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
-    """Return each sequence's last of rows (N, ·), (B, ·), longest sequence first.
+    """Return the last of each sequence's rows (N, ·), (B, ·), longest sequence first.
 
     Args:
-        backward: the last on the way from the end to the beginning.
+        backward: the last in the direction from the end to the beginning.
     """
     if backward:
         return rows[: sizes[0]]
@@ -56,10 +56,10 @@ def last_rows(rows: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
 
 
 def before(rows: Tensor, start: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
-    """Return what rows (N, ·) were one step before, and at a sequence's first step start (B, ·).
+    """Return rows (N, ·) of one step before; at a sequence's first step, those of start (B, ·).
 
     Args:
-        backward: the way is from each sequence's end to its beginning.
+        backward: the direction is from each sequence's end to its beginning.
     """
     steps = rows.split(sizes)
     neighbours = [*steps[1:], start[:0]] if backward else [start, *steps[:-1]]
@@ -88,5 +88,5 @@ def as_sequences(rows: Tensor, samples: int) -> Tensor:
 
 
 def as_samples(rows: Tensor, samples: int) -> Tensor:
-    """Return what `as_sequences` has put together as (K, N, ·)."""
+    """Return the inverse of `as_sequences`, (K, N, ·)."""
     return rows.unflatten(0, (-1, samples)).transpose(0, 1)

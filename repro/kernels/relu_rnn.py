@@ -1,6 +1,16 @@
 """A ReLU RNN over packed rows, forward and backward by hand.
 
-torch's own has no kernel for it on a CPU: it writes each step's few operations for autograd.
+torch has no kernel for it on a CPU: it writes each step's few operations for autograd.
+
+Forward:
+
+    h_t = ReLU(a_t),  a_t = W x_t + U h_{t-1} + b
+
+Backward, from grad_h_t, the gradient of h_t as an output plus what comes from step t + 1:
+
+    grad_a_t = grad_h_t where h_t > 0, else 0
+    grad_h_{t-1} = grad_a_t U + the gradient that h_{t-1} gets as an output
+    grad_x = grad_a W;  grad_W = grad_aᵀ x;  grad_U = grad_aᵀ h_{t-1};  grad_b = Σ grad_a
 """
 
 from typing import Any
@@ -12,7 +22,13 @@ from torch.nn import functional as F
 
 from repro.kernels.backward import relu_backward
 from repro.kernels.lstm import weights_of
-from repro.kernels.matmul import Prepared, add_product, product, summed_outer, write_product
+from repro.kernels.matmul import (
+    PrepackedWeight,
+    addmm_,
+    matmul_out,
+    product,
+    weight_gradient,
+)
 from repro.kernels.packing import before, carried
 
 
@@ -30,11 +46,11 @@ def relu_rows(
     Returns:
         the hidden states (N, H). Differentiable once.
     """
-    return _ReLU.apply(x, *weights_of(rnn), hidden, sizes, backward)
+    return _ReLURows.apply(x, *weights_of(rnn), hidden, sizes, backward)
 
 
 def relu_steps(rnn: nn.RNN, x: Tensor, hidden: Tensor) -> Tensor:
-    """Run the same over x (T, B, ·) in elementary operations; return hidden states (T, B, H)."""
+    """Return the hidden states (T, B, H) of the same over x (T, B, ·): the plain path."""
     input_weight, recurrent_weight, bias = weights_of(rnn)
     states = []
     for drive in F.linear(x, input_weight, bias).unbind():
@@ -43,46 +59,47 @@ def relu_steps(rnn: nn.RNN, x: Tensor, hidden: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-class _ReLU(torch.autograd.Function):
+class _ReLURows(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        input_weight: Tensor,
-        recurrent_weight: Tensor,
-        bias: Tensor,
-        hidden: Tensor,
+        x: Tensor,  # (N, ·)
+        input_weight: Tensor,  # W (H, ·)
+        recurrent_weight: Tensor,  # U (H, H)
+        bias: Tensor,  # (H,)
+        hidden: Tensor,  # (B, H)
         sizes: list[int],
         backward: bool,
     ) -> Tensor:
-        recurrent = Prepared(recurrent_weight)
-        hiddens = product(x, input_weight, bias)
+        recurrent = PrepackedWeight(recurrent_weight)
+        hiddens = product(x, input_weight, bias)  # (N, H): W x + b at first, changed step by step
         h, steps = hidden[:0], hiddens.split(sizes)
-        for drive in reversed(steps) if backward else steps:
-            entering = carried(h, hidden, len(drive))
-            h = add_product(drive, entering, recurrent).relu_()
+        for h_t in reversed(steps) if backward else steps:
+            h = addmm_(h_t, carried(h, hidden, len(h_t)), recurrent).relu_()
         ctx.save_for_backward(x, input_weight, recurrent_weight, hidden, hiddens)
         ctx.sizes, ctx.backward_in_time = sizes, backward
         return hiddens
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_hiddens: Tensor) -> tuple[Tensor | None, ...]:
         x, input_weight, recurrent_weight, hidden, hiddens = ctx.saved_tensors
-        transposed = Prepared(recurrent_weight.T)
-        raw = torch.empty_like(hiddens)  # gradient of what the states were before their bend
-        to_hidden = torch.zeros_like(hidden)
-        steps = list(zip(*(t.split(ctx.sizes) for t in (gradient, hiddens, raw)), strict=True))
-        for owed, h, raw_t in steps if ctx.backward_in_time else reversed(steps):
-            relu_backward(to_hidden[: len(h)].add_(owed), h, 0, grad_input=raw_t)
-            write_product(to_hidden[: len(h)], raw_t, transposed)
-        entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)
+        transposed = PrepackedWeight(recurrent_weight.T)
+        grad_a = torch.empty_like(hiddens)  # (N, H)
+        grad_hidden = torch.zeros_like(hidden)  # of the state after the step at hand, (B, H)
+        rows = (grad_hiddens, hiddens, grad_a)
+        steps = list(zip(*(t.split(ctx.sizes) for t in rows), strict=True))
+        for grad_output, h_t, grad_a_t in steps if ctx.backward_in_time else reversed(steps):
+            grad_h = grad_hidden[: len(h_t)].add_(grad_output)
+            relu_backward(grad_h, h_t, 0, grad_input=grad_a_t)
+            matmul_out(grad_h, grad_a_t, transposed)
+        entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)  # h_{t-1}, (N, H)
         return (
-            product(raw, input_weight.T) if ctx.needs_input_grad[0] else None,
-            summed_outer(raw, x),
-            summed_outer(raw, entering),
-            raw.sum(0),
-            to_hidden if ctx.needs_input_grad[4] else None,
+            product(grad_a, input_weight.T) if ctx.needs_input_grad[0] else None,
+            weight_gradient(grad_a, x),
+            weight_gradient(grad_a, entering),
+            grad_a.sum(0),
+            grad_hidden if ctx.needs_input_grad[4] else None,
             None,
             None,
         )

@@ -4,6 +4,7 @@ Axes, everywhere in this order: T time, K samples, B batch, then D data, Z laten
 All log-densities are in nats.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +16,13 @@ from repro.config.traits import Traits
 from repro.errors import ConfigError
 from repro.heads.made import MadeHead
 from repro.heads.rbm import RbmHead
-from repro.kernels.dispatch import elementary
-from repro.kernels.linear import one_loop
+from repro.kernels import dispatch
+from repro.kernels.linear import deferred_weight_gradients
 from repro.kernels.packing import Packing, packing
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, kl
+
+RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
 
 class ModelSpec(NamedTuple):
@@ -102,6 +105,14 @@ class SequenceModel(nn.Module):
     can_continue: bool = True
     always_from_data: bool = False
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for old, new in RENAMED.items():  # users' own files may still define them
+            if old in vars(cls):
+                message = f"{cls.__name__}.{old} is now called {new}; the old name goes in 0.3."
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                setattr(cls, new, vars(cls)[old])
+
     @property
     def can_stack(self) -> bool:
         """Whether several of it, of different seeds, can train as one (`repro.training.stacked`).
@@ -118,7 +129,7 @@ class SequenceModel(nn.Module):
         inside = (module for module in self.modules() if module is not self)
         return any(getattr(module, "estimates_z", False) for module in inside)
 
-    def draw_masks_from(self, generator: torch.Generator) -> None:
+    def set_generator(self, generator: torch.Generator) -> None:
         """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):
@@ -141,7 +152,7 @@ class SequenceModel(nn.Module):
         head.initialise_from_data(*_moments(train))
 
     @property
-    def watched(self) -> dict[str, float]:
+    def logged_scalars(self) -> dict[str, float]:
         """Return learned numbers that mean something by themselves, to be logged each epoch."""
         return {}
 
@@ -228,7 +239,7 @@ class SequenceModel(nn.Module):
                 f"{type(self).__name__} cannot go on from the state of an earlier segment: its "
                 "recurrences over x begin anew in each. Give it whole sequences."
             )
-        if steps_at_once is None and x.device.type == "cpu" and not elementary():
+        if steps_at_once is None and x.device.type == "cpu" and not dispatch.current().plain:
             return self._advance_packed(x, lengths, noise, state)
         scored = []
         for block in self.propose_all(x, lengths, noise, state, steps_at_once):
@@ -265,7 +276,7 @@ class SequenceModel(nn.Module):
         """
         ended, steps = [], []
         parts = (tensor.split(sizes, dim=1) for tensor in (*context, noise))
-        with one_loop(self):
+        with deferred_weight_gradients(self):
             for *context_t, noise_t in zip(*parts, strict=True):
                 going = noise_t.shape[1]
                 if going < state[0].shape[1]:
@@ -298,7 +309,7 @@ class SequenceModel(nn.Module):
         # unbind and split, never context[t]: the backward pass of an index is quadratic in T.
         for part, part_noise in zip(_blocks(context, block), noise.split(block), strict=True):
             steps = []
-            with one_loop(self):
+            with deferred_weight_gradients(self):
                 for context_t, noise_t in zip(unbind_steps(part), part_noise.unbind(), strict=True):
                     state, step = self.propose(context_t, state, noise_t)
                     steps.append(step)

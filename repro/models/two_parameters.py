@@ -37,7 +37,7 @@ class TwoParameters(MarkovModel):
         initialise(self, spec.sizes["initial_weights"])
 
     @property
-    def watched(self) -> dict[str, float]:
+    def logged_scalars(self) -> dict[str, float]:
         return {"alpha": self.alpha.item(), "beta": self.beta.item()}
 
     def score(self, context: Context, steps: Step) -> Terms:

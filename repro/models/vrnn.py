@@ -10,7 +10,7 @@ from repro.heads.basic import build_head
 from repro.kernels.linear import Linear
 from repro.kernels.lstm import lstm_step
 from repro.kernels.packing import Packing, as_samples, as_sequences
-from repro.kernels.vrnn_chain import Weights, vrnn_chain
+from repro.kernels.vrnn_chain import VRNNWeights, vrnn_chain
 from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
@@ -118,7 +118,7 @@ class VRNN(SequenceModel):
             for network in (self.encoder, self.features_z)
         )
         layers = [*encoder, self.posterior.linear, *features_z]
-        weights = Weights(
+        weights = VRNNWeights(
             *(self.encoder_h.weight, self.cell_h.weight, self.cell_z.weight),
             layers=[(layer.weight, layer.bias) for layer in layers],
             depth=len(encoder),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.kernels.dispatch import holds_samples
+from repro.kernels import dispatch
 from repro.kernels.floors import STD_FLOOR, VARIANCE_FLOOR
 from repro.kernels.linear import Linear
 from repro.nn.init import begin_at, inverse_softplus
@@ -28,9 +28,9 @@ class Gaussian(NamedTuple):
         )
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Return mean + std · noise, for standard normal noise (..., Z); see `samples_held`."""
+        """Return mean + std · noise, for standard normal noise (..., Z); see `detached_samples`."""
         z = self.mean + self.std * noise
-        return z.detach() if holds_samples() else z
+        return z.detach() if dispatch.current().detach_samples else z
 
 
 def kl(q: Gaussian, p: Gaussian) -> Tensor:

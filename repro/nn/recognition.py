@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from repro.kernels.dispatch import elementary
+from repro.errors import require_known
+from repro.kernels import dispatch
 from repro.kernels.linear import Linear
 from repro.kernels.packing import Packing, packing
-from repro.kernels.posterior_chain import Chain, Weights, posterior_chain
+from repro.kernels.posterior_chain import CombinerWeights, PosteriorSteps, posterior_chain
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, product
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
@@ -55,7 +56,7 @@ class RecognitionNetwork(nn.Module):
         It is `self.finish` of `self.output`. On a CPU nothing is computed on padding, where the
         outputs are 0.
         """
-        if x.device.type == "cpu" and not elementary():
+        if x.device.type == "cpu" and not dispatch.current().plain:
             rows = packing(lengths, len(x))
             output = self._output_rows(rows.pack(x.unsqueeze(1))[0], rows)
             return self.finish(rows.unpack(output.unsqueeze(0))[:, 0])
@@ -84,7 +85,9 @@ class RecognitionNetwork(nn.Module):
 
 def _rnn(inputs: int, sizes: dict, backward: bool) -> DirectedLSTM | DirectedReLU:
     hidden = sizes["inference_hidden"]
-    if sizes.get("inference_cell") == "relu":
+    cell = sizes.get("inference_cell", "lstm")
+    require_known("inference_cell", cell, ("lstm", "relu"))
+    if cell == "relu":
         return DirectedReLU(inputs, hidden, backward)
     return DirectedLSTM(inputs, hidden, backward, sizes["initial_cell"], sizes["forget_bias"])
 
@@ -109,15 +112,19 @@ class StructuredInference(RecognitionNetwork):
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
         """Return q(z_t | z_{t-1}, x) from (1, B, H) and z_{t-1} (K, B, Z)."""
-        bent = torch.tanh(self.from_latent(previous))
-        return self.posterior(torch.add(data_share, bent, alpha=self.share))
+        activated = torch.tanh(self.from_latent(previous))
+        return self.posterior(torch.add(data_share, activated, alpha=self.share))
 
-    def chain(self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]) -> Chain:
+    def chain(
+        self, data_share: Tensor, noise: Tensor, start: Tensor, sizes: list[int]
+    ) -> PosteriorSteps:
         """Return all steps of `posterior_at` and the samples over packed rows (`posterior_chain`).
 
         Shapes: data_share (N, H), noise (N, Z), start (B, Z).
         """
-        weights = Weights(*self.from_latent.parameters(), *self.posterior.linear.parameters())
+        weights = CombinerWeights(
+            *self.from_latent.parameters(), *self.posterior.linear.parameters()
+        )
         return posterior_chain(data_share, self.share, noise, start, sizes, weights)
 
 
@@ -155,6 +162,11 @@ class MeanFieldInference(RecognitionNetwork):
 
 
 def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference | MeanFieldInference:
-    """Return the recognition network that `sizes["inference_network"]` names."""
+    """Return the recognition network that `sizes["inference_network"]` names.
+
+    Raises:
+        ConfigError: there is no network of this name.
+    """
+    require_known("inference_network", sizes["inference_network"], DIRECTIONS)
     mean_field = sizes["inference_network"].startswith("mf-")
     return (MeanFieldInference if mean_field else StructuredInference)(dim, latent, sizes)

@@ -3,19 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from repro.kernels.dispatch import elementary
+from repro.kernels import dispatch
 from repro.kernels.linear import Linear
 from repro.kernels.lstm import lstm_rows, lstm_steps
 from repro.kernels.packing import packing
 from repro.kernels.relu_rnn import relu_rows, relu_steps
 
-MUCH = 0.9  # share of valid steps below which padding is worth the detour
+PACKING_MAX_VALID_SHARE = 0.9  # of all steps; with a larger one, rows are not faster than padding
 
 
 def worth_packing(lengths: Tensor, x: Tensor) -> bool:
     """Return whether x (T, B, ·) is on a CPU and has so much padding that rows are faster."""
-    padded = len(x) * len(lengths)
-    return not elementary() and x.device.type == "cpu" and int(lengths.sum()) < MUCH * padded
+    if dispatch.current().plain or x.device.type != "cpu":
+        return False
+    return int(lengths.sum()) < PACKING_MAX_VALID_SHARE * len(x) * len(lengths)
 
 
 class RecurrentLinear(Linear):
@@ -53,7 +54,7 @@ def run_lstm(
         the hidden states (T, B, H); hidden and cell state of the sequences that have no padding,
         after their last step, (B, H).
     """
-    if elementary():
+    if dispatch.current().plain:
         x = reverse(x, lengths) if backward else x
         states, hidden, cell = lstm_steps(lstm, x, hidden, cell)
         return reverse(states, lengths) if backward else states, hidden, cell
@@ -125,7 +126,7 @@ class DirectedReLU(nn.Module):
         """Map (T, B, ·) to hidden states (T, B, H)."""
         x = reverse(x, lengths) if self.backward_in_time else x
         hidden = x.new_zeros(x.shape[1], self.rnn.hidden_size)
-        if elementary():
+        if dispatch.current().plain:
             states = relu_steps(self.rnn, x, hidden)
         else:
             states, _ = self.rnn(x, hidden.unsqueeze(0))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from repro.errors import require_known
+
 # Coefficients of x ↦ a x + b x³ + c x⁵ (Jordan et al. 2024), and how often it is applied.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -114,9 +116,14 @@ def _polynomial(gram: Tensor) -> Tensor:
 def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a model's parameters by its training settings.
 
-    `optimizer: muon` gives Muon for the matrices and Adam for the rest; otherwise everything is
-    Adam's. Decoupled weight decay is for matrices alone.
+    `optimizer: muon` gives Muon for the matrices and Adam for the rest; `adam`, the default, gives
+    Adam for everything. Decoupled weight decay is for matrices alone.
+
+    Raises:
+        ConfigError: there is no optimiser of this name.
     """
+    name = settings.get("optimizer", "adam")
+    require_known("optimizer", name, ("adam", "muon"))
     parameters = list(model.parameters())
     matrices = [p for p in parameters if p.ndim == 2]
     others = [p for p in parameters if p.ndim != 2]
@@ -125,7 +132,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
     groups: list[dict[str, Any]] = [
         {"params": others or [torch.zeros(0)], "weight_decay": 0.0}
     ]  # some have none
-    if settings.get("optimizer", "adam") == "muon":
+    if name == "muon":
         if matrices:
             rate, momentum = settings["muon_learning_rate"], settings["muon_momentum"]
             optimizers.append(Muon(matrices, rate, momentum, decay))

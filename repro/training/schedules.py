@@ -2,6 +2,8 @@
 
 import math
 
+from repro.errors import require_known
+
 
 def learning_rate_factor(settings: dict, update: int, epoch: int, progress: float) -> float:
     """Return what the step size is multiplied with at an update.
@@ -19,7 +21,8 @@ def learning_rate_factor(settings: dict, update: int, epoch: int, progress: floa
     factor = 1.0
     if "learning_rate_half_life" in settings:
         factor *= 0.5 ** (epoch / settings["learning_rate_half_life"])
-    if settings.get("schedule") == "cosine":
+    if "schedule" in settings:
+        require_known("schedule", settings["schedule"], ("cosine",))
         factor *= 0.5 * (1.0 + math.cos(math.pi * progress))
     return factor * min(1.0, (update + 1) / (settings.get("warmup_updates", 0) + 1))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from repro.data.batches import Batch
 from repro.errors import ConfigError, NumericalError
 from repro.inference.bounds import elbo
-from repro.kernels.dispatch import elementary_operations
+from repro.kernels.dispatch import vmap_compatible
 from repro.models.base import SequenceModel
 from repro.nn.dropout import Dropout
 from repro.training.cuda_graphs import Recorded
@@ -102,7 +102,7 @@ class StackedModels:
             return bounds.sum() / (count * len(bounds))
 
         buffers = {**self.buffers, **dict(zip(self.mask_names, masks, strict=True))}
-        with elementary_operations():
+        with vmap_compatible():
             objectives = vmap(objective)(self.parameters, buffers, counts, x, lengths, noise)
         losses = -objectives
         parameters = list(self.parameters.values())

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from repro.data import batches, prepared
 from repro.data.batches import Batch
-from repro.errors import NumericalError
-from repro.inference.objectives import by_elbo, by_filter, by_iwae
+from repro.errors import NumericalError, require_known
+from repro.inference.objectives import FILTER_OBJECTIVES, by_elbo, by_filter, by_iwae
+from repro.kernels import dispatch
 from repro.models import build
 from repro.models.base import SequenceModel
 from repro.runtime.files import sha256_of, write_text
@@ -36,7 +37,8 @@ from repro.training.statistics import part_statistics, sample_of
 from repro.training.validation import validation_bound, validation_is
 
 STATE = 3  # version of what a saved state holds; an older one is not resumed
-APART = 1.05  # at least, from one epoch with statistics or a validation IS to the next
+OBJECTIVES = ("elbo", "iwae", *FILTER_OBJECTIVES)
+MIN_EPOCH_RATIO = 1.05  # of one epoch with statistics or a validation IS to the one before
 
 
 class Training:
@@ -57,6 +59,8 @@ class Training:
         self.recipe, self.seed, self.folder, self.device = recipe, seed, folder, device
         self.validation_samples = validation_samples
         self.settings = recipe["model"]["training"]
+        require_known("objective", self.settings.get("objective", "elbo"), OBJECTIVES)
+        require_known("batch_order", self.settings["batch_order"], batches.ORDERS)
         self.data, parts = prepared.load(data_file, ("train", "valid"))
         self.train_part = batches.to_tensors(parts["train"], device)
         self.valid_part = batches.to_tensors(parts["valid"], device)
@@ -73,7 +77,7 @@ class Training:
         self.order = generator(seed, "batch order")
         self.noise = generator(seed, "noise", device=device)
         self.masks = generator(seed, "dropout", device=device)
-        self.model.draw_masks_from(self.masks)
+        self.model.set_generator(self.masks)
         self.optimizers = build_optimizers(self.model, self.settings)
         self.average = WeightAverage(self.model, self.settings.get("average"))
         self.epoch = self.updates = self.best_epoch = 0
@@ -98,7 +102,7 @@ class Training:
         elif self.checkpoint.exists():
             monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
         if self.epoch == 0 and not self.history:
-            self._validate({"epoch": 0, **self.model.watched})
+            self._validate({"epoch": 0, **self.model.logged_scalars})
             monitor.epoch(self.history[-1])
 
     @property
@@ -181,7 +185,7 @@ class Training:
             "gradient_norm": sum(norms) / len(norms),
             "clipped_updates": sum(n > self.settings["clip_norm"] for n in norms) / len(norms),
         }
-        return {**progress, **self.model.watched}
+        return {**progress, **self.model.logged_scalars}
 
     def update(self, loss: Tensor) -> None:
         """Change the weights by the gradients that stand there, clipped; `loss` is a scalar.
@@ -272,7 +276,7 @@ class Training:
         # What costs as much as some updates is done at epochs 5 % apart: the curve's epochs have a
         # logarithmic axis.
         last = max((row["epoch"] for row in self.history if column in row), default=0)
-        return self.epoch >= APART * last
+        return self.epoch >= MIN_EPOCH_RATIO * last
 
     def _validations(self) -> dict[str, list]:
         """Return what the history has of the epochs that were validated, a list a column."""
@@ -334,9 +338,12 @@ class Training:
                 "validations": self._validations(),
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 **({"diverged": self.diverged} if self.diverged else {}),
-                **({"learned": self.model.watched} if self.model.watched else {}),
+                **({"learned": self.model.logged_scalars} if self.model.logged_scalars else {}),
             },
-            environment=environment(self.device.type, torch.get_num_threads()),
+            environment={
+                **environment(self.device.type, torch.get_num_threads()),
+                "kernels": dispatch.current().kernels,
+            },
         )
         lines = [json.dumps(row) for row in self.history]
         write_text(self.folder / "history.jsonl", "\n".join(lines) + "\n")
