@@ -44,7 +44,8 @@ def prepare_folder(arrays, entry, tmp_path):
     """What `repro prepare` makes of a folder of arrays."""
     count_input()
     path = tmp_path / "mine" / "sequences.safetensors"
-    path.unlink(missing_ok=True)
+    for left in (path, path.with_name("digests.json")):
+        left.unlink(missing_ok=True)
     prepare("mine", entry, written(tmp_path / "own", arrays), path)
     return prepared.load(path, PARTS)
 

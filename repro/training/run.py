@@ -71,12 +71,12 @@ def train_seeds(
             can be batched.
     """
     paths = {folder: checkpoint_in(folder) for folder in folders}
-    digest = prepared.load(data_file, ())[0].sha256
     with ExitStack() as open_ones:
         shown = open_ones.enter_context(bars())
         trainings = []
         for seed, folder in zip(seeds, folders, strict=True):
             free = open_ones.enter_context(_only_here(folder))
+            digest = prepared.load(data_file, ())[0].sha256
             if free or not is_trained(paths[folder], recipe, digest):
                 one = Training(recipe, data_file, seed, folder, device, validation_samples)
                 _require_fitting(one)
