@@ -1,4 +1,4 @@
-"""The fast linear layer against torch's own, with the detour forced on small sizes."""
+"""The fast linear layer against torch's own, with the fast path forced on small sizes."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_a_loop_that_is_never_used_leaves_no_gradient():
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES_OF_LOOPS)
 def test_models_have_the_gradients_of_double_precision(family, head, sizes, small_model, ragged):
-    """Double precision takes torch's way, single precision the detour."""
+    """Double precision takes the plain path, single precision the fast one."""
     model = small_model(family, head, **sizes)
     x, lengths, noise = ragged(head, latent=model.latent, samples=2 if model.latent else 1)
     gradients = []

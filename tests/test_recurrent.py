@@ -113,7 +113,7 @@ def test_lstm_over_rows_and_over_padding_agree(backward, monkeypatch):
     torch.manual_seed(0)
     lstm, lengths, x = nn.LSTM(3, 4).double(), LENGTHS[0], draw(7, 5, 3)
     found = []
-    for share in (0.0, 1.1):  # never worth the detour, always
+    for share in (0.0, 1.1):  # never worth packing, always
         monkeypatch.setattr(recurrent, "PACKING_MAX_VALID_SHARE", share)
         states, *last = run_lstm(lstm, x, lengths, draw(5, 4), draw(5, 4), backward)
         whole = lengths == len(x)

@@ -202,8 +202,8 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
 
 def _operations(workload: Workload) -> float:
     """Return how many operations the matrix products of a training step take."""
-    # Of valid steps: counted on one sequence and scaled, without padding. In elementary operations
-    # nothing takes a fused way, or one in place, that hides its products from the counter.
+    # Of valid steps: counted on one sequence and scaled, without padding. On the plain path
+    # nothing is fused or in place, which would hide its products from the counter.
     model, batch, noise = make(workload)
     steps = min(32, int(batch.lengths.min()))
     x, lengths = batch.x[:steps, :1].double(), torch.tensor([steps])

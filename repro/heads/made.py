@@ -15,8 +15,8 @@ class MadeHead(ConditionalBiasHead):
     """p(x_t | h) = Π_i Bernoulli(x_ti; σ(V_i · ReLU(W x_t + a) + A_i · x_t + c_i)) under masks.
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
-    reads x_d only if d stands no later than m_k in the order of the values, and speaks only to
-    those that stand after m_k; A connects every value directly with all later ones. There is a
+    reads x_d only if d comes no later than m_k in the order of the values, and feeds only the
+    values after m_k; A connects every value directly with all later ones. There is a
     fixed set of `orders`, each with its degrees. In training every call takes one of them for its
     whole batch (order-agnostic and connectivity-agnostic training; the authors' code takes them in
     turn); otherwise the density is the mean over all, which is a density again. As in the NADE

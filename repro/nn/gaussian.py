@@ -93,7 +93,7 @@ class GaussianLayer(nn.Module):
         return self.from_linear(self.linear(features))
 
     def from_linear(self, outputs: Tensor) -> Gaussian:
-        """Return the Gaussian whose mean and raw spread stand side by side in `outputs`."""
+        """Return the Gaussian of `outputs`: its mean, and beside it softplus's argument."""
         mean, spread = outputs.split(self.size, dim=-1)
         if self.variance:
             return Gaussian(mean, (F.softplus(spread) + VARIANCE_FLOOR).sqrt())
