@@ -105,9 +105,11 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
         raise DataError(f"{path} is missing: {remedy}.")
     try:
         with safe_open(path, framework="numpy") as checked, path.open("rb") as file:
-            text, digests = checked.metadata()["spec"], json.loads(checked.metadata()["digests"])
-            if _digest(text.encode()) != digests["spec"]:
-                raise ValueError("the sha256 of its specification differs")
+            metadata = checked.metadata()
+            text, digests = metadata["spec"], json.loads(metadata["digests"])
+            for name in {"spec", "entry"} & {*metadata, *digests}:  # older files have no entry
+                if _digest(metadata[name].encode()) != digests[name]:
+                    raise ValueError(f"the sha256 of its {name} differs")
             spec = DataSpec(**json.loads(text))
             layout, begin = _read_layout(file)
             read = {part: _stored(file, layout, begin, digests, part) for part in parts}
