@@ -17,7 +17,7 @@ def environment(device: str, threads: int) -> dict:
 
     return {
         "repro": repro.__version__,
-        **_commit(),
+        **commit_of(Path(repro.__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -33,10 +33,24 @@ def peak_memory_mb() -> int:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
 
 
-def _commit() -> dict:
-    # A copy without its history (on a borrowed machine, say) is not an error.
+def commit_of(package: Path) -> dict:
+    """Return the commit that a package's folder is at, and whether its files are as committed.
+
+    A copy without its history (on a borrowed machine, say) is not an error.
+    """
+
+    # git refuses another user's clone, which is read here and not run, unless told that it is safe.
     def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "core.fsmonitor=false",
+            "-C",
+            str(package),
+        ]
+        command += arguments
         try:
             run = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:

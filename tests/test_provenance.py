@@ -1,0 +1,46 @@
+"""What a Result says of the code it was made by."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import repro
+from repro.runtime import provenance
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A committed package with a module in a folder of its own."""
+    (tmp_path / "package" / "room").mkdir(parents=True)
+    (tmp_path / "package" / "room" / "module.py").write_text("a = 1\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    return tmp_path / "package"
+
+
+def test_a_change_anywhere_in_the_package_is_seen(package):
+    expected = {"commit": git(package, "rev-parse", "HEAD"), "clean": True}
+    assert provenance.commit_of(package) == expected
+    (package.parent / "notes.txt").write_text("outside")
+    assert provenance.commit_of(package)["clean"]
+    (package / "room" / "module.py").write_text("a = 2\n")
+    assert provenance.commit_of(package) == {**expected, "clean": False}
+
+
+def test_the_package_that_is_asked_is_the_whole_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(provenance, "commit_of", lambda folder: asked.append(folder) or {})
+    provenance.environment("cpu", 1)
+    assert asked == [Path(repro.__file__).parent]
+
+
+def test_without_a_history_the_commit_is_unknown(tmp_path):
+    assert provenance.commit_of(tmp_path) == {"commit": "unknown", "clean": None}
