@@ -57,7 +57,7 @@ def test_everything_shows_and_nothing_is_loaded_from_elsewhere(width, page, tmp_
     (title,) = re.findall(r"<title>(.*?)</title>", done.stdout)
     seen = json.loads(title)
     assert seen["errors"] == [] and seen["loaded"] == 0
-    assert seen["tables"] >= 3 and seen["pictures"] == 6
+    assert seen["tables"] >= 3 and seen["pictures"] == 7
     assert seen["overflow"] <= 0, "the page is wider than the screen"
     # Sorted by the estimate: the exact model is best.
     assert seen["falling"][0] == "Kalman (exact)" and seen["rising"] == seen["falling"][::-1]
