@@ -124,7 +124,8 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
         write_tables(found, folder / "tables")
         write_figures(found, runs, folder / "figures")
         write_text(folder / "check.md", render(compare(found, RESULTS, preset, whole=False)))
-        page = write_report(found, folder, lines, folder / "report.html", runs)
+        scoreboard = PAPER_TABLES / "scoreboard.md"
+        page = write_report(found, folder, lines, scoreboard, folder / "report.html", runs)
         lines.append(f"of the other {len(found)} of {len(expected)} results: {page}")
     print("\n".join(lines))
     if len(found) < len(expected):
