@@ -1,5 +1,6 @@
 """The errors a user can cause or meet. The command line prints them without a traceback."""
 
+import difflib
 from collections.abc import Collection
 
 
@@ -19,6 +20,12 @@ def require_known(what: str, name: object, choices: Collection[str]) -> None:
     """
     if name not in choices:
         raise ConfigError(f"{what}: {name!r} is not one of {', '.join(choices)}.")
+
+
+def hint(name: object, known: Collection[str]) -> str:
+    """Return how the sentence about an unknown name ends: the nearest that is known, or all."""
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}."
 
 
 class DataError(ReproError):

@@ -39,7 +39,8 @@ def run(path: Path) -> str:
     """
     rows: list[dict] = []
     for workload in (w for w in WORKLOADS if w.name in NAMES):
-        row = {"Workload": workload.name, "CPU, one thread": _milliseconds(_on_cpu(workload))}
+        alone = _milliseconds(_launched(workload, torch.device("cpu")))
+        row = {"Workload": workload.name, "CPU, one thread": alone}
         for precision in ("float32", "tf32"):
             device = prepare_device("cuda", 1, precision)
             row[f"{precision}, kernel by kernel"] = _milliseconds(_launched(workload, device))
@@ -53,16 +54,10 @@ def run(path: Path) -> str:
     return as_markdown(pd.DataFrame(rows).set_index("Workload").T.round(1).reset_index())
 
 
-def _on_cpu(workload: Workload) -> Callable[[], object]:
-    model, batch, noise = make(workload)
-    return training_step(model, lambda: model(batch.x, batch.lengths, noise))
-
-
 def _launched(workload: Workload, device: torch.device) -> Callable[[], object]:
     model, batch, noise = make(workload)
-    model, x, lengths = model.to(device), batch.x.to(device), batch.lengths.to(device)
-    noise = noise.to(device)
-    return training_step(model, lambda: model(x, lengths, noise))
+    model, given = model.to(device), [t.to(device) for t in (batch.x, batch.lengths, noise)]
+    return training_step(model, lambda: model(*given))
 
 
 def _stacked(workload: Workload, seeds: int, device: torch.device) -> Callable[[], object]:

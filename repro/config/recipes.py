@@ -3,7 +3,6 @@
 No torch here: the Snakefile imports this module for every job it starts.
 """
 
-import difflib
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 
 from repro.config.traits import declared, misfit
 from repro.config.validation import validate
-from repro.errors import ConfigError
+from repro.errors import ConfigError, hint
 from repro.runtime.files import sha256, visible_files, write_text
 
 CONFIG = Path("config")
@@ -375,6 +374,4 @@ def _validate_part(model: dict, schema: dict, where: str) -> None:
 
 def unknown(what: str, name: str, known: Iterable[str], file: str = "") -> str:
     """Return the sentence about a name that does not exist, with the nearest that does."""
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(sorted(known))}."
-    return f"no {what} '{name}' in config/{file}; {hint}"
+    return f"no {what} '{name}' in config/{file}; {hint(name, sorted(known))}"

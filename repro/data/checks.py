@@ -78,11 +78,13 @@ def _refuse(bad: np.ndarray, array: np.ndarray, where: str, remedy: str) -> None
 def chunks(sequences: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the steps of sequences, in float64, as arrays (N, D) of about CHUNK values."""
     held: list[np.ndarray] = []
+    size = 0
     for sequence in sequences:
         held.append(sequence)
-        if sum(one.size for one in held) >= CHUNK:
+        size += sequence.size
+        if size >= CHUNK:
             yield np.concatenate(held).astype(np.float64)
-            held = []
+            held, size = [], 0
     if held:
         yield np.concatenate(held).astype(np.float64)
 

@@ -4,8 +4,7 @@
 for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
 Synthetic data also have `{part}.latents` (sum of lengths, Z) float32, the z they were drawn with.
 The header's metadata holds the specification below, the entry that the data were prepared by, and a
-SHA-256 of each and of every array, as JSON. Nothing in
-it can run code.
+SHA-256 of each and of every array, as JSON. Nothing in it can run code.
 """
 
 import hashlib
@@ -105,12 +104,8 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
         raise DataError(f"{path} is missing: {remedy}.")
     try:
         with safe_open(path, framework="numpy") as checked, path.open("rb") as file:
-            metadata = checked.metadata()
-            text, digests = metadata["spec"], json.loads(metadata["digests"])
-            for name in {"spec", "entry"} & {*metadata, *digests}:  # older files have no entry
-                if _digest(metadata[name].encode()) != digests[name]:
-                    raise ValueError(f"the sha256 of its {name} differs")
-            spec = DataSpec(**json.loads(text))
+            metadata, digests = _verified(checked.metadata())
+            spec = DataSpec(**json.loads(metadata["spec"]))
             layout, begin = _read_layout(file)
             read = {part: _stored(file, layout, begin, digests, part) for part in parts}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -128,14 +123,18 @@ def made_by(path: Path) -> dict:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-        if "entry" not in metadata:
-            return {}
-        if _digest(metadata["entry"].encode()) != json.loads(metadata["digests"])["entry"]:
-            raise ValueError("the sha256 of its entry differs")
-        return json.loads(metadata["entry"])
+            return json.loads(_verified(file.metadata())[0].get("entry", "{}"))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it and prepare again.") from None
+
+
+def _verified(metadata: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    # The texts of a header, and the digests of all that the file holds.
+    digests = json.loads(metadata["digests"])
+    for name in {"spec", "entry"} & {*metadata, *digests}:  # older files have no entry
+        if _digest(metadata[name].encode()) != digests[name]:
+            raise ValueError(f"the sha256 of its {name} differs")
+    return metadata, digests
 
 
 def _survey(

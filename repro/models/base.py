@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from repro.config.traits import Traits
+from repro.data.checks import Moments
 from repro.errors import ConfigError
 from repro.heads.made import MadeHead
 from repro.heads.rbm import RbmHead
@@ -94,9 +96,9 @@ class SequenceModel(nn.Module):
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
     the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
     `traits` says what the family is like; `true_latents` is True where z means what it meant to the
-    generator of the data, so that it can be compared; `can_continue` is False
-    where `advance` cannot take a state, because recurrences over x would have to go on, too;
-    `always_from_data` is True where training calls `initialise_from_data` unasked.
+    generator of the data, so that it can be compared; `can_continue` is False where `advance`
+    cannot take a state, because recurrences over x would have to go on, too; `always_from_data` is
+    True where training calls `initialise_from_data` unasked.
     """
 
     latent: int = 0
@@ -149,7 +151,12 @@ class SequenceModel(nn.Module):
                 f"{type(self).__name__} has no head whose distribution can begin at the data: "
                 "remove `initialise_from_data` from its training."
             )
-        head.initialise_from_data(*_moments(train))
+        moments = Moments()
+        for x in train:  # one at a time: they may be more than memory holds
+            moments.add(x.double().cpu().numpy(), axis=0)
+        variance = moments.variance * moments.count / max(moments.count - 1, 1)
+        mean, std = (torch.from_numpy(m).to(x) for m in (moments.mean, np.sqrt(variance)))
+        head.initialise_from_data(mean, std, moments.count)
 
     @property
     def logged_scalars(self) -> dict[str, float]:
@@ -316,17 +323,6 @@ class SequenceModel(nn.Module):
             yield part, stack_steps(steps), state
 
 
-def _moments(sequences: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """Return mean and standard deviation of all steps, (D,) each, and how many there are."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for x in sequences:  # one at a time: they may be more than memory holds
-        count += len(x)
-        total, squares = total + x.double().sum(0), squares + x.double().square().sum(0)
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0.0) * count / max(count - 1, 1)
-    return mean.to(x.dtype), variance.sqrt().to(x.dtype), count
-
-
 def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:
     """Return x_{t-1} for every step of x (T, B, D); `before`, (B, D), at the first, or zeros."""
     if before is None:
@@ -348,8 +344,7 @@ def masked(terms: Terms, lengths: Tensor) -> Terms:
 
 def gaussian_terms(log_likelihood: Tensor, q: Gaussian, p: Gaussian, z: Tensor) -> Terms:
     """Return the terms of a step whose proposal q and prior p over z (T, K, B, Z) are Gaussian."""
-    terms = Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p))
-    return terms._replace(distributions=(q, p))
+    return Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p), distributions=(q, p))
 
 
 def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:

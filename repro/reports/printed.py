@@ -1,6 +1,5 @@
 """What papers print: the tables in paper_tables/, one folder each, checked as they are read."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from repro.config.recipes import read_yaml
-from repro.errors import ConfigError
+from repro.errors import ConfigError, hint
 
 # How a number is known, and the mark it gets: read in the paper, read as a quotation in another
 # text, or written from memory and found in no text.
@@ -163,7 +162,4 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
 
 
 def _unknown(what: str, word: str, known: Iterable[str]) -> str:
-    known = [name for name in known if name]
-    nearest = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}."
-    return f"no {what} '{word}'; {hint}"
+    return f"no {what} '{word}'; {hint(word, [name for name in known if name])}"

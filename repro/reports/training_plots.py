@@ -41,7 +41,7 @@ def draw_training(results: list[Result]) -> plt.Figure | None:
         for title, columns in PANELS
         if (present := [name for name in columns if name in frame and frame[name].notna().any()])
     ]
-    if "train_bound" not in frame:
+    if not panels:
         return None
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(rows, COLUMNS, figsize=(12, 2.6 * rows), sharex=True, squeeze=False)

@@ -29,9 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         partial.chmod(0o666 & ~_umask())  # some libraries write files that only we could read
         with partial.open("rb") as file:
-            os.fsync(
-                file.fileno()
-            )  # the bytes before the name, or a power cut leaves an empty file
+            os.fsync(file.fileno())  # bytes before the name, or a power cut leaves an empty file
         os.replace(partial, path)
     except OSError as error:
         raise cannot_write(path, error) from error
