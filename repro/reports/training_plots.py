@@ -56,6 +56,8 @@ def draw_training(results: list[Result]) -> plt.Figure | None:
                 palette=colours,
                 ls="--" if name.startswith("valid") else "-",
                 lw=1.0,
+                marker=".",  # a training of one validation is a point
+                markeredgewidth=0,
                 legend=False,
                 ax=axes,
             )
@@ -66,8 +68,11 @@ def draw_training(results: list[Result]) -> plt.Figure | None:
             _leave_out_the_start(axes, frame, columns)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
+    styles = {"training part": "-", "validation part": "--"}
     handles = [plt.Line2D([], [], color=colour) for colour in colours.values()]
-    figure.legend(handles, list(colours), loc="upper left", bbox_to_anchor=(1, 0.95), frameon=False)
+    handles += [plt.Line2D([], [], color="black", ls=style) for style in styles.values()]
+    names = [*colours, *styles]
+    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(1, 0.95), frameon=False)
     figure.tight_layout()
     return figure
 
