@@ -13,6 +13,7 @@ from test_cli import make_home
 from test_own import TEMPLATES, write_parts
 
 from repro import api
+from repro.config.plugins import sources_of
 from repro.config.recipes import describe
 from repro.errors import CheckpointError, ConfigError
 from repro.models.base import ModelSpec
@@ -146,12 +147,47 @@ def test_the_module_of_a_model_of_ones_own_is_part_of_the_recipe(own, monkeypatc
     preset["models"]["own_model"]["family"] = "mine.model:build"
     path.write_text(yaml.safe_dump(preset))
     seen = set()
-    for i in range(3):
-        (own.parent / "lib" / "mine" / "model.py").write_text(f"# {i}\n")
+    for file in ("model", "model", "helper", "helper"):
+        with (own.parent / "lib" / "mine" / f"{file}.py").open("a") as source:
+            source.write("from mine import helper\n")
         config = api.configuration.load("own")
         model = api.configuration.resolve(config, "own_data", "own_model")["model"]
         seen.add(model["source_sha256"])
-    assert len(seen) == 3
+    assert len(seen) == 4
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("imported", "file"),
+    [
+        ("import helpers", "lib/mine/helpers.py"),
+        ("import helpers as h, os", "lib/mine/helpers.py"),
+        ("from helpers import f", "lib/mine/helpers.py"),
+        ("from . import near", "lib/mine/near.py"),
+        ("from .near import f", "lib/mine/near.py"),
+        ("from ..other.far import f", "lib/other/far.py"),
+        ("from mine.near import f", "lib/mine/near.py"),
+        ("import other.far", "lib/other/far.py"),
+        ("import other.far", "lib/other/__init__.py"),
+        ("from other import f", "lib/other/__init__.py"),
+        ("from config.shared import f", "config/shared.py"),
+        ("def late():\n    import helpers", "lib/mine/helpers.py"),
+    ],
+)
+def test_what_code_of_ones_own_imports_is_part_of_it(tmp_path, monkeypatch, imported, file):
+    mine = tmp_path / "lib" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "model.py").write_text(imported + "\nimport torch, repro.api\n")
+    (mine / "unrelated.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(mine.parent)
+    assert sources_of(mine / "model.py") == [mine / "model.py"]  # nothing that is installed
+    helper = tmp_path / file
+    helper.parent.mkdir(parents=True, exist_ok=True)
+    helper.write_text("import deeper\n")
+    deeper = helper.with_name("deeper.py")
+    deeper.write_text("from mine.model import x\n")  # a circle
+    assert sources_of(mine / "model.py") == [mine / "model.py", helper, deeper]
 
 
 @pytest.mark.fault

@@ -1,13 +1,17 @@
 """Objects named in the configuration: "package.module:name", or "folder/file.py:name"."""
 
+import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from repro.errors import ConfigError
+
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def load_object(name: str, what: str) -> Callable:
@@ -23,6 +27,63 @@ def load_object(name: str, what: str) -> Callable:
         return getattr(found, attribute)
     except (ModuleNotFoundError, FileNotFoundError, AttributeError) as error:
         raise ConfigError(f"{what}: cannot load '{name}' ({error}).") from None
+
+
+def sources_of(file: Path) -> list[Path]:
+    """Return a Python file of one's own and the files it imports, in turn, that a user can change.
+
+    Read from the text, without running it: modules beside the importing file, in the working
+    directory and on the module search path; not what is installed, nor this package itself.
+    """
+    found: list[Path] = []
+    waiting = [file.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.append(path)
+            waiting += [source for name in _imported(path) for source in _own_files(name, path)]
+    return found
+
+
+def _imported(file: Path) -> Iterator[list[str]]:
+    # The dotted names a file imports, in parts; a relative import begins with a "" for each dot.
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # whoever loads the file says what is wrong with it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = [""] * node.level + (node.module.split(".") if node.module else [])
+            yield from ([*module, alias.name] for alias in node.names)
+
+
+def _own_files(name: list[str], importer: Path) -> list[Path]:
+    # Every file that importing this name may run, packages' __init__.py among them.
+    dots = name.count("")
+    parts = name[dots:]
+    if not dots and parts[0] == "repro":
+        return []
+    if dots:
+        roots = [importer.parents[dots - 1]]
+    else:
+        searched = [importer.parent, *(Path(root).resolve() for root in ("", *sys.path))]
+        roots = [root for root in searched if not _installed(root)]
+    inside = [Path(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = (root / path for root in roots for path in inside)
+    return [
+        found.resolve()
+        for file in files
+        for found in (file.with_suffix(".py"), file / "__init__.py")
+        if found.is_file()
+    ]
+
+
+def _installed(folder: Path) -> bool:
+    # The standard library, or where pip, conda and Debian put packages: no place for one's own.
+    library = Path(sysconfig.get_path("stdlib")).resolve()
+    return folder.is_relative_to(library) or not INSTALLED.isdisjoint(folder.parts)
 
 
 def _from_file(path: str) -> ModuleType:

@@ -3,6 +3,7 @@
 No torch here: the Snakefile imports this module for every job it starts.
 """
 
+import hashlib
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from repro.config.plugins import sources_of
 from repro.config.traits import declared, misfit
 from repro.config.validation import validate
 from repro.errors import ConfigError, hint
@@ -302,7 +304,11 @@ def _own_source(name: str, where: str) -> str:
         path = Path(spec.origin)
     else:
         return ""
-    return sha256(path)
+    digests = [sha256(source) for source in sources_of(path)]
+    if len(digests) == 1:
+        return digests[0]
+    # Not the modules' names: the same code in another folder makes the same thing.
+    return hashlib.sha256("".join([digests[0], *sorted(digests[1:])]).encode()).hexdigest()
 
 
 def entry(config: dict, what: str, name: str) -> dict:
