@@ -106,9 +106,9 @@ SAMPLES = of_cells(
     "runs/{preset}/{dataset}/{model}/seed{seed}/samples.npz", config["seeds"][:1]
 )
 # A training job is for one seed, or for all of a cell.
-TOGETHER = config.get("together", False)
-JOB = "together" if TOGETHER else "seed{seed}"
-SEEDS_OF_JOB = config["seeds"] if TOGETHER else ["{seed}"]
+STACK_SEEDS = config.get("stack_seeds", False)
+JOB = "stacked" if STACK_SEEDS else "seed{seed}"
+SEEDS_OF_JOB = config["seeds"] if STACK_SEEDS else ["{seed}"]
 FOLDERS = [Path("runs"), Path("runs/data"), Path("runs") / config["preset"]]
 FOLDERS += [folder / dataset for folder in FOLDERS[1:] for dataset in DATASETS]
 or_exit(require_writable, FOLDERS)

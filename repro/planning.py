@@ -46,7 +46,7 @@ class Plan:
     """The costs of every cell and how many seeds each has.
 
     Attributes:
-        together: whether one job trains all seeds of a cell.
+        stack_seeds: whether one job trains all seeds of a cell.
         worker: what the hours are hours of.
         unknown: data sets left out, because nobody wrote down how many steps they have.
     """
@@ -54,7 +54,7 @@ class Plan:
     preset: str
     costs: list[Cost]
     seeds: int
-    together: bool
+    stack_seeds: bool
     worker: str
     unknown: list[str]
 
@@ -66,7 +66,7 @@ class Plan:
     @property
     def seeds_a_job(self) -> int:
         """How many seeds one training is for."""
-        return self.seeds if self.together else 1
+        return self.seeds if self.stack_seeds else 1
 
     @property
     def hours(self) -> float:
@@ -106,8 +106,8 @@ def plan(config: dict, results: Iterable[Result]) -> Plan:
             unknown.append(dataset)
         else:
             costs.append(_cost(config, dataset, model, steps, own, other))
-    seeds, together = len(config["seeds"]), config.get("together", False)
-    return Plan(config["preset"], costs, seeds, together, worker, sorted(set(unknown)))
+    seeds, stack_seeds = len(config["seeds"]), config.get("stack_seeds", False)
+    return Plan(config["preset"], costs, seeds, stack_seeds, worker, sorted(set(unknown)))
 
 
 def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:

@@ -239,6 +239,14 @@ def test_a_file_of_another_preset_is_not_made_under_this_one():
         configuration.require_own_targets(["runs/starter/linear_gaussian/dmm/seed0.json"], "smoke")
 
 
+def test_an_old_name_of_a_setting_is_read_with_a_warning():
+    config = configuration.load("smoke")
+    with pytest.warns(FutureWarning, match="together: this setting is now called stack_seeds"):
+        assert configuration.check({**config, "together": True})["stack_seeds"] is True
+    with pytest.raises(ConfigError, match="stack_seeds"), pytest.warns(FutureWarning):
+        configuration.check({**config, "together": "perhaps"})
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()

@@ -13,17 +13,17 @@ from repro.planning import ELSEWHERE, GUESSED, MEASURED, SCALED, Cost, Plan, mak
 HOURS = st.floats(0.01, 10.0)
 
 
-def plan_of(times, seeds=1, together=False):
+def plan_of(times, seeds=1, stack_seeds=False):
     costs = [Cost("d", f"m{i}", a, b, 0.0, 0.0, MEASURED) for i, (a, b) in enumerate(times)]
-    return Plan("p", costs, seeds, together, "w", [])
+    return Plan("p", costs, seeds, stack_seeds, "w", [])
 
 
 @given(
     st.lists(st.tuples(HOURS, HOURS), min_size=1, max_size=12), st.integers(1, 20), st.booleans()
 )
-def test_wall_time_lies_between_its_bounds(times, workers, together):
+def test_wall_time_lies_between_its_bounds(times, workers, stack_seeds):
     """Graham's bound: a list schedule takes at most work ÷ workers + the critical path."""
-    made = plan_of(times, seeds=2, together=together)
+    made = plan_of(times, seeds=2, stack_seeds=stack_seeds)
     wall = makespan(made, workers)
     assert wall >= max(made.hours / workers, made.critical_path) - 1e-9
     assert wall <= made.hours / workers + made.critical_path + 1e-9
@@ -37,7 +37,7 @@ def test_one_worker_does_all_the_work_and_many_take_the_critical_path():
 
 
 def test_seeds_that_train_together_are_one_job():
-    made = plan_of([(3.0, 1.0), (2.0, 0.5)], seeds=3, together=True)
+    made = plan_of([(3.0, 1.0), (2.0, 0.5)], seeds=3, stack_seeds=True)
     assert made.jobs == 2 + 6 and makespan(made, 1) == pytest.approx(made.hours)
     assert makespan(made, 100) == pytest.approx(made.critical_path) == pytest.approx(10.0)
 

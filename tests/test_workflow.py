@@ -95,7 +95,7 @@ def test_a_file_of_another_preset_names_it(home):
 
 def test_settings_inside_settings_can_be_given_on_the_command_line(home):
     inside = "evaluation={num_samples: 7, curve: [1, 3]}"
-    done = snakemake(home, "all", "--dry-run", *SMOKE, inside, "together=true")
+    done = snakemake(home, "all", "--dry-run", *SMOKE, inside, "stack_seeds=true")
     assert done.returncode == 0, done.stderr
     assert "--num-samples 7 --curve 1 --curve 3" in done.stdout + done.stderr
 
@@ -260,9 +260,9 @@ def test_seeds_that_train_together_are_one_job_and_need_no_other_when_apart(home
         "runs/smoke/linear_gaussian/dmm/seed0.json",
         "runs/smoke/linear_gaussian/dmm/seed1.json",
     ]
-    done = snakemake(home, *cells, "--configfile", "tiny.yaml", *settings, "together=true")
+    done = snakemake(home, *cells, "--configfile", "tiny.yaml", *settings, "stack_seeds=true")
     assert done.returncode == 0, done.stderr
-    log = (home / "runs/smoke/linear_gaussian/dmm/together/train.log").read_text()
+    log = (home / "runs/smoke/linear_gaussian/dmm/stacked/train.log").read_text()
     assert "dmm linear_gaussian seed 0  epoch 12" in log and "seed 1  epoch 12" in log
     apart = snakemake(home, *cells, "--configfile", "tiny.yaml", *settings)
     assert apart.returncode == 0 and "Nothing to be done" in apart.stderr + apart.stdout

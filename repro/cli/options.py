@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 
-class Where(StrEnum):
+class Device(StrEnum):
     """A device."""
 
     auto = "auto"
@@ -15,21 +15,21 @@ class Where(StrEnum):
     cuda = "cuda"
 
 
-class Products(StrEnum):
+class Precision(StrEnum):
     """How a GPU multiplies."""
 
     float32 = "float32"
     tf32 = "tf32"
 
 
-class Paths(StrEnum):
+class Kernels(StrEnum):
     """Which paths computations take."""
 
     plain = "plain"
     fast = "fast"
 
 
-class Tracking(StrEnum):
+class WandbMode(StrEnum):
     """What Weights & Biases is sent."""
 
     disabled = "disabled"
@@ -55,16 +55,16 @@ Entry = Annotated[
         "--config", help="A frozen entry; default: that of the preset or of config/datasets.yaml."
     ),
 ]
-Device = Annotated[Where | None, typer.Option(help="Default: the preset's.")]
+DeviceOption = Annotated[Device | None, typer.Option(help="Default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
-Precision = Annotated[
-    Products | None, typer.Option(help="Of products on a GPU; default: the preset's.")
+PrecisionOption = Annotated[
+    Precision | None, typer.Option(help="Of products on a GPU; default: the preset's.")
 ]
-Kernels = Annotated[
-    Paths | None,
+KernelsOption = Annotated[
+    Kernels | None,
     typer.Option(help="fast, or plain for torch's own operations alone; default: the preset's."),
 ]
-Wandb = Annotated[Tracking | None, typer.Option(help="Default: the preset's.")]
+WandbOption = Annotated[WandbMode | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 Expected = Annotated[list[Path], typer.Argument(help="Every Result that was asked for.")]
 Source = Annotated[Path, typer.Option(help="Where Results are read: runs or results.")]

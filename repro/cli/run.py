@@ -10,15 +10,15 @@ import typer
 
 from repro.cli.options import (
     Dataset,
-    Device,
-    Kernels,
+    DeviceOption,
+    KernelsOption,
     Model,
-    Precision,
+    PrecisionOption,
     Preset,
     Recipe,
     Seed,
     Threads,
-    Wandb,
+    WandbOption,
 )
 from repro.config import recipes as configuration
 from repro.runtime.paths import RUNS, data_file, run_folder
@@ -33,14 +33,14 @@ def train(
     validation_samples: Annotated[
         int | None, typer.Option(min=0, help="For the learning curve; 0: only the bound.")
     ] = None,
-    device: Device = None,
-    precision: Precision = None,
-    kernels: Kernels = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    kernels: KernelsOption = None,
     cuda_graphs: Annotated[
         bool | None, typer.Option(help="On a GPU, replay recorded kernels.")
     ] = None,
     threads: Threads = None,
-    wandb: Wandb = None,
+    wandb: WandbOption = None,
 ) -> None:
     """Train a model from one seed, or several together; resumes where it was interrupted.
 
@@ -87,12 +87,12 @@ def evaluate(
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
-    device: Device = None,
-    precision: Precision = None,
-    kernels: Kernels = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    kernels: KernelsOption = None,
     threads: Threads = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the run's own.")] = None,
-    wandb: Wandb = None,
+    wandb: WandbOption = None,
 ) -> None:
     """Compute the bounds of a checkpoint on the test part.
 
@@ -172,7 +172,7 @@ def predict(
     seed: Seed,
     preset: Preset = "starter",
     particles: Annotated[int, typer.Option(min=1, help="Of the particle filter.")] = 200,
-    device: Device = None,
+    device: DeviceOption = None,
     threads: Threads = None,
 ) -> None:
     """Say how well a checkpoint foresees each step: log p(x_t | x_<t) of the test part, as CSV.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repro.cli.options import Out, Preset, Source, Where
+from repro.cli.options import Device, Out, Preset, Source
 from repro.config import recipes as configuration
 from repro.runtime.paths import RESULTS, RUNS
 
@@ -48,7 +48,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     growth: Annotated[bool, typer.Option("--growth", help="How cost grows instead.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Two trainings at once instead.")] = False,
-    device: Annotated[Where, typer.Option(help="cuda: a GPU's steps instead.")] = Where.cpu,
+    device: Annotated[Device, typer.Option(help="cuda: a GPU's steps instead.")] = Device.cpu,
 ) -> None:
     """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
 
@@ -61,7 +61,7 @@ def bench(
     from repro.reports.sequence_plots import save_svg
     from repro.reports.tables import as_markdown
 
-    if device == Where.cuda:
+    if device == Device.cuda:
         from repro.bench import gpu
 
         path = RUNS / "bench" / "gpu.json"

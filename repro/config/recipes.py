@@ -5,6 +5,7 @@ No torch here: the Snakefile imports this module for every job it starts.
 
 import hashlib
 import importlib.util
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ CONFIG = Path("config")
 # Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
 DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
 IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
+RENAMED = {"together": "stack_seeds"}
 # What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
 NORMALISATIONS = {
     "binary": ("none",),
@@ -153,6 +155,7 @@ def check(config: dict) -> dict:
             or data set that does not exist; a model whose heads do not fit a data set.
     """
     schema = read_yaml(CONFIG / "schema.yaml")
+    config = _renamed(config)
     validate(config, schema)
     config = _expanded(config)
     for setting in ("mirror", "corpora"):
@@ -350,6 +353,20 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
         )
     recipe["model"].pop("title", None)  # recipes had one once; no training depends on it
     return recipe
+
+
+def _renamed(config: dict) -> dict:
+    # Settings that users' own presets may still call by an old name, for one release.
+    for old, new in RENAMED.items():
+        if old in config:
+            warnings.warn(
+                f"{old}: this setting is now called {new}; the old name goes in 0.3.",
+                FutureWarning,
+                stacklevel=3,
+            )
+            config = {new: config[old], **config}
+            del config[old]
+    return config
 
 
 def _expanded(config: dict) -> dict:

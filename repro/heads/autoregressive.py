@@ -32,7 +32,7 @@ class AutoregressiveHead(nn.Module):
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
         """Let every value begin at the mean and standard deviation of all of them."""
         spread = (std.square().mean() + mean.var(correction=0)).sqrt()
-        self.layer.begin_at_moments(mean.mean().view(1), spread.view(1))
+        self.layer.initialise_from_moments(mean.mean().view(1), spread.view(1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the features (..., H) as they are: the parameters depend on x."""

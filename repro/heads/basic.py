@@ -15,7 +15,7 @@ from repro.heads.strokes import StrokeHead
 from repro.kernels.linear import Linear
 from repro.nn import bernoulli
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
-from repro.nn.init import begin_at, log_odds
+from repro.nn.init import initialise_output, log_odds
 
 
 class BernoulliHead(nn.Module):
@@ -27,7 +27,7 @@ class BernoulliHead(nn.Module):
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
         """Let it begin at the mean of x (D,) over `count` steps."""
-        begin_at(self.logits, log_odds(mean, count))
+        initialise_output(self.logits, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (..., H) to logits (..., D)."""
@@ -51,7 +51,7 @@ class GaussianHead(nn.Module):
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
         """Let it begin at the mean and standard deviation of x, (D,)."""
-        self.layer.begin_at_moments(mean, std)
+        self.layer.initialise_from_moments(mean, std)
 
     def forward(self, features: Tensor) -> Gaussian:
         """Map features (..., H) to mean and std (..., D)."""
@@ -81,7 +81,7 @@ class GaussianMixtureHead(nn.Module):
         What tells the components apart are the layer's random weights.
         """
         components = self.shape[0]
-        self.layer.begin_at_moments(mean.repeat(components), std.repeat(components))
+        self.layer.initialise_from_moments(mean.repeat(components), std.repeat(components))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Gaussian]:
         """Map features (..., H) to log weights (..., M) and a Gaussian of (..., M, D)."""

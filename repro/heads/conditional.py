@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from repro.kernels.linear import Linear
-from repro.nn.init import begin_at, log_odds
+from repro.nn.init import initialise_output, log_odds
 
 
 class ConditionalBiasHead(nn.Module):
@@ -22,7 +22,7 @@ class ConditionalBiasHead(nn.Module):
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
         """Let the visible bias begin at the log-odds of the mean of x (D,) over `count` steps."""
-        begin_at(self.visible_bias, log_odds(mean, count))
+        initialise_output(self.visible_bias, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features (..., H) to the biases a (..., hidden) and c (..., D)."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from repro.kernels.linear import Linear
 from repro.nn.gaussian import Gaussian, GaussianLayer, noise_like
-from repro.nn.init import begin_at, log_odds
+from repro.nn.init import initialise_output, log_odds
 
 LARGEST_CORRELATION = 0.999
 
@@ -41,9 +41,9 @@ class StrokeHead(nn.Module):
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
         """Let it begin at the means and standard deviations of lift, Δx and Δy, (3,) each."""
-        begin_at(self.lift, log_odds(mean[:1], count))
+        initialise_output(self.lift, log_odds(mean[:1], count))
         moves = (moment[1:].repeat(self.components) for moment in (mean, std))
-        self.layer.begin_at_moments(*moves)
+        self.layer.initialise_from_moments(*moves)
 
     def forward(self, features: Tensor) -> StrokeParameters:
         """Map features (..., H) to the parameters of the next step."""

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from repro.kernels import dispatch
 from repro.kernels.floors import STD_FLOOR, VARIANCE_FLOOR
 from repro.kernels.linear import Linear
-from repro.nn.init import begin_at, inverse_softplus
+from repro.nn.init import initialise_output, inverse_softplus
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -45,7 +45,7 @@ def kl_per_dimension(q: Gaussian, p: Gaussian) -> Tensor:
     return 0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()
 
 
-def product(a: Gaussian, b: Gaussian) -> Gaussian:
+def product_of_gaussians(a: Gaussian, b: Gaussian) -> Gaussian:
     """Return the normalised product of two diagonal Gaussians over the same variable."""
     variance_a, variance_b = a.std.square(), b.std.square()
     total = variance_a + variance_b
@@ -83,10 +83,10 @@ class GaussianLayer(nn.Module):
         if not self.variance:
             nn.init.constant_(self.linear.bias[self.size :], 0.6)
 
-    def begin_at_moments(self, mean: Tensor, std: Tensor) -> None:
+    def initialise_from_moments(self, mean: Tensor, std: Tensor) -> None:
         """Let the Gaussian begin near this mean and std, (size,) each, for any features."""
         spread = std.square() - VARIANCE_FLOOR if self.variance else std - STD_FLOOR
-        begin_at(self.linear, torch.cat([mean, inverse_softplus(spread)]))
+        initialise_output(self.linear, torch.cat([mean, inverse_softplus(spread)]))
 
     def forward(self, features: Tensor) -> Gaussian:
         """Map features (..., H) to a Gaussian over (..., size)."""

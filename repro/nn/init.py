@@ -53,7 +53,7 @@ SMALLEST_STD = 1e-3
 
 
 @torch.no_grad()
-def begin_at(layer: nn.Linear, bias: Tensor) -> None:
+def initialise_output(layer: nn.Linear, bias: Tensor) -> None:
     """Let an output layer begin near a bias: its weights become a fifth of what they were."""
     layer.weight.mul_(OUTPUT_SCALE)
     layer.bias.copy_(bias)

@@ -12,7 +12,7 @@ from repro.kernels.linear import Linear
 from repro.kernels.packing import Packing, packing
 from repro.kernels.posterior_chain import CombinerWeights, PosteriorSteps, posterior_chain
 from repro.nn.dropout import Dropout
-from repro.nn.gaussian import Gaussian, GaussianLayer, product
+from repro.nn.gaussian import Gaussian, GaussianLayer, product_of_gaussians
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
 FORWARD, BACKWARD = False, True
@@ -153,7 +153,7 @@ class MeanFieldInference(RecognitionNetwork):
             layer.from_linear(linear)
             for layer, linear in zip(self.posteriors, linears, strict=True)
         ]
-        whole = factors[0] if len(factors) == 1 else product(*factors)
+        whole = factors[0] if len(factors) == 1 else product_of_gaussians(*factors)
         return torch.cat(whole, dim=-1)
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:

@@ -76,7 +76,7 @@ def _steps(path: Path) -> list[Step]:
         Step(
             "train",
             run / "checkpoint.safetensors",
-            (run / "train.log", cell / "together" / "train.log"),
+            (run / "train.log", cell / "stacked" / "train.log"),
         ),
         Step("evaluate", path, (run / "evaluate.log",)),
     ]

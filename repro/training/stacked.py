@@ -153,8 +153,8 @@ class _Stack:
                 raise
             name = self.trainings[0].recipe["model"]["name"]
             raise ConfigError(
-                f"the seeds of {name} cannot train together ({str(error).splitlines()[0]}): "
-                "say `can_stack = False` in its class, or set `together: false`."
+                f"the seeds of {name} cannot be stacked ({str(error).splitlines()[0]}): "
+                "say `can_stack = False` in its class, or set `stack_seeds: false`."
             ) from None
 
     def _inputs(self, group: tuple[Batch, ...], weight: float) -> list[Tensor]:

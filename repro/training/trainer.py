@@ -74,10 +74,10 @@ class Training:
         self.model = build(model_spec(recipe, self.data)).to(device)
         if self.settings.get("initialise_from_data") or self.model.always_from_data:
             self.model.initialise_from_data(self.train_part)
-        self.order = generator(seed, "batch order")
-        self.noise = generator(seed, "noise", device=device)
-        self.masks = generator(seed, "dropout", device=device)
-        self.model.set_generator(self.masks)
+        self.order_rng = generator(seed, "batch order")
+        self.noise_rng = generator(seed, "noise", device=device)
+        self.mask_rng = generator(seed, "dropout", device=device)
+        self.model.set_generator(self.mask_rng)
         self.optimizers = build_optimizers(self.model, self.settings)
         self.average = WeightAverage(self.model, self.settings.get("average"))
         self.epoch = self.updates = self.best_epoch = 0
@@ -127,8 +127,8 @@ class Training:
             # As many batches in every epoch and from every seed, wherever the cuts are.
             lengths = batches.lengths_of(self.train_part)
             count = max(1, round(sum(max(1.0, length / steps) for length in lengths) / size))
-            pieces = batches.random_segments(self.train_part, steps, self.order)
-        groups = batches.groups(pieces, size, order, self.order, count)
+            pieces = batches.random_segments(self.train_part, steps, self.order_rng)
+        groups = batches.groups(pieces, size, order, self.order_rng, count)
         for i, ids in enumerate(groups):
             self.progress = (self.epoch + i / len(groups)) / self.settings["max_epochs"]
             yield batches.collate(pieces, ids)
@@ -137,7 +137,7 @@ class Training:
         """Return the noise of an update, (T, K, B, Z)."""
         samples = self.settings.get("samples", 1)
         shape = (len(batch.x), samples, len(batch.ids), self.model.latent)
-        return torch.randn(shape, generator=self.noise, device=self.device)
+        return torch.randn(shape, generator=self.noise_rng, device=self.device)
 
     def one_epoch(self) -> dict:
         """Update the model with every batch; return the epoch's row of the history.
@@ -161,7 +161,7 @@ class Training:
                     case "iwae":
                         objective, to_maximise = by_iwae(*given, weight)
                     case name:
-                        objective, to_maximise = by_filter(name, *given, self.noise)
+                        objective, to_maximise = by_filter(name, *given, self.noise_rng)
                 loss = -to_maximise
                 if settings["l2_penalty"]:
                     squares = sum(p.square().sum() for p in self.model.parameters())
@@ -289,7 +289,7 @@ class Training:
         return sha256_of({**self.recipe, **parts})
 
     def _streams(self) -> dict[str, torch.Generator]:
-        return {"order": self.order, "noise": self.noise, "masks": self.masks}
+        return {"order": self.order_rng, "noise": self.noise_rng, "masks": self.mask_rng}
 
     def _state(self) -> dict:
         return {
