@@ -9,16 +9,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from repro.heads.nade import NadeHead
-from repro.models.base import (
-    SequenceModel,
-    Terms,
-    concatenate,
-    masked,
-    stack_steps,
-    without_latent,
-)
+from repro.models.base import SequenceModel, Terms, without_latent
 from repro.models.dmm import DMM, Context
 from repro.models.marginal import Marginal
+from repro.models.terms import concatenate, masked
+from repro.models.time_loop import propose_all, stack_steps
 from repro.nn.recognition import StructuredInference
 from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
@@ -39,7 +34,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
         here = torch.ones_like(lengths)
         step = (x[t : t + 1], here, noise[t : t + 1], state)
         if model.latent:
-            ((context, drawn, state),) = model.propose_all(*step)
+            ((context, drawn, state),) = propose_all(model, *step)
             terms.append(model.score(context, drawn))
         else:
             scored, state = model.advance(*step)

@@ -17,6 +17,7 @@ from repro.inference.pareto import pareto_k
 from repro.inference.particle_filter import particle_filter
 from repro.kernels import dispatch
 from repro.models.base import SequenceModel
+from repro.models.time_loop import propose_all
 from repro.results.record import SCHEMA, Result
 from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
@@ -206,7 +207,7 @@ def squared_error(
     total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * BLOCK
     for first in range(0, num_samples, chunk):
         noise = sequence_noise(batch, first, min(chunk, num_samples - first), model.latent, seed)
-        proposed = model.propose_all(batch.x, batch.lengths, noise, None, STEPS_AT_ONCE)
+        proposed = propose_all(model, batch.x, batch.lengths, noise, None, STEPS_AT_ONCE)
         total += torch.cat([steps.z.double().sum(1) for _, steps, _ in proposed])
     steps = torch.arange(len(true), device=true.device).unsqueeze(1)
     inside = (steps < batch.lengths).unsqueeze(-1)  # (T, B, 1)

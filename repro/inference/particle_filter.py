@@ -10,7 +10,8 @@ from torch import Tensor
 from repro.inference.bounds import effective_sample_size, importance_weighted
 from repro.kernels.dispatch import detached_samples
 from repro.kernels.linear import deferred_weight_gradients
-from repro.models.base import SequenceModel, Terms, stack_steps, unbind_steps
+from repro.models.base import SequenceModel, Terms
+from repro.models.time_loop import stack_steps, unbind_steps
 
 Scheme = Callable[[Tensor], Tensor]
 

@@ -10,11 +10,12 @@ from repro.config.traits import Traits
 from repro.heads.basic import build_head
 from repro.kernels.floors import VARIANCE_FLOOR
 from repro.kernels.linear import Linear
-from repro.models.base import ModelSpec, Terms, beside, gaussian_terms, one_step_back
+from repro.models.base import ModelSpec, Terms, gaussian_terms
 from repro.models.markov import MarkovModel, State, Step
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian
 from repro.nn.init import initialise
+from repro.nn.inputs import beside, one_step_back
 from repro.nn.mlp import MLP
 from repro.nn.recognition import build_inference
 

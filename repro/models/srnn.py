@@ -8,10 +8,11 @@ from torch import Tensor
 from repro.config.traits import Traits
 from repro.heads.basic import build_head
 from repro.kernels.linear import Linear
-from repro.models.base import ModelSpec, SequenceModel, Terms, beside, gaussian_terms
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.init import initialise
+from repro.nn.inputs import beside
 from repro.nn.mlp import MLP, ClippedLeakyReLU
 from repro.nn.recurrent import DirectedLSTM
 

@@ -9,10 +9,11 @@ from repro.config.traits import Traits
 from repro.heads.basic import build_head
 from repro.kernels.linear import Linear
 from repro.kernels.lstm import lstm_step
-from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms, one_step_back
+from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.init import initialise
+from repro.nn.inputs import one_step_back
 from repro.nn.mlp import MLP
 from repro.nn.recurrent import DirectedLSTM, RecurrentLinear
 

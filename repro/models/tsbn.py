@@ -8,10 +8,11 @@ from torch import Tensor
 from repro.config.traits import Traits
 from repro.heads.basic import build_head
 from repro.kernels.linear import Linear
-from repro.models.base import ModelSpec, SequenceModel, Terms, beside, one_step_back
+from repro.models.base import ModelSpec, SequenceModel, Terms
 from repro.nn import bernoulli
 from repro.nn.dropout import Dropout
 from repro.nn.init import initialise
+from repro.nn.inputs import beside, one_step_back
 from repro.nn.nvil import NVIL
 
 

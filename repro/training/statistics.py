@@ -10,7 +10,9 @@ from torch import Tensor
 
 from repro.data import batches
 from repro.inference.bounds import elbo
-from repro.models.base import SequenceModel, Terms, masked
+from repro.models.base import SequenceModel, Terms
+from repro.models.terms import masked
+from repro.models.time_loop import propose_all
 from repro.nn import bernoulli
 from repro.nn.gaussian import Gaussian, kl_per_dimension
 from repro.runtime.seeding import generator
@@ -102,7 +104,7 @@ def part_statistics(model: SequenceModel, part: list[Tensor], seed: int) -> dict
 def _terms(model: SequenceModel, batch: batches.Batch, noise: Tensor) -> Terms:
     if not model.latent:
         return model(batch.x, batch.lengths, noise, steps_at_once=len(batch.x))
-    ((context, steps, _),) = model.propose_all(batch.x, batch.lengths, noise)
+    ((context, steps, _),) = propose_all(model, batch.x, batch.lengths, noise)
     return model.score(context, steps)
 
 

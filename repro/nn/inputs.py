@@ -1,0 +1,17 @@
+"""What a layer reads: the step before, and x beside z."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:
+    """Return x_{t-1} for every step of x (T, B, D); `before`, (B, D), at the first, or zeros."""
+    if before is None:
+        return F.pad(x[:-1], (0, 0, 0, 0, 1, 0))
+    return torch.cat([before.unsqueeze(0), x[:-1]])
+
+
+def beside(z: Tensor, x: Tensor) -> Tensor:
+    """Return z (..., Z) with x beside it, (..., Z + D); the leading axes of x broadcast."""
+    return torch.cat([z, x.expand(*z.shape[:-1], -1)], dim=-1)
