@@ -1,7 +1,6 @@
 """Where a number came from: code version, libraries, hardware."""
 
 import platform
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +28,12 @@ def environment(device: str, threads: int) -> dict:
 
 def peak_memory_mb() -> int:
     """Return the most main memory that this process has held so far, in MB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource  # Unix has it, and psutil knows no peak there
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
 
