@@ -129,7 +129,7 @@ def require(line, whole):
 
 def require_repro(arguments, whole):
     if not arguments or arguments[0].startswith("-"):
-        assert set(arguments) <= {"--help", "--install-completion"}
+        assert set(arguments) <= {"--help", "--version", "--install-completion"}
         return
     name, *rest = arguments
     assert name in COMMAND_LINE.commands, f"repro has no command {name}"

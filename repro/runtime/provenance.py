@@ -26,6 +26,15 @@ def environment(device: str, threads: int) -> dict:
     }
 
 
+def version() -> str:
+    """Return the version, and in a clone its commit and whether the package was changed since."""
+    found = commit_of(Path(repro.__file__).parent)
+    if found["commit"] == "unknown":
+        return f"repro {repro.__version__}"
+    changed = "" if found["clean"] else ", changed since"
+    return f"repro {repro.__version__} (commit {found['commit']}{changed})"
+
+
 def peak_memory_mb() -> int:
     """Return the most main memory that this process has held so far, in MB."""
     if sys.platform == "win32":
@@ -41,7 +50,8 @@ def peak_memory_mb() -> int:
 def commit_of(package: Path) -> dict:
     """Return the commit that a package's folder is at, and whether its files are as committed.
 
-    A copy without its history (on a borrowed machine, say) is not an error.
+    A copy without its history (on a borrowed machine, say) is not an error, and a package that is
+    installed below somebody else's repository is not a part of that.
     """
 
     # git refuses another user's clone, which is read here and not run, unless told that it is safe.
@@ -62,6 +72,8 @@ def commit_of(package: Path) -> dict:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
+    if not git("ls-files", "--", "."):
+        return {"commit": "unknown", "clean": None}
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", ".")
     return {"commit": commit or "unknown", "clean": None if changed is None else changed == ""}
