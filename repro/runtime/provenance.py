@@ -1,8 +1,9 @@
-"""Where a number came from: code version, libraries, hardware."""
+"""Where a number came from: date, code version, libraries, hardware."""
 
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import repro
@@ -10,11 +11,12 @@ from repro.runtime.hardware import processor
 
 
 def environment(device: str, threads: int) -> dict:
-    """Return code version, library versions and hardware, for a checkpoint or a Result."""
+    """Return date, code version, library versions and hardware, for a checkpoint or a Result."""
     import numpy
     import torch
 
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "repro": repro.__version__,
         **commit_of(Path(repro.__file__).parent),
         "python": platform.python_version(),
