@@ -16,6 +16,7 @@ from repro.config.recipes import (
     merge,
     not_supplied,
     preset_file,
+    require_own_data,
     require_own_name,
     require_own_targets,
     resolve,
@@ -50,6 +51,7 @@ configfile: str(or_exit(preset_file, config.get("preset", "starter")))
 
 config.update(or_exit(check, merge(config, typed(workflow.config_settings.config))))
 or_exit(require_own_targets, sys.argv[1:], config["preset"])
+or_exit(require_own_data, config)
 STARTED = or_exit(clear_stale_locks, Path(".snakemake"))
 
 NOT_SUPPLIED = not_supplied(config)

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+import repro
 from repro.cli import app
 from repro.results.record import read, write
 
@@ -60,6 +61,15 @@ def fails(folder, *arguments):
 def test_every_subcommand_shows_an_example(command, home):
     done = run(home, command, "--help")
     assert done.returncode == 0 and f"Example: repro {command}" in done.stdout
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_the_version_names_the_commit_of_the_clone(home):
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    done = run(home, "--version")
+    assert done.returncode == 0 and done.stdout.startswith(f"repro {repro.__version__} (commit ")
+    assert commit in done.stdout
 
 
 def test_every_step_runs_by_hand(home):

@@ -7,9 +7,11 @@ import shlex
 import tomllib
 from importlib import import_module
 
+import documented
 import pytest
 import typer
 from conftest import ROOT
+from documented import DOCS, PAGES, PROGRAMS
 from markdown_it import MarkdownIt
 from snakemake.cli import get_argument_parser
 
@@ -17,10 +19,7 @@ import repro
 from repro.cli import app
 from repro.config import recipes as configuration
 
-DOCS = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 RENDERED = sorted((ROOT / "paper_tables").glob("*/*.md"))
-PROGRAMS = ("repro", "snakemake", "pytest", "pip", "sphinx-build", "python")
 COMMAND_LINE = typer.main.get_command(app)
 load = functools.cache(configuration.load)
 # Files that a reader makes, or a run does.
@@ -100,36 +99,31 @@ def test_the_front_page_is_short_and_has_the_line_that_the_checks_run():
 # Commands
 
 
-def commands(page):
-    """The commands of a page, and whether each stands in a block and so must be complete."""
-    for token in tokens(page.read_text()):
-        if token.type == "fence" and token.info in ("", "bash"):
-            for line in token.content.splitlines():
-                for part in line.split(" && "):
-                    yield part, True
-        elif token.type == "code_inline" and token.content.split(" ")[0] in PROGRAMS:
-            for part in token.content.split(" && "):
-                yield part, False
-
-
-COMMANDS = sorted({(line, whole) for page in PAGES for line, whole in commands(page)})
+COMMANDS = sorted(
+    {
+        (part, command.whole)
+        for page in PAGES
+        for command in documented.commands(page.read_text())
+        for part in command.parts
+    }
+)
 
 
 def require(line, whole):
     """Raise AssertionError where a command cannot be run as it is written."""
     program, *arguments = shlex.split(line, comments=True)
     checked = {"repro": require_repro, "snakemake": require_snakemake, "pytest": require_pytest}
-    checked |= {"pip": require_pip, "python": require_file}
+    checked |= {"pip": require_pip, "python": require_file, "conda": require_conda}
+    checked |= {"sphinx-build": require_sphinx}
     if program in checked:
         checked[program](arguments, whole)
     else:
-        others = ("sphinx-build", "pre-commit", "python3", ".", "conda")
-        assert program in others, f"what is {program}?"
+        assert program in ("pre-commit", "python3", "."), f"what is {program}?"
 
 
 def require_repro(arguments, whole):
     if not arguments or arguments[0].startswith("-"):
-        assert set(arguments) <= {"--help", "--install-completion"}
+        assert set(arguments) <= {"--help", "--version", "--install-completion"}
         return
     name, *rest = arguments
     assert name in COMMAND_LINE.commands, f"repro has no command {name}"
@@ -193,6 +187,18 @@ def require_file(arguments, whole):
     assert (ROOT / arguments[0]).is_file(), arguments
 
 
+def require_sphinx(arguments, whole):
+    assert (ROOT / arguments[0] / "conf.py").is_file(), arguments
+
+
+def require_conda(arguments, whole):
+    files = {path: configuration.read_yaml(path) for path in (ROOT / "envs").glob("*.yaml")}
+    if arguments[0] == "activate":
+        assert arguments[1] in {found["name"] for found in files.values()}, arguments
+    else:
+        assert arguments[:3] == ["env", "create", "-f"] and ROOT / arguments[3] in files, arguments
+
+
 @pytest.fixture(autouse=True)
 def root(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -229,12 +235,116 @@ def test_commands_were_found():
         "pytest -m trsut",
         "pip install -e '.[tests]'",
         "python docs/generator.py",
+        "sphinx-build doc runs/site",
+        "conda env create -f envs/cpus.yaml",
+        "conda activate repro-tpu",
         "rerpo list",
     ],
 )
 def test_commands_that_do_not_exist_are_found(line):
     with pytest.raises(AssertionError):
         require(line, True)
+
+
+# Whether they are run, by tests/documented.py
+
+
+def test_every_command_that_is_not_run_says_why():
+    for page in PAGES:
+        for command in documented.commands(page.read_text()):
+            assert command.reason is None or command.reason in documented.REASONS, command
+            if command.is_run:
+                never = [part for part in command.parts if part.startswith(documented.NEVER)]
+                assert never == [], f"{page.name}: mark it with <!-- not run: … -->"
+
+
+def test_every_mark_belongs_to_a_command():
+    for page in PAGES:
+        marks = documented.MARK.findall(page.read_text())
+        found = list(documented.commands(page.read_text()))
+        reasons = [command.reason for command in found if command.reason]
+        assert set(marks) == set(reasons) and len(marks) <= len(reasons), page
+
+
+def test_the_lines_that_the_checks_take_are_on_the_front_page():
+    script = (ROOT / ".ci" / "run").read_text()
+    found = [c.line for c in documented.commands((ROOT / "README.md").read_text())]
+    for pattern in documented.RUN_BY_CI:
+        assert pattern in script and any(re.fullmatch(pattern, line) for line in found), pattern
+
+
+MARKED = """\
+See `repro list`, `repro list models`, `repro trust --out x`<!-- not run: minutes -->, `repro plan`:
+
+```
+repro tables
+```
+
+<!-- not run: GPU -->
+```
+pytest -m gpu
+repro bench && repro bench --quick
+```
+
+```
+repro check
+```
+
+In hours:<!-- not run: hours -->
+```
+snakemake all
+```
+
+| a | b |
+|---|---|
+| `pip list` | `pip freeze`<!-- not run: network --> |
+
+```python
+repro
+```
+"""
+
+
+def test_marks_belong_to_the_block_or_the_piece_of_code_before_or_behind_them():
+    found = {c.line: (c.reason, c.is_run) for c in documented.commands(MARKED)}
+    assert found == {
+        "repro list": (None, False),  # a name
+        "repro list models": (None, True),
+        "repro trust --out x": ("minutes", False),
+        "repro plan": (None, False),
+        "repro tables": (None, True),
+        "pytest -m gpu": ("GPU", False),
+        "repro bench && repro bench --quick": ("GPU", False),
+        "repro check": (None, True),
+        "snakemake all": ("hours", False),
+        "pip list": (None, True),
+        "pip freeze": ("network", False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "check"),
+    [
+        ("repro bench --quick", "repro bench --help"),
+        ("repro --install-completion", "repro --help"),
+        ("snakemake --cores 8 all", "snakemake --cores 8 all --dry-run"),
+        (
+            "snakemake all --config mirror=/path/to/x",
+            "snakemake all --config mirror=brought/x --dry-run",
+        ),
+        ("snakemake --report a.html", "snakemake --help"),
+        ("pip install -e '.[docs]'", "pip install --help"),
+        ("pytest -m gpu", "pytest --help"),
+        (". .venv/bin/activate", "python3 -m venv --help"),
+    ],
+)
+def test_what_is_not_run_is_checked(line, check):
+    assert documented.check_of(line) == check
+
+
+def test_a_command_that_fails_is_told(tmp_path):
+    assert documented.failure_of("echo much; exit 3", tmp_path) == "echo much; exit 3\nmuch\n"
+    assert documented.failure_of("true", tmp_path) == ""
 
 
 # Links, files and names
@@ -267,7 +377,10 @@ def broken_links(page, text):
     return broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+ALL_TEXTS = [*PAGES, ROOT / "CHANGELOG.md"]
+
+
+@pytest.mark.parametrize("page", ALL_TEXTS, ids=names(ALL_TEXTS))
 def test_every_relative_link_resolves(page):
     assert broken_links(page, page.read_text()) == []
 
@@ -309,7 +422,7 @@ def missing_names(text):
     return missing
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+@pytest.mark.parametrize("page", ALL_TEXTS, ids=names(ALL_TEXTS))
 def test_every_file_and_name_exists(page):
     text = page.read_text()
     if page.name == "CHANGELOG.md":  # which says what a module was called before

@@ -112,3 +112,13 @@ def test_a_folder_of_arrays_says_what_is_wrong_with_it(tmp_path):
     np.savez(tmp_path / "mine" / "valid.npz", np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="holds Python objects"):
         read_npz({"mine": folder}, {})
+
+
+@pytest.mark.fault
+@pytest.mark.workflow
+def test_data_that_are_not_there_are_one_line_without_a_traceback(home):
+    shutil.rmtree(home / "own_data")
+    done = snakemake(home, "all", "--dry-run", "--config", "preset=own")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ConfigError")]
+    assert "datasets.own_data.local: own_data is not a directory" in line

@@ -44,3 +44,24 @@ def test_the_package_that_is_asked_is_the_whole_one(monkeypatch):
 
 def test_without_a_history_the_commit_is_unknown(tmp_path):
     assert provenance.commit_of(tmp_path) == {"commit": "unknown", "clean": None}
+
+
+def test_a_package_below_somebody_elses_repository_is_not_of_their_commit(package):
+    installed = package.parent / ".venv" / "package"
+    installed.mkdir(parents=True)
+    (installed / "module.py").write_text("a = 1\n")
+    assert provenance.commit_of(installed) == {"commit": "unknown", "clean": None}
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ({"commit": "abc", "clean": True}, "repro 1.2.3 (commit abc)"),
+        ({"commit": "abc", "clean": False}, "repro 1.2.3 (commit abc, changed since)"),
+        ({"commit": "unknown", "clean": None}, "repro 1.2.3"),
+    ],
+)
+def test_the_version_is_said_in_one_line(monkeypatch, found, text):
+    monkeypatch.setattr(repro, "__version__", "1.2.3")
+    monkeypatch.setattr(provenance, "commit_of", lambda folder: found)
+    assert provenance.version() == text

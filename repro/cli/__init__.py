@@ -1,6 +1,7 @@
 """The `repro` command: one subcommand for each rule of the Snakefile, and a few to look around."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -9,6 +10,7 @@ from repro.cli import explore as look
 from repro.cli import reports as outputs
 from repro.cli import run as runs
 from repro.errors import ReproError
+from repro.runtime.provenance import version
 
 EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
 COMMANDS = (
@@ -42,6 +44,27 @@ app = typer.Typer(
 for command in COMMANDS:
     app.command()(command)
 app.command("list")(look.list_)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version, and in a clone its commit, and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before a subcommand."""
 
 
 def main() -> None:

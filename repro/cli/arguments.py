@@ -55,6 +55,11 @@ def in_order(results: list[Result], root: Path, preset: str) -> list[Result]:
     return sorted(results, key=lambda r: (r.dataset, rank.get(r.model, len(rank)), r.seed))
 
 
+def description_of(preset: str) -> str:
+    """Return what a preset's file says that it is for."""
+    return configuration.read_yaml(configuration.preset_file(preset)).get("description", "")
+
+
 def without_results(preset: str, found: list[Result]) -> list[str]:
     """Return a line for each cell of a preset that has no Result, and why."""
     config = configuration.load(preset)

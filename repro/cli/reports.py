@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from repro.cli.arguments import in_order, read_results, without_results
+from repro.cli.arguments import description_of, in_order, read_results, without_results
 from repro.cli.options import Expected, Files, Out, Preset, Source
 from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
 
@@ -125,7 +125,9 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
         write_figures(found, runs, folder / "figures")
         write_text(folder / "check.md", render(compare(found, RESULTS, preset, whole=False)))
         scoreboard = PAPER_TABLES / "scoreboard.md"
-        page = write_report(found, folder, lines, scoreboard, folder / "report.html", runs)
+        page = write_report(
+            found, folder, lines, scoreboard, folder / "report.html", runs, description_of(preset)
+        )
         lines.append(f"of the other {len(found)} of {len(expected)} results: {page}")
     print("\n".join(lines))
     if len(found) < len(expected):
@@ -143,4 +145,5 @@ def report(results: Files = None, preset: Preset = "starter", out: Out = None) -
     found = read_results(results, RUNS, preset)
     left_out = without_results(preset, found)
     scoreboard = PAPER_TABLES / "scoreboard.md"
-    print(write_report(found, folder, left_out, scoreboard, out or folder / "report.html"))
+    path, about = out or folder / "report.html", description_of(preset)
+    print(write_report(found, folder, left_out, scoreboard, path, description=about))

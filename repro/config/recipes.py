@@ -121,6 +121,21 @@ def require_own_targets(targets: Iterable[str], preset: str) -> None:
             )
 
 
+def require_own_data(config: dict) -> None:
+    """Refuse a preset whose own data are not there, before anything reads them.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for dataset in dict.fromkeys(dataset for dataset, _ in cells(config)):
+        local = config["datasets"][dataset].get("local")
+        if local is not None and not Path(local).is_dir():
+            raise ConfigError(
+                f"datasets.{dataset}.local: {local} is not a directory; put the data there or "
+                "correct the setting."
+            )
+
+
 def typed(value: Any) -> Any:
     """Return what came from the command line as YAML reads it: Snakemake leaves words as text."""
     if isinstance(value, dict):

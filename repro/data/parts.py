@@ -1,6 +1,7 @@
 """The sequences of a part: a list of arrays, or read one at a time as they are asked for."""
 
 import mmap
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -57,7 +58,8 @@ class Stored:
         index = range(len(self))[index]
         first, end = self._ends[index : index + 2].tolist()
         values = np.frombuffer(self._map[first:end], dtype=self._dtype)
-        self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel maps pages around those asked for
+        if sys.platform != "win32":  # which has no such call, and trims by itself
+            self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel maps pages around those read
         return values.reshape(-1, self.dim)
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -11,7 +11,9 @@ from markdown_it import MarkdownIt
 
 from repro.errors import DataError
 from repro.evaluation.audio import as_mp3
+from repro.reports.overview import AS_GOOD, BEST, commit, overview, what_was_run
 from repro.reports.tables import display
+from repro.results.comparison import LEVEL
 from repro.results.record import Result, cells
 from repro.runtime.files import write_text
 
@@ -23,6 +25,7 @@ def write_report(
     scoreboard: Path,
     path: Path,
     runs: Path | None = None,
+    description: str = "",
 ) -> Path:
     """Write the page of a preset; return its path.
 
@@ -30,23 +33,26 @@ def write_report(
         results: of the preset, sorted by cell.
         folder: with its tables, figures and check.md.
         runs: the preset's folder under runs/, with its samples; default: `folder`.
+        description: of the preset, as its file has it.
         left_out: a line for each data set or cell that has no Result, and why.
         scoreboard: Markdown about the published tables; left out where there is none.
     Raises:
-        DataError: there are no tables yet.
+        DataError: there are no tables yet, or they are older than the Results.
     """
     runs, sections = runs or folder, []
+    tables: dict[str, pd.DataFrame] = {}
     for dataset, group in groupby(results, key=lambda r: r.dataset):
         table = folder / "tables" / f"{dataset}.csv"
         if not table.exists():
             raise DataError(f"{table} is missing: run `repro tables` first.")
+        tables[dataset] = pd.read_csv(table)
         text = table.with_suffix(".md").read_text(encoding="utf-8")
         figures = sorted((folder / "figures").glob(f"{dataset}-*.svg"))
         found = cells(list(group))
         sections.append(
             {
                 "name": dataset,
-                "table": display(pd.read_csv(table)).to_html(index=False, border=0),
+                "table": display(tables[dataset]).to_html(index=False, border=0),
                 "caption": text.strip().splitlines()[-1],
                 "notes": found[0][0].data.get("notes", []),
                 "figures": [_svg(figure) for figure in figures],
@@ -61,8 +67,13 @@ def write_report(
     )
     page = environment.get_template("report.html.j2").render(
         preset=runs.name,
+        description=description,
+        facts=what_was_run(results, left_out, check),
+        overview=overview(results, tables),
+        best=BEST,
+        as_good=AS_GOOD,
+        level=f"{LEVEL:.0%}",
         sections=sections,
-        left_out=left_out,
         check=markdown.render(_text(check)),
         scoreboard=markdown.render(_text(scoreboard)) if scoreboard.exists() else "",
         trust=markdown.render(_text(trust / "trust.md")),
@@ -80,18 +91,13 @@ def _origin(cell: list[Result]) -> dict:
         "title": first.title,
         "seeds": ", ".join(str(r.seed) for r in cell),
         "epochs": ", ".join(str(r.training["epochs"]) for r in cell),
-        "commit": _commit(training),
-        "evaluated": _commit(first.environment),
+        "commit": commit(training),
+        "evaluated": commit(first.environment),
         "torch": training["torch"],
         "device": f"{training['device']}, {training['threads']} thread(s)",
         "data": first.data["sha256"][:12],
         "recipe": yaml.safe_dump(first.recipe, sort_keys=False, allow_unicode=True),
     }
-
-
-def _commit(environment: dict) -> str:
-    changed = " (changed)" if environment.get("clean") is False else ""
-    return environment["commit"][:10] + changed
 
 
 def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:

@@ -95,3 +95,40 @@ def _of_single_seeds(new: Result, old: Result, metric: str) -> Comparison:
     beyond = abs(difference) > max(MARGIN, 3.0 * error)
     worse, better = beyond and difference < 0, beyond and difference > 0
     return Comparison(*values, error, math.inf, float(not worse), float(not better))
+
+
+def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int]]:
+    """Return the index of the best cell of one data set, and those that cannot be told from it.
+
+    A cell is told from the best one if its loss exceeds both errors: that over trainings, by the
+    t-test of two samples of seeds (another model's seeds have nothing in common, so they are not
+    paired), and that over test sequences, which all models share, so that the differences sequence
+    by sequence are tested. The larger p-value counts, with Holm's correction for all cells. Where
+    both have one seed, the loss must exceed MARGIN and three standard errors over sequences.
+
+    Args:
+        cells: of different models, on the same test sequences.
+        metrics: which statistic counts of each; nats per step, higher is better.
+    """
+    means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
+    best = int(np.argmax(means))
+    others = [i for i in range(len(cells)) if i != best]
+    p_values = [_p_below(cells[i], metrics[i], cells[best], metrics[best]) for i in others]
+    told = holm(p_values)
+    return best, {i for i, apart in zip(others, told, strict=True) if not apart}
+
+
+def _p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
+    lengths = best[0].values("length")
+    if len(lengths) == 1:
+        return 1.0  # one sequence says nothing of others
+    loser = np.mean([r.values(metric) for r in cell], axis=0)
+    gap = loser - np.mean([r.values(of_best) for r in best], axis=0)
+    difference, error = float(gap.sum() / lengths.sum()), error_over_sequences(gap, lengths)
+    if len(cell) == len(best) == 1:
+        return float(difference >= -max(MARGIN, 3.0 * error))
+    values = np.array([r.per_step(metric) for r in cell])
+    reference = np.array([r.per_step(of_best) for r in best])
+    rounding = ROUNDING * abs(float(reference.mean()))
+    over_sequences, _ = _p_values(difference, error, len(lengths) - 1, rounding)
+    return max(over_sequences, compare_samples(values, reference, paired=False).p_worse)

@@ -36,8 +36,9 @@ class Result:
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
         training: see `checkpoints.CheckpointInfo`.
-        environment: code version, libraries, hardware, seconds and peak memory of the evaluation;
-            code version, libraries and hardware of the training under "training".
+        environment: date, code version, libraries, hardware, seconds and peak memory of the
+            evaluation; date, code version, libraries and hardware of the training under
+            "training". Older files have no dates, which are in UTC.
         recipe: the frozen configuration of the training.
         per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
             and bound_error, its Monte Carlo standard error; is, the importance-sampled

@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -27,9 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         yield partial
-        partial.chmod(0o666 & ~_umask())  # some libraries write files that only we could read
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows cannot flush a file opened for reading alone
             os.fsync(file.fileno())  # bytes before the name, or a power cut leaves an empty file
+        partial.chmod(0o666 & ~_umask())  # some libraries write files that only we could read
         os.replace(partial, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -66,12 +67,23 @@ def require_writable(folders: Iterable[Path]) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        try:
-            os.kill(int(leftover.name.split(".")[-2]), 0)  # asks whether the writer lives
-        except ProcessLookupError:
+        writer = leftover.name.split(".")[-2]
+        if writer.isdecimal() and not _is_running(int(writer)):
             leftover.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            continue  # not ours to judge
+
+
+def _is_running(process: int) -> bool:
+    if sys.platform == "win32":  # where os.kill(process, 0) sends Ctrl-C
+        import psutil
+
+        return psutil.pid_exists(process)
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

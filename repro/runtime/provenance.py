@@ -1,9 +1,9 @@
-"""Where a number came from: code version, libraries, hardware."""
+"""Where a number came from: date, code version, libraries, hardware."""
 
 import platform
-import resource
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import repro
@@ -11,11 +11,12 @@ from repro.runtime.hardware import processor
 
 
 def environment(device: str, threads: int) -> dict:
-    """Return code version, library versions and hardware, for a checkpoint or a Result."""
+    """Return date, code version, library versions and hardware, for a checkpoint or a Result."""
     import numpy
     import torch
 
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "repro": repro.__version__,
         **commit_of(Path(repro.__file__).parent),
         "python": platform.python_version(),
@@ -27,8 +28,23 @@ def environment(device: str, threads: int) -> dict:
     }
 
 
+def version() -> str:
+    """Return the version, and in a clone its commit and whether the package was changed since."""
+    found = commit_of(Path(repro.__file__).parent)
+    if found["commit"] == "unknown":
+        return f"repro {repro.__version__}"
+    changed = "" if found["clean"] else ", changed since"
+    return f"repro {repro.__version__} (commit {found['commit']}{changed})"
+
+
 def peak_memory_mb() -> int:
     """Return the most main memory that this process has held so far, in MB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource  # Unix has it, and psutil knows no peak there
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
 
@@ -36,7 +52,8 @@ def peak_memory_mb() -> int:
 def commit_of(package: Path) -> dict:
     """Return the commit that a package's folder is at, and whether its files are as committed.
 
-    A copy without its history (on a borrowed machine, say) is not an error.
+    A copy without its history (on a borrowed machine, say) is not an error, and a package that is
+    installed below somebody else's repository is not a part of that.
     """
 
     # git refuses another user's clone, which is read here and not run, unless told that it is safe.
@@ -57,6 +74,8 @@ def commit_of(package: Path) -> dict:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
+    if not git("ls-files", "--", "."):
+        return {"commit": "unknown", "clean": None}
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", ".")
     return {"commit": commit or "unknown", "clean": None if changed is None else changed == ""}

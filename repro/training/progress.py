@@ -110,7 +110,8 @@ def report_result(run: Run, wandb_mode: str, numbers: dict[str, float]) -> None:
     if started:
         history = run.folder / "history.jsonl"
         if started.offline and history.exists():
-            _log_all(started, [json.loads(line) for line in history.read_text().splitlines()])
+            text = history.read_text(encoding="utf-8")
+            _log_all(started, [json.loads(line) for line in text.splitlines()])
         started.summary.update(numbers)
         started.finish()
 
