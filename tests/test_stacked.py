@@ -75,6 +75,7 @@ def assert_same(alone, found, tolerance=2e-4):
     assert len(rows) == len(history(found))
     for row, other in zip(rows, history(found), strict=True):
         assert row.keys() == other.keys()
+        assert row.pop("cpu_seconds") >= 0  # of stacked seeds, the share of each
         for name, value in row.items():  # some are lists
             assert value == pytest.approx(other[name], abs=1e-4, rel=1e-4), name
 

@@ -58,9 +58,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def rows_of(folder):
+    """The rows of a training's history."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
 def weights(path):
     """The chosen weights and, since the chosen may be the first, every epoch's objective."""
-    rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
+    rows = rows_of(path.parent)
     objectives = [row["train_objective"] for row in rows[1:]]
     return {**load_file(path), "history": torch.tensor(objectives, dtype=torch.float64)}
 
@@ -161,7 +166,10 @@ def test_killed_and_resumed_run_gives_the_same_bits(
     assert not (tmp_path / "killed" / "checkpoint.safetensors").exists()
     resumed = run(walk, tmp_path / "killed", **family_arguments)
     assert same_bits(weights(whole), weights(resumed))
-    histories = [(tmp_path / name / "history.jsonl").read_text() for name in ("whole", "killed")]
+    histories = [rows_of(tmp_path / name) for name in ("whole", "killed")]
+    for rows in histories:
+        seconds = [row.pop("cpu_seconds") for row in rows]
+        assert seconds[0] == 0 and seconds == sorted(seconds)
     assert histories[0] == histories[1]
 
 
@@ -184,7 +192,7 @@ def test_state_of_another_recipe_is_not_resumed(walk, tmp_path, monkeypatch):
 def test_checkpoint_is_the_best_validation_epoch(walk, tmp_path):
     path = run(walk, tmp_path, max_epochs=12, learning_rate=0.05)
     model, info = load_checkpoint(path)
-    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path)
     best = max(rows, key=lambda row: row["valid_bound"])
     assert info.training["best_epoch"] == best["epoch"]
     valid = batches.to_tensors(prepared.load(walk, ("valid",))[1]["valid"], CPU)
@@ -195,7 +203,7 @@ def test_sampling_the_validation_part_changes_nothing_else(walk, tmp_path):
     plain = run(walk, tmp_path / "plain", **DROPOUT)
     looked_at = train(recipe(**DROPOUT), walk, 0, tmp_path / "is", CPU, "disabled", 10)
     assert same_bits(weights(plain), weights(looked_at))
-    rows = [json.loads(row) for row in (tmp_path / "is/history.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path / "is")
     # In expectation above the bound; these few sequences have noise of a tenth of a nat.
     assert all(row["valid_is"] > row["valid_bound"] - 0.1 for row in rows)
 
@@ -203,7 +211,7 @@ def test_sampling_the_validation_part_changes_nothing_else(walk, tmp_path):
 def test_the_checkpoint_keeps_the_learning_curve(walk, tmp_path):
     changed = recipe(max_epochs=45, validate_every=2)
     path = train(changed, walk, 0, tmp_path, CPU, "disabled", 10)
-    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    rows = rows_of(tmp_path)
     curve = load_checkpoint(path)[1].training["validations"]
     assert curve["epoch"] == [*range(0, 45, 2), 45]
     assert set(curve) >= {"epoch", "valid_bound", "valid_is", "train_bound", "gradient_norm"}

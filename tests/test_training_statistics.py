@@ -82,6 +82,8 @@ def test_history_and_checkpoint_have_the_statistics_of_both_parts(walk, tmp_path
     for row in rows[1:]:
         assert row["gradient_norm"] > 0 and 0 <= row["clipped_updates"] <= 1
         assert row["learning_rate"] == 0.01
+    assert rows[0]["updates"] == 0 and rows[6]["updates"] == 6 * rows[1]["updates"] > 0
     curve = load_checkpoint(path)[1].training["validations"]
     assert curve["train_kl"] == pytest.approx([row["train_kl"] for row in rows[::2]], rel=1e-5)
+    assert len(curve["cpu_seconds"]) == 4
     assert "valid_kl_per_unit" not in curve  # lists stay in the history

@@ -102,7 +102,8 @@ class Training:
         elif self.checkpoint.exists():
             monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
         if self.epoch == 0 and not self.history:
-            self._validate({"epoch": 0, **self.model.logged_scalars})
+            before = {"epoch": 0, "updates": 0, "cpu_seconds": 0.0}
+            self._validate({**before, **self.model.logged_scalars})
             monitor.epoch(self.history[-1])
 
     @property
@@ -251,6 +252,7 @@ class Training:
         seconds, cpu_seconds = clock.read()
         self.seconds += spent[0] + seconds
         self.cpu_seconds += spent[1] + cpu_seconds
+        row |= {"updates": self.updates, "cpu_seconds": round(self.cpu_seconds, 1)}
         if validates:
             save_state(self.state_file, self._state())
         self.monitor.epoch(row)
