@@ -115,7 +115,7 @@ FOLDERS = [Path("runs"), Path("runs/data"), Path("runs") / config["preset"]]
 FOLDERS += [folder / dataset for folder in FOLDERS[1:] for dataset in DATASETS]
 or_exit(require_writable, FOLDERS)
 TITLES = {model: config["models"][model]["title"] for _, model in CELLS}
-FIGURES = ["learning", "training", "samples-needed", "samples", "kl"]
+FIGURES = ["learning", "training", "cost", "samples-needed", "samples", "kl"]
 
 
 localrules:

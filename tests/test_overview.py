@@ -14,9 +14,9 @@ from test_results import LENGTHS, result
 from repro.cli.arguments import read_results
 from repro.errors import DataError
 from repro.reports.html import write_report
-from repro.reports.overview import AS_GOOD, BEST, estimator, overview, what_was_run
+from repro.reports.overview import AS_GOOD, BEST, overview, what_was_run
 from repro.reports.tables import numbers, write_tables
-from repro.results.comparison import LEVEL, MARGIN, best_of
+from repro.results.comparison import LEVEL, MARGIN, best_of, estimator
 from repro.results.record import cells
 
 

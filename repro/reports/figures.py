@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from repro.reports.cost_plot import draw_cost
 from repro.reports.sequence_plots import (
     draw_kl,
     draw_samples,
@@ -27,7 +28,8 @@ import seaborn as sns
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
 
-    Learning curves are left out where no Result has one, and samples of cells that have none.
+    Learning curves and costs are left out where nothing was trained, and samples of cells that have
+    none.
 
     Args:
         results: sorted by cell.
@@ -40,6 +42,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
         figures = {
             "learning": draw_learning_curves(group),
             "training": draw_training(group),
+            "cost": draw_cost(group),
             "samples-needed": draw_estimate_against_samples(group),
         }
         drawn = [one for cell in cells(group) if samples_of(cell, runs).exists() for one in cell]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from repro.errors import DataError
 from repro.reports.tables import display
-from repro.results.comparison import best_of
+from repro.results.comparison import best_of, estimator
 from repro.results.record import Result, cells
 
 BEST, AS_GOOD = "★", "☆"
@@ -60,14 +60,6 @@ def _column(
         text += " ‡" * any("diverged" in r.training for r in cell)
         found[dataset, cell[0].model] = Number(text, mark)
     return found
-
-
-def estimator(cell: list[Result]) -> str:
-    """Return the metric closest to log p(x): the higher of IS and FIVO, both lower bounds."""
-    if not all("particles" in r.evaluation for r in cell):
-        return "is"
-    fivo, sampled = (sum(r.per_step(metric) for r in cell) for metric in ("fivo", "is"))
-    return "fivo" if fivo > sampled else "is"
 
 
 def _marks(column: list[list[Result]], metrics: list[str]) -> list[str]:

@@ -97,6 +97,14 @@ def _of_single_seeds(new: Result, old: Result, metric: str) -> Comparison:
     return Comparison(*values, error, math.inf, float(not worse), float(not better))
 
 
+def estimator(cell: list[Result]) -> str:
+    """Return the metric closest to log p(x): the higher of IS and FIVO, both lower bounds."""
+    if not all("particles" in r.evaluation for r in cell):
+        return "is"
+    fivo, sampled = (sum(r.per_step(metric) for r in cell) for metric in ("fivo", "is"))
+    return "fivo" if fivo > sampled else "is"
+
+
 def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int]]:
     """Return the index of the best cell of one data set, and those that cannot be told from it.
 
