@@ -75,6 +75,22 @@ def test_decoupled_weight_decay_shrinks_matrices_by_the_step_size_alone():
 
 
 @pytest.mark.oracle
+@pytest.mark.parametrize("epsilon", [1e-8, 0.5])
+def test_adams_first_step_is_the_gradient_over_its_size_and_epsilon(epsilon):
+    model = build(spec("vrnn"))
+    settings = recipe(adam_epsilon=epsilon)["model"]["training"]
+    (adam,) = build_optimizers(model, settings)
+    before = [p.detach().clone() for p in model.parameters()]
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, 0.1 * (i + 1))
+    adam.step()
+    for i, (parameter, old) in enumerate(zip(model.parameters(), before, strict=True)):
+        gradient = 0.1 * (i + 1)
+        expected = old - settings["learning_rate"] * gradient / (gradient + epsilon)
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.oracle
 def test_the_average_is_that_of_a_plain_loop_and_is_what_is_validated(walk, tmp_path):
     one = Training(recipe(average=0.9), walk, 0, tmp_path, CPU, 0)
     expected = [p.detach().clone().numpy() for p in one.model.parameters()]

@@ -222,8 +222,9 @@ def test_the_checkpoint_keeps_the_learning_curve(walk, tmp_path):
     assert sampled == [*range(0, 43, 2), 45]  # 44 is less than 5 % above 42
 
 
-def test_the_step_size_halves_in_its_half_life(walk, tmp_path, monkeypatch):
-    """As torch's own exponential schedule has it, epoch by epoch."""
+@pytest.mark.parametrize("constant", [0, 2])
+def test_the_step_size_halves_in_its_half_life(constant, walk, tmp_path, monkeypatch):
+    """As torch's own exponential schedule has it, epoch by epoch, after those without one."""
     used, original = [set() for _ in range(5)], training.Training.update
 
     def watch(self, loss):
@@ -231,14 +232,16 @@ def test_the_step_size_halves_in_its_half_life(walk, tmp_path, monkeypatch):
         used[self.epoch].add(self.optimizers[0].param_groups[0]["lr"])
 
     monkeypatch.setattr(training.Training, "update", watch)
-    run(walk, tmp_path, max_epochs=5, learning_rate=0.01, learning_rate_half_life=2.0)
+    falls = {"learning_rate_half_life": 2.0, **({"constant_epochs": constant} if constant else {})}
+    run(walk, tmp_path, max_epochs=5, learning_rate=0.01, **falls)
     optimizer = torch.optim.Adam([torch.zeros(1)], lr=0.01)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5**0.5)
     expected = []
-    for _ in range(5):
+    for epoch in range(5):
         expected += schedule.get_last_lr()
         optimizer.step()
-        schedule.step()
+        if epoch >= constant:
+            schedule.step()
     assert [lr for epoch in used for lr in epoch] == pytest.approx(expected)
 
 

@@ -144,6 +144,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
         groups,
         lr=settings["learning_rate"],
         betas=tuple(settings["adam_betas"]),
+        eps=settings.get("adam_epsilon", 1e-8),
         fused=True,  # one kernel a parameter instead of a dozen operations
     )
     for optimizer in (*optimizers, adam):

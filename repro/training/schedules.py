@@ -8,9 +8,9 @@ from repro.errors import require_known
 def learning_rate_factor(settings: dict, update: int, epoch: int, progress: float) -> float:
     """Return what the step size is multiplied with at an update.
 
-    `learning_rate_half_life` halves it every so many epochs; `schedule: cosine` lets it fall to 0
-    over the training along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, one
-    cycle); `warmup_updates` lets it rise linearly before.
+    `learning_rate_half_life` halves it every so many epochs, after `constant_epochs`; `schedule:
+    cosine` lets it fall to 0 over the training along half a cosine (Loshchilov & Hutter 2017, arXiv
+    1608.03983, eq. 5, one cycle); `warmup_updates` lets it rise linearly before.
 
     Args:
         settings: of the training.
@@ -20,7 +20,8 @@ def learning_rate_factor(settings: dict, update: int, epoch: int, progress: floa
     """
     factor = 1.0
     if "learning_rate_half_life" in settings:
-        factor *= 0.5 ** (epoch / settings["learning_rate_half_life"])
+        falling = max(0, epoch - settings.get("constant_epochs", 0))
+        factor *= 0.5 ** (falling / settings["learning_rate_half_life"])
     if "schedule" in settings:
         require_known("schedule", settings["schedule"], ("cosine",))
         factor *= 0.5 * (1.0 + math.cos(math.pi * progress))
