@@ -23,6 +23,15 @@ RECOGNITION = {
 }
 SIZES = {
     "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5]},
+    "transformer": {
+        "features": [5, 4],
+        "hidden": 8,
+        "blocks": 2,
+        "heads": 2,
+        "context": 3,
+        "feedforward": 7,
+        "decoder": [5],
+    },
     "vrnn": {
         "latent": 3,
         "hidden": 5,
@@ -142,7 +151,7 @@ def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -
 def families() -> list[str]:
     """Every trainable family: found by its file, so that a new one is tested unasked."""
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
-    others = {"__init__", "base", "markov", "linear_gaussian"}
+    others = {"__init__", "base", "markov", "autoregressive", "linear_gaussian"}
     return [file.stem for file in files if file.stem not in others]
 
 

@@ -3,13 +3,17 @@
 Each returns, per step, (log_likelihood, log_prior, log_proposal, kl) as scalars.
 """
 
+import cmath
+
 import torch
 
 from .parts import (
     clipped,
     gaussian,
+    gelu,
     head_log_prob,
     kl_divergence,
+    layer_norm,
     linear,
     lstm,
     mlp,
@@ -27,6 +31,61 @@ def rnn(p, sizes, x, noise):
         terms.append((head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero))
         h, c = torch_lstm(p, "lstm", mlp(p, "features", x_t), h, c)
     return terms
+
+
+def autoregressive(p, sizes, x, layers):
+    """Every step from the outputs `layers` gives for all features, one step back."""
+    features = [mlp(p, "features", x_t) for x_t in x]
+    past = [x.new_zeros(sizes["hidden"]), *layers(features)]
+    zero = x.new_zeros(())
+    return [
+        (head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero)
+        for h, x_t in zip(past, x, strict=False)
+    ]
+
+
+def blocks(p, sizes, features, mixer):
+    """Residual blocks over all steps; `mixer(name, inputs)` returns an output per step."""
+    hidden = [linear(p, "embedding", v) for v in features]
+    for i in range(sizes["blocks"]):
+        name = f"blocks.{i}"
+        mixed = mixer(f"{name}.mixer", [layer_norm(p, f"{name}.norm", h) for h in hidden])
+        hidden = [h + y for h, y in zip(hidden, mixed, strict=True)]
+        if f"{name}.feedforward.layers.1.weight" in p:
+            layers = f"{name}.feedforward.layers"
+            inside = [linear(p, f"{layers}.1", layer_norm(p, f"{layers}.0", h)) for h in hidden]
+            hidden = [
+                h + linear(p, f"{layers}.3", gelu(v)) for h, v in zip(hidden, inside, strict=True)
+            ]
+    return [layer_norm(p, "norm", h) for h in hidden]
+
+
+def transformer(p, sizes, x, noise):
+    width = sizes["hidden"] // sizes["heads"]
+
+    def rotated(v, t):
+        angle = [t / 10_000 ** (2 * i / width) for i in range(width // 2)]
+        pairs = [torch.complex(v[i], v[i + width // 2]) for i in range(width // 2)]
+        turned = [z * cmath.exp(1j * a) for z, a in zip(pairs, angle, strict=True)]
+        return torch.stack([z.real for z in turned] + [z.imag for z in turned])
+
+    def attention(name, inputs):
+        projected = [linear(p, f"{name}.inputs", v).view(3, sizes["heads"], width) for v in inputs]
+        outputs = []
+        for t, (queries, _, _) in enumerate(projected):
+            heads = []
+            for i in range(sizes["heads"]):
+                seen = range(max(0, t + 1 - sizes["context"]), t + 1)
+                q = rotated(queries[i], t)
+                scores = [q @ rotated(projected[s][1, i], s) / width**0.5 for s in seen]
+                weights = torch.softmax(torch.stack(scores), 0)
+                heads.append(
+                    sum(w * projected[s][2, i] for w, s in zip(weights, seen, strict=True))
+                )
+            outputs.append(linear(p, f"{name}.output", torch.cat(heads)))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, attention))
 
 
 def vrnn(p, sizes, x, noise):

@@ -25,6 +25,16 @@ def linear(p, name, v):
     return out + p[f"{name}.bias"] if f"{name}.bias" in p else out
 
 
+def layer_norm(p, name, v):
+    centred = v - v.mean()
+    scaled = centred / torch.sqrt((centred**2).mean() + 1e-5)
+    return scaled * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def gelu(v):
+    return v * 0.5 * (1 + torch.erf(v / 2**0.5))
+
+
 def softplus(v):
     return torch.log(1 + torch.exp(v))
 

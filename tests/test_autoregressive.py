@@ -1,0 +1,111 @@
+"""Exact autoregressive families: what each promises beside what every model does."""
+
+import pytest
+import torch
+from conftest import SIZES, VARIANTS, spec
+
+import repro.models.transformer
+from repro.errors import ConfigError
+from repro.models import build
+from repro.models.autoregressive import AutoregressiveModel
+
+CASES = [
+    (family, sizes)
+    for family in SIZES
+    if isinstance(build(spec(family)), AutoregressiveModel)
+    for sizes in VARIANTS.get(family, {"": {}}).values()
+]
+
+
+def held(state):
+    """Numbers in a state."""
+    return sum(tensor.numel() for tensor in state)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_any_segments_of_a_long_sequence_give_its_likelihood(family, sizes, small_model, ragged):
+    """In float32, where positions and products over a long past lose digits first."""
+    model = small_model(family, **sizes).float()
+    x, lengths, noise = ragged(lengths=(700, 700), latent=0, samples=1)
+    x, noise = x.float(), noise.float()
+    with torch.no_grad():
+        whole, whole_state = model.advance(x, lengths, noise)
+        state, cut, sizes_held = None, [], []
+        for part in x.split([1, 299, 1, 1, 7, 391]):
+            terms, state = model.advance(part, lengths * 0 + len(part), noise[: len(part)], state)
+            cut.append(terms.log_likelihood)
+            sizes_held.append(held(state))
+    torch.testing.assert_close(torch.cat(cut), whole.log_likelihood, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(state, whole_state, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert sizes_held[1:] == [sizes_held[1]] * 5  # bounded: 300 steps fill it
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_a_sample_is_drawn_from_what_its_likelihood_reads(family, sizes, small_model):
+    """The head is given the same features in both, step by step."""
+    model, read = small_model(family, **sizes).float(), []
+    model.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        x = model.sample(3, 6, torch.Generator().manual_seed(0))
+        drawn_from = torch.cat(read)
+        read.clear()
+        model(x, torch.tensor([6, 6, 6]), x.new_zeros(6, 1, 3, 0))
+    torch.testing.assert_close(drawn_from, torch.cat(read))
+
+
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_dropout_follows_the_models_generator_and_spares_evaluation(
+    family, sizes, small_model, ragged
+):
+    model = small_model(family, dropout=0.4, **sizes)
+    x, lengths, noise = ragged(latent=0, samples=1)
+    found = []
+    for seed in (0, 0, 1):
+        model.set_generator(torch.Generator().manual_seed(seed))
+        found.append(model.train()(x, lengths, noise).log_likelihood)
+    assert found[0].equal(found[1]) and not found[0].equal(found[2])
+    without = small_model(family, **sizes)(x, lengths, noise).log_likelihood
+    assert model.eval()(x, lengths, noise).log_likelihood.equal(without)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_a_state_of_something_else_is_refused(family, sizes, small_model, ragged):
+    model = small_model(family, **sizes)
+    x, lengths, noise = ragged(latent=0, samples=1)
+    _, other = model.advance(x[:, :2], lengths[:2], noise[:, :, :2])
+    for state in (other, x, (x, x), type(other)(x)):
+        with pytest.raises(ConfigError, match="cannot go on from this state") as error:
+            model.advance(x, lengths, noise, state)
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_attention_in_blocks_of_queries_is_attention(at_once, small_model, ragged, monkeypatch):
+    x, lengths, noise = ragged(latent=0, samples=1, lengths=(9, 9))
+    whole = small_model("transformer")(x, lengths, noise).log_likelihood
+    monkeypatch.setattr(repro.models.transformer, "QUERIES_AT_ONCE", at_once)
+    blocks = small_model("transformer")(x, lengths, noise).log_likelihood
+    torch.testing.assert_close(blocks, whole)
+
+
+@pytest.mark.parametrize("context", [1, 2, 4])
+def test_a_transformer_sees_its_window_and_no_more(context, small_model, ragged):
+    model = small_model("transformer", context=context, blocks=2)
+    x, lengths, noise = ragged(latent=0, samples=1, lengths=(12,))
+    likelihood = model(x.requires_grad_(), lengths, noise).log_likelihood[-1].sum()
+    (gradient,) = torch.autograd.grad(likelihood, x)
+    reach = 2 * (context - 1) + 1  # steps before the last, of which the last is x_{t-1}
+    seen = gradient.abs().sum((1, 2))[:-1] > 0
+    assert seen.tolist() == [False] * (11 - reach) + [True] * reach
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("heads", [3, 8, 16])
+def test_heads_that_do_not_divide_the_width_are_refused(heads):
+    with pytest.raises(ConfigError, match=f"make `hidden` a multiple of {2 * heads}"):
+        build(spec("transformer", heads=heads))
