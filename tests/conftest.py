@@ -64,6 +64,7 @@ SIZES = {
     "two_parameters": RECOGNITION,
 }
 VARIANTS = {
+    "rnn": {"lstm": {}, "gru": {"cell": "gru"}, "tanh": {"cell": "tanh"}},
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
     "dmm": {
         "dmm-aug": {"previous_x": True},

@@ -105,6 +105,12 @@ def test_a_transformer_sees_its_window_and_no_more(context, small_model, ragged)
 
 
 @pytest.mark.fault
+def test_an_unknown_cell_is_refused():
+    with pytest.raises(ConfigError, match="cell: 'elman' is not one of lstm, gru, tanh"):
+        build(spec("rnn", cell="elman"))
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize("heads", [3, 8, 16])
 def test_heads_that_do_not_divide_the_width_are_refused(heads):
     with pytest.raises(ConfigError, match=f"make `hidden` a multiple of {2 * heads}"):

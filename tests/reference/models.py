@@ -19,6 +19,8 @@ from .parts import (
     mlp,
     normal_log_density,
     softplus,
+    torch_drives,
+    torch_gru,
     torch_lstm,
     torch_relu_rnn,
 )
@@ -29,7 +31,13 @@ def rnn(p, sizes, x, noise):
     zero, terms = x.new_zeros(()), []
     for x_t in x:
         terms.append((head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero))
-        h, c = torch_lstm(p, "lstm", mlp(p, "features", x_t), h, c)
+        features = mlp(p, "features", x_t)
+        if sizes.get("cell", "lstm") == "lstm":
+            h, c = torch_lstm(p, "lstm", features, h, c)
+        elif sizes["cell"] == "gru":
+            h = torch_gru(p, "cell", features, h)
+        else:
+            h = torch.tanh(sum(torch_drives(p, "cell", features, h)))
     return terms
 
 

@@ -127,6 +127,20 @@ def torch_lstm(p, name, v, h, c):
     return lstm(gates + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"], c)
 
 
+def torch_drives(p, name, v, h):
+    """Return what v and h drive a cell with."""
+    from_v = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
+    return from_v, p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"]
+
+
+def torch_gru(p, name, v, h):
+    """Gates in the order reset, update, new."""
+    from_v, from_h = (drive.reshape(3, -1) for drive in torch_drives(p, name, v, h))
+    reset, update = torch.sigmoid(from_v[0] + from_h[0]), torch.sigmoid(from_v[1] + from_h[1])
+    new = torch.tanh(from_v[2] + reset * from_h[2])
+    return (1 - update) * new + update * h
+
+
 def torch_relu_rnn(p, name, v, h):
     drive = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
     return torch.relu(drive + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"])
