@@ -32,6 +32,7 @@ SIZES = {
         "feedforward": 7,
         "decoder": [5],
     },
+    "tcn": {"features": [5, 4], "hidden": 6, "blocks": 3, "kernel": 2, "decoder": [5]},
     "vrnn": {
         "latent": 3,
         "hidden": 5,

@@ -93,15 +93,21 @@ def test_attention_in_blocks_of_queries_is_attention(at_once, small_model, ragge
     torch.testing.assert_close(blocks, whole)
 
 
-@pytest.mark.parametrize("context", [1, 2, 4])
-def test_a_transformer_sees_its_window_and_no_more(context, small_model, ragged):
-    model = small_model("transformer", context=context, blocks=2)
-    x, lengths, noise = ragged(latent=0, samples=1, lengths=(12,))
+@pytest.mark.parametrize(
+    ("family", "sizes", "reach"),
+    [
+        *(("transformer", {"context": n, "blocks": 2}, 2 * (n - 1)) for n in (1, 2, 4)),
+        *(("tcn", {"kernel": k, "blocks": 2}, 2 * 3 * (k - 1)) for k in (1, 2, 3)),
+    ],
+)
+def test_a_window_ends_where_its_docstring_says(family, sizes, reach, small_model, ragged):
+    wide = {"features": [32], "hidden": 32, "decoder": [32]}  # some ReLUs stay open
+    model = small_model(family, **wide, **sizes)
+    x, lengths, noise = ragged(latent=0, samples=1, lengths=(16,))
     likelihood = model(x.requires_grad_(), lengths, noise).log_likelihood[-1].sum()
     (gradient,) = torch.autograd.grad(likelihood, x)
-    reach = 2 * (context - 1) + 1  # steps before the last, of which the last is x_{t-1}
     seen = gradient.abs().sum((1, 2))[:-1] > 0
-    assert seen.tolist() == [False] * (11 - reach) + [True] * reach
+    assert seen.tolist() == [False] * (14 - reach) + [True] * (reach + 1)  # x_{t-1} is the last
 
 
 @pytest.mark.fault

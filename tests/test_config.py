@@ -109,6 +109,7 @@ BROKEN = [
     ),
     (change("experiments.0.sizes", {"layers": 2}), r"'layers' was unexpected"),
     (sized("transformer", context=0), r"models.transformer.*context: 0 is less than the minimum"),
+    (sized("tcn", kernel=0), r"models.tcn.*kernel: 0 is less than the minimum"),
     (sized("transformer", heads=[4]), r"models.transformer.*heads: \[4\] is not of type 'integer'"),
     (change("preset", "a/b"), r"preset: 'a/b' does not match"),
     (change("evaluation.num_samples", 0), r"num_samples: 0 is less than the minimum"),

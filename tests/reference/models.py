@@ -96,6 +96,29 @@ def transformer(p, sizes, x, noise):
     return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, attention))
 
 
+def tcn(p, sizes, x, noise):
+    def convolved(name, inputs, dilation):
+        weights = p[f"{name}.linear.weight"].chunk(sizes["kernel"], dim=1)  # the last is of now
+        outputs = []
+        for t in range(len(inputs)):
+            total = p[f"{name}.linear.bias"]
+            for i, weight in enumerate(reversed(weights)):
+                if t >= i * dilation:
+                    total = total + weight @ inputs[t - i * dilation]
+            outputs.append(torch.relu(total))
+        return outputs
+
+    def layers(features):
+        hidden = [linear(p, "embedding", v) for v in features]
+        for i in range(sizes["blocks"]):
+            inside = convolved(f"blocks.{i}.first", hidden, 2**i)
+            inside = convolved(f"blocks.{i}.second", inside, 2**i)
+            hidden = [torch.relu(h + v) for h, v in zip(hidden, inside, strict=True)]
+        return hidden
+
+    return autoregressive(p, sizes, x, layers)
+
+
 def vrnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
     terms = []
