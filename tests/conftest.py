@@ -33,6 +33,14 @@ SIZES = {
         "decoder": [5],
     },
     "tcn": {"features": [5, 4], "hidden": 6, "blocks": 3, "kernel": 2, "decoder": [5]},
+    "minimal_rnn": {
+        "features": [8, 6],
+        "hidden": 6,
+        "blocks": 2,
+        "minimal_cell": "mingru",
+        "feedforward": 7,
+        "decoder": [5],
+    },
     "vrnn": {
         "latent": 3,
         "hidden": 5,
@@ -66,6 +74,7 @@ SIZES = {
 }
 VARIANTS = {
     "rnn": {"lstm": {}, "gru": {"cell": "gru"}, "tanh": {"cell": "tanh"}},
+    "minimal_rnn": {cell: {"minimal_cell": cell} for cell in ("mingru", "minlstm")},
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
     "dmm": {
         "dmm-aug": {"previous_x": True},

@@ -111,9 +111,13 @@ def test_a_window_ends_where_its_docstring_says(family, sizes, reach, small_mode
 
 
 @pytest.mark.fault
-def test_an_unknown_cell_is_refused():
-    with pytest.raises(ConfigError, match="cell: 'elman' is not one of lstm, gru, tanh"):
-        build(spec("rnn", cell="elman"))
+@pytest.mark.parametrize(
+    ("family", "key", "cells"),
+    [("rnn", "cell", "lstm, gru, tanh"), ("minimal_rnn", "minimal_cell", "mingru, minlstm")],
+)
+def test_an_unknown_cell_is_refused(family, key, cells):
+    with pytest.raises(ConfigError, match=f"^{key}: 'elman' is not one of {cells}"):
+        build(spec(family, **{key: "elman"}))
 
 
 @pytest.mark.fault

@@ -119,6 +119,25 @@ def tcn(p, sizes, x, noise):
     return autoregressive(p, sizes, x, layers)
 
 
+def minimal_rnn(p, sizes, x, noise):
+    width = sizes["hidden"]
+
+    def mixer(name, inputs):
+        h, outputs = torch.zeros_like(inputs[0]), []
+        for v in inputs:
+            drive, *gates = linear(p, f"{name}.inputs", v).split(width)
+            candidate = torch.where(drive >= 0, drive + 0.5, torch.sigmoid(drive))
+            gates = [torch.sigmoid(gate) for gate in gates]
+            if sizes["minimal_cell"] == "mingru":
+                h = (1 - gates[0]) * h + gates[0] * candidate
+            else:
+                h = (gates[0] * h + gates[1] * candidate) / (gates[0] + gates[1])
+            outputs.append(linear(p, f"{name}.output", h))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
+
+
 def vrnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
     terms = []
