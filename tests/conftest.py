@@ -41,6 +41,7 @@ SIZES = {
         "feedforward": 7,
         "decoder": [5],
     },
+    "lru": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 4, "decoder": [5]},
     "vrnn": {
         "latent": 3,
         "hidden": 5,

@@ -138,6 +138,29 @@ def minimal_rnn(p, sizes, x, noise):
     return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
 
 
+def lru(p, sizes, x, noise):
+    """The complex state as a pair of reals, each multiplied out."""
+
+    def mixer(name, inputs):
+        radius = torch.exp(-torch.exp(p[f"{name}.log_decay_rate"]))
+        phase, scale = (torch.exp(p[f"{name}.log_{what}"]) for what in ("phase", "scale"))
+        cos, sin = radius * torch.cos(phase), radius * torch.sin(phase)
+        real = imaginary = x.new_zeros(sizes["states"])
+        outputs = []
+        for v in inputs:
+            drive = linear(p, f"{name}.inputs", v)
+            real, imaginary = (
+                cos * real - sin * imaginary + scale * drive[: len(scale)],
+                sin * real + cos * imaginary + scale * drive[len(scale) :],
+            )
+            mixed = linear(p, f"{name}.outputs", torch.cat([real, imaginary]))
+            value, gate = linear(p, f"{name}.gated", gelu(mixed + p[f"{name}.direct"] * v)).chunk(2)
+            outputs.append(value * torch.sigmoid(gate))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
+
+
 def vrnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
     terms = []
