@@ -42,6 +42,7 @@ SIZES = {
         "decoder": [5],
     },
     "lru": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 4, "decoder": [5]},
+    "mamba": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 3, "decoder": [5]},
     "vrnn": {
         "latent": 3,
         "hidden": 5,

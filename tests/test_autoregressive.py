@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import SIZES, VARIANTS, spec
 
+import repro.models.mamba
 import repro.models.transformer
 from repro.errors import ConfigError
 from repro.models import build
@@ -85,12 +86,26 @@ def test_a_state_of_something_else_is_refused(family, sizes, small_model, ragged
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("at_once", [1, 2, 4])
-def test_attention_in_blocks_of_queries_is_attention(at_once, small_model, ragged, monkeypatch):
+@pytest.mark.parametrize(
+    ("family", "module", "bound"),
+    [
+        ("transformer", repro.models.transformer, "QUERIES_AT_ONCE"),
+        ("mamba", repro.models.mamba, "STEPS_AT_ONCE"),
+    ],
+)
+def test_a_bound_on_memory_changes_nothing(
+    family, module, bound, at_once, small_model, ragged, monkeypatch
+):
     x, lengths, noise = ragged(latent=0, samples=1, lengths=(9, 9))
-    whole = small_model("transformer")(x, lengths, noise).log_likelihood
-    monkeypatch.setattr(repro.models.transformer, "QUERIES_AT_ONCE", at_once)
-    blocks = small_model("transformer")(x, lengths, noise).log_likelihood
-    torch.testing.assert_close(blocks, whole)
+    found = []
+    for _ in range(2):
+        model = small_model(family)
+        terms = model(x, lengths, noise)
+        terms.log_likelihood.sum().backward()
+        found.append([terms.log_likelihood, *(p.grad for p in model.parameters())])
+        monkeypatch.setattr(module, bound, at_once)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ CASES = {
     "tcn": {"family": "tcn"},
     "minlstm": {"family": "minimal_rnn", "sizes": {"minimal_cell": "minlstm"}},
     "lru": {"family": "lru"},
+    "mamba": {"family": "mamba"},
     "transformer, our recipe": {"family": "transformer", **OUR_RECIPE},
     "dmm-aug": {"family": "dmm", "sizes": {"previous_x": True}},
     "st-lr, dropout": {"family": "dmm", "sizes": {"inference_network": "st-lr", "dropout": 0.3}},

@@ -161,6 +161,41 @@ def lru(p, sizes, x, noise):
     return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
 
 
+def mamba(p, sizes, x, noise):
+    """Channel by channel, state by state."""
+
+    def silu(v):
+        return v * torch.sigmoid(v)
+
+    def mixer(name, inputs):
+        weights, rank = p[f"{name}.taps"][:, 0], p[f"{name}.step_size.weight"].shape[1]
+        channels, count = weights.shape[1], sizes["states"]
+        past = [x.new_zeros(channels)] * len(weights)
+        states = [[x.new_zeros(()) for _ in range(count)] for _ in range(channels)]
+        outputs = []
+        for v in inputs:
+            entering, gate = linear(p, f"{name}.inputs", v).split(channels)
+            past = [*past[1:], entering]
+            convolved = sum(w * before for w, before in zip(weights, past, strict=True))
+            u = silu(convolved + p[f"{name}.taps_bias"])
+            selected = linear(p, f"{name}.selection", u)
+            low_rank, write, read = selected.split([rank, count, count])
+            step = softplus(linear(p, f"{name}.step_size", low_rank))
+            mixed = []
+            for c in range(channels):
+                total = p[f"{name}.direct"][c] * u[c]
+                for n in range(count):
+                    rate = torch.exp(p[f"{name}.log_rates"][n, 0, c])
+                    kept = torch.exp(-step[c] * rate) * states[c][n]
+                    states[c][n] = kept + step[c] * write[n] * u[c]
+                    total = total + read[n] * states[c][n]
+                mixed.append(total)
+            outputs.append(linear(p, f"{name}.output", torch.stack(mixed) * silu(gate)))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
+
+
 def vrnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
     terms = []
