@@ -16,7 +16,7 @@ from repro.nn.blocks import ResidualBlock
 from repro.nn.init import inverse_softplus
 
 STEP_SIZES = (1e-3, 1e-1)  # of Δ in the beginning
-STEPS_AT_ONCE = 64  # bounds the memory of the states, N times as many numbers as there are outputs
+STEPS_AT_ONCE = 16  # bounds the memory of the states, which fit a cache: N times the outputs
 
 
 class SelectiveSSM(nn.Module):
@@ -83,7 +83,7 @@ class SelectiveSSM(nn.Module):
     def _recompute(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if dispatch.current().plain or not torch.is_grad_enabled():
             return self._scan(u, state)
-        return checkpoint(self._scan, u, state, use_reentrant=False)
+        return checkpoint(self._scan, u, state, use_reentrant=False, preserve_rng_state=False)
 
     def _scan(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return C_tᵀ s_t of u (T, B, channels), the same, and the last s, (N, B, channels)."""
