@@ -9,6 +9,7 @@ import repro.models.transformer
 from repro.errors import ConfigError
 from repro.models import build
 from repro.models.autoregressive import AutoregressiveModel
+from repro.training.stacked import StackedModels
 
 CASES = [
     (family, sizes)
@@ -70,6 +71,30 @@ def test_dropout_follows_the_models_generator_and_spares_evaluation(
     assert found[0].equal(found[1]) and not found[0].equal(found[2])
     without = small_model(family, **sizes)(x, lengths, noise).log_likelihood
     assert model.eval()(x, lengths, noise).log_likelihood.equal(without)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_models_of_several_seeds_compute_side_by_side_what_each_does_alone(family, sizes, ragged):
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append(build(spec(family, **sizes)).double())
+    batches = [ragged(latent=0, samples=1, seed=seed) for seed in range(2)]
+    alone = []
+    for model, (x, lengths, noise) in zip(models, batches, strict=True):
+        bound = model(x, lengths, noise).log_likelihood.sum() / len(lengths)
+        alone.append([bound, *torch.autograd.grad(-bound, list(model.parameters()))])
+    assert all(model.can_stack for model in models)
+    stack = StackedModels(models)
+    x, lengths, noise = (torch.stack(tensors) for tensors in zip(*batches, strict=True))
+    objectives, _, *gradients = stack.gradients(
+        torch.tensor(1.0), torch.tensor([3, 3]), x, lengths, noise
+    )
+    for s, expected in enumerate(alone):
+        found = [objectives[s], *(gradient[s] for gradient in gradients)]
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.fault
