@@ -1,5 +1,7 @@
 """Exact autoregressive families: what each promises beside what every model does."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import SIZES, VARIANTS, spec
@@ -56,6 +58,22 @@ def test_a_sample_is_drawn_from_what_its_likelihood_reads(family, sizes, small_m
         read.clear()
         model(x, torch.tensor([6, 6, 6]), x.new_zeros(6, 1, 3, 0))
     torch.testing.assert_close(drawn_from, torch.cat(read))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("family", "sizes"), CASES)
+def test_sequences_are_drawn_as_often_as_they_are_likely(family, sizes, small_model):
+    """All eight of three steps of one bit: their likelihoods sum to 1, and samples follow them."""
+    model, draws = small_model(family, "bernoulli", dim=1, **sizes).float(), 20_000
+    every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3))).T.unsqueeze(-1)  # (3, 8, 1)
+    with torch.no_grad():
+        terms = model(every, torch.full((8,), 3), every.new_zeros(3, 1, 8, 0))
+        expected = terms.log_likelihood.sum((0, 1)).exp()
+        drawn = model.sample(draws, 3, torch.Generator().manual_seed(0))[..., 0].long()
+    assert expected.sum() == pytest.approx(1.0, abs=1e-5)
+    found = torch.bincount(4 * drawn[0] + 2 * drawn[1] + drawn[2], minlength=8) / draws
+    error = (expected * (1.0 - expected) / draws).sqrt()
+    assert ((found - expected).abs() < 5 * error).all()
 
 
 @pytest.mark.parametrize(("family", "sizes"), CASES)
