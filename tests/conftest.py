@@ -23,6 +23,26 @@ RECOGNITION = {
 }
 SIZES = {
     "rnn": {"features": [5, 4], "hidden": 6, "decoder": [5]},
+    "transformer": {
+        "features": [5, 4],
+        "hidden": 8,
+        "blocks": 2,
+        "heads": 2,
+        "context": 3,
+        "feedforward": 7,
+        "decoder": [5],
+    },
+    "tcn": {"features": [5, 4], "hidden": 6, "blocks": 3, "kernel": 2, "decoder": [5]},
+    "minimal_rnn": {
+        "features": [8, 6],
+        "hidden": 6,
+        "blocks": 2,
+        "minimal_cell": "mingru",
+        "feedforward": 7,
+        "decoder": [5],
+    },
+    "lru": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 4, "decoder": [5]},
+    "mamba": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 3, "decoder": [5]},
     "vrnn": {
         "latent": 3,
         "hidden": 5,
@@ -55,6 +75,8 @@ SIZES = {
     "two_parameters": RECOGNITION,
 }
 VARIANTS = {
+    "rnn": {"lstm": {}, "gru": {"cell": "gru"}, "tanh": {"cell": "tanh"}},
+    "minimal_rnn": {cell: {"minimal_cell": cell} for cell in ("mingru", "minlstm")},
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
     "dmm": {
         "dmm-aug": {"previous_x": True},
@@ -142,8 +164,8 @@ def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -
 def families() -> list[str]:
     """Every trainable family: found by its file, so that a new one is tested unasked."""
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
-    others = {"__init__", "base", "terms", "time_loop", "markov", "linear_gaussian"}
-    return [file.stem for file in files if file.stem not in others]
+    shared = {"__init__", "base", "terms", "time_loop", "markov", "autoregressive"}
+    return [f.stem for f in files if f.stem not in {*shared, "linear_gaussian"}]
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,11 @@ def trained_by(model, objective):
     return change("experiments", [experiment])
 
 
+def sized(model, **sizes):
+    experiment = {"datasets": ["bach_chorales"], "models": [model], "sizes": sizes}
+    return change("experiments", [experiment])
+
+
 BROKEN = [
     (
         change("experiments.0.models", ["dmn"]),
@@ -103,6 +108,9 @@ BROKEN = [
         r"models.dmm on bach_chorales: .*1.5 is not of type 'integer'",
     ),
     (change("experiments.0.sizes", {"layers": 2}), r"'layers' was unexpected"),
+    (sized("transformer", context=0), r"models.transformer.*context: 0 is less than the minimum"),
+    (sized("tcn", kernel=0), r"models.tcn.*kernel: 0 is less than the minimum"),
+    (sized("transformer", heads=[4]), r"models.transformer.*heads: \[4\] is not of type 'integer'"),
     (change("preset", "a/b"), r"preset: 'a/b' does not match"),
     (change("evaluation.num_samples", 0), r"num_samples: 0 is less than the minimum"),
     (change("datasets.jsb_chorales.sources.0.file", "../x"), r"does not match"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import VARIANTS, heads_of
+from conftest import SIZES, heads_of
 from test_models import CASES
 from test_training import DROPOUT, OUR_RECIPE, Killed, recipe, same_bits, weights
 
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_the_cpus(family, head, sizes, small_model, rag
         assert_near(ours[name], tensor, name)
 
 
-TRAINED = {family: {"family": family} for family in VARIANTS if "gaussian" in heads_of(family)}
+TRAINED = {family: {"family": family} for family in SIZES if "gaussian" in heads_of(family)}
 TRAINED = {f: a for f, a in TRAINED.items() if f not in ("fixed_linear", "two_parameters", "sbn")}
 TRAINED |= {
     "rnn": {"family": "rnn", **DROPOUT},

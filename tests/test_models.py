@@ -19,7 +19,7 @@ CASES = [
     for head in heads_of(family)
     for sizes in VARIANTS.get(family, {"": {}}).values()
 ]
-LATENT = [case for case in CASES if case[0] in VARIANTS]
+LATENT = [case for case in CASES if build(spec(case[0])).latent]
 PLAIN = [case for case in CASES if hasattr(plain, case[0])]
 ROUNDING = 1e-12  # of derivatives whose paths cancel
 
@@ -119,11 +119,8 @@ def test_what_is_dropped_of_the_inputs_is_read_by_no_generative_term(family, sma
     torch.testing.assert_close(*found[1])
 
 
-CONTINUED = ("rnn", "vrnn", "dmm", "tsbn", "vae", "fixed_linear", "two_parameters")
-
-
 @pytest.mark.parametrize(
-    ("family", "head", "sizes"), [case for case in CASES if case[0] in CONTINUED]
+    ("family", "head", "sizes"), [case for case in CASES if build(spec(case[0])).can_continue]
 )
 @pytest.mark.parametrize("steps_at_once", [None, 1])
 def test_segments_with_carried_state_equal_the_whole(

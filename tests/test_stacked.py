@@ -50,6 +50,7 @@ CASES = {
     "dmm": {"family": "dmm"},
     "dmm, dropout": {"family": "dmm", **DROPOUT},
     "rnn, dropout": {"family": "rnn", **DROPOUT},
+    "transformer, our recipe": {"family": "transformer", **OUR_RECIPE},
     "dmm-aug": {"family": "dmm", "sizes": {"previous_x": True}},
     "st-lr, dropout": {"family": "dmm", "sizes": {"inference_network": "st-lr", "dropout": 0.3}},
     "relu": {"family": "dmm", "sizes": {"inference_cell": "relu", "embedding": None}},

@@ -120,7 +120,10 @@ class Killed(BaseException):
 SEGMENTS = {"segment": 3, "segments_carried": 2}
 
 
-@pytest.mark.parametrize("family", ["vrnn", "rnn"])
+CUT = ["vrnn", "rnn", "transformer", "tcn", "minimal_rnn", "lru", "mamba"]
+
+
+@pytest.mark.parametrize("family", CUT)
 def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_not(
     family, walk, tmp_path
 ):
@@ -140,6 +143,7 @@ def test_segments_as_long_as_the_sequences_are_the_whole_and_shorter_ones_are_no
         {"family": "vrnn"},
         {"family": "vrnn", "learning_rate_half_life": 2.0},
         {"family": "vrnn", **SEGMENTS},
+        {"family": "transformer", **DROPOUT, **SEGMENTS},
         {"family": "dmm", **OUR_RECIPE},
         {"family": "vrnn", **NASMC},
         {"family": "vrnn", **IWAE},

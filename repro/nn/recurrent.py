@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from repro.kernels import dispatch
 from repro.kernels.linear import Linear
@@ -68,6 +69,36 @@ def run_lstm(
     x = reverse(x, lengths) if backward else x
     states, last = lstm(x, (hidden.unsqueeze(0), cell.unsqueeze(0)))
     return reverse(states, lengths) if backward else states, last[0][0], last[1][0]
+
+
+def run_rnn(rnn: nn.GRU | nn.RNN, x: Tensor, hidden: Tensor) -> Tensor:
+    """Return the hidden states (T, B, H) of one layer, a GRU or tanh units, over x (T, B, ·).
+
+    Args:
+        hidden: before the first step, (1, B, H).
+    """
+    if not dispatch.current().plain:
+        return rnn(x, hidden)[0]
+    step = gru_step if isinstance(rnn, nn.GRU) else tanh_step
+    input_weight, recurrent_weight, input_bias, recurrent_bias = rnn.parameters()
+    states, h = [], hidden[0]
+    for from_x in F.linear(x, input_weight, input_bias).unbind():
+        h = step(from_x, F.linear(h, recurrent_weight, recurrent_bias), h)
+        states.append(h)
+    return torch.stack(states)
+
+
+def gru_step(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
+    """Return h_t (B, H) of a GRU from its products with x_t and h_{t-1}, (B, 3H): r, u, n."""
+    reset_x, update_x, new_x = from_x.chunk(3, dim=-1)
+    reset_h, update_h, new_h = from_h.chunk(3, dim=-1)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return torch.lerp(new, hidden, torch.sigmoid(update_x + update_h))
+
+
+def tanh_step(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
+    """Return h_t (B, H) of tanh units from the products with x_t and h_{t-1}."""
+    return torch.tanh(from_x + from_h)
 
 
 class DirectedLSTM(nn.Module):

@@ -3,18 +3,24 @@
 Each returns, per step, (log_likelihood, log_prior, log_proposal, kl) as scalars.
 """
 
+import cmath
+
 import torch
 
 from .parts import (
     clipped,
     gaussian,
+    gelu,
     head_log_prob,
     kl_divergence,
+    layer_norm,
     linear,
     lstm,
     mlp,
     normal_log_density,
     softplus,
+    torch_drives,
+    torch_gru,
     torch_lstm,
     torch_relu_rnn,
 )
@@ -25,8 +31,169 @@ def rnn(p, sizes, x, noise):
     zero, terms = x.new_zeros(()), []
     for x_t in x:
         terms.append((head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero))
-        h, c = torch_lstm(p, "lstm", mlp(p, "features", x_t), h, c)
+        features = mlp(p, "features", x_t)
+        if sizes.get("cell", "lstm") == "lstm":
+            h, c = torch_lstm(p, "lstm", features, h, c)
+        elif sizes["cell"] == "gru":
+            h = torch_gru(p, "cell", features, h)
+        else:
+            h = torch.tanh(sum(torch_drives(p, "cell", features, h)))
     return terms
+
+
+def autoregressive(p, sizes, x, layers):
+    """Every step from the outputs `layers` gives for all features, one step back."""
+    features = [mlp(p, "features", x_t) for x_t in x]
+    past = [x.new_zeros(sizes["hidden"]), *layers(features)]
+    zero = x.new_zeros(())
+    return [
+        (head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero)
+        for h, x_t in zip(past, x, strict=False)
+    ]
+
+
+def blocks(p, sizes, features, mixer):
+    """Residual blocks over all steps; `mixer(name, inputs)` returns an output per step."""
+    hidden = [linear(p, "embedding", v) for v in features]
+    for i in range(sizes["blocks"]):
+        name = f"blocks.{i}"
+        mixed = mixer(f"{name}.mixer", [layer_norm(p, f"{name}.norm", h) for h in hidden])
+        hidden = [h + y for h, y in zip(hidden, mixed, strict=True)]
+        if f"{name}.feedforward.layers.1.weight" in p:
+            layers = f"{name}.feedforward.layers"
+            inside = [linear(p, f"{layers}.1", layer_norm(p, f"{layers}.0", h)) for h in hidden]
+            hidden = [
+                h + linear(p, f"{layers}.3", gelu(v)) for h, v in zip(hidden, inside, strict=True)
+            ]
+    return [layer_norm(p, "norm", h) for h in hidden]
+
+
+def transformer(p, sizes, x, noise):
+    width = sizes["hidden"] // sizes["heads"]
+
+    def rotated(v, t):
+        angle = [t / 10_000 ** (2 * i / width) for i in range(width // 2)]
+        pairs = [torch.complex(v[i], v[i + width // 2]) for i in range(width // 2)]
+        turned = [z * cmath.exp(1j * a) for z, a in zip(pairs, angle, strict=True)]
+        return torch.stack([z.real for z in turned] + [z.imag for z in turned])
+
+    def attention(name, inputs):
+        projected = [linear(p, f"{name}.inputs", v).view(3, sizes["heads"], width) for v in inputs]
+        outputs = []
+        for t, (queries, _, _) in enumerate(projected):
+            heads = []
+            for i in range(sizes["heads"]):
+                seen = range(max(0, t + 1 - sizes["context"]), t + 1)
+                q = rotated(queries[i], t)
+                scores = [q @ rotated(projected[s][1, i], s) / width**0.5 for s in seen]
+                weights = torch.softmax(torch.stack(scores), 0)
+                heads.append(
+                    sum(w * projected[s][2, i] for w, s in zip(weights, seen, strict=True))
+                )
+            outputs.append(linear(p, f"{name}.output", torch.cat(heads)))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, attention))
+
+
+def tcn(p, sizes, x, noise):
+    def convolved(name, inputs, dilation):
+        weights = p[f"{name}.linear.weight"].chunk(sizes["kernel"], dim=1)  # the last is of now
+        outputs = []
+        for t in range(len(inputs)):
+            total = p[f"{name}.linear.bias"]
+            for i, weight in enumerate(reversed(weights)):
+                if t >= i * dilation:
+                    total = total + weight @ inputs[t - i * dilation]
+            outputs.append(torch.relu(total))
+        return outputs
+
+    def layers(features):
+        hidden = [linear(p, "embedding", v) for v in features]
+        for i in range(sizes["blocks"]):
+            inside = convolved(f"blocks.{i}.first", hidden, 2**i)
+            inside = convolved(f"blocks.{i}.second", inside, 2**i)
+            hidden = [torch.relu(h + v) for h, v in zip(hidden, inside, strict=True)]
+        return hidden
+
+    return autoregressive(p, sizes, x, layers)
+
+
+def minimal_rnn(p, sizes, x, noise):
+    width = sizes["hidden"]
+
+    def mixer(name, inputs):
+        h, outputs = torch.zeros_like(inputs[0]), []
+        for v in inputs:
+            drive, *gates = linear(p, f"{name}.inputs", v).split(width)
+            candidate = torch.where(drive >= 0, drive + 0.5, torch.sigmoid(drive))
+            gates = [torch.sigmoid(gate) for gate in gates]
+            if sizes["minimal_cell"] == "mingru":
+                h = (1 - gates[0]) * h + gates[0] * candidate
+            else:
+                h = (gates[0] * h + gates[1] * candidate) / (gates[0] + gates[1])
+            outputs.append(linear(p, f"{name}.output", h))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
+
+
+def lru(p, sizes, x, noise):
+    """The complex state as a pair of reals, each multiplied out."""
+
+    def mixer(name, inputs):
+        radius = torch.exp(-torch.exp(p[f"{name}.log_decay_rate"]))
+        phase, scale = (torch.exp(p[f"{name}.log_{what}"]) for what in ("phase", "scale"))
+        cos, sin = radius * torch.cos(phase), radius * torch.sin(phase)
+        real = imaginary = x.new_zeros(sizes["states"])
+        outputs = []
+        for v in inputs:
+            drive = linear(p, f"{name}.inputs", v)
+            real, imaginary = (
+                cos * real - sin * imaginary + scale * drive[: len(scale)],
+                sin * real + cos * imaginary + scale * drive[len(scale) :],
+            )
+            mixed = linear(p, f"{name}.outputs", torch.cat([real, imaginary]))
+            value, gate = linear(p, f"{name}.gated", gelu(mixed + p[f"{name}.direct"] * v)).chunk(2)
+            outputs.append(value * torch.sigmoid(gate))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
+
+
+def mamba(p, sizes, x, noise):
+    """Channel by channel, state by state."""
+
+    def silu(v):
+        return v * torch.sigmoid(v)
+
+    def mixer(name, inputs):
+        weights, rank = p[f"{name}.taps"][:, 0], p[f"{name}.step_size.weight"].shape[1]
+        channels, count = weights.shape[1], sizes["states"]
+        past = [x.new_zeros(channels)] * len(weights)
+        states = [[x.new_zeros(()) for _ in range(count)] for _ in range(channels)]
+        outputs = []
+        for v in inputs:
+            entering, gate = linear(p, f"{name}.inputs", v).split(channels)
+            past = [*past[1:], entering]
+            convolved = sum(w * before for w, before in zip(weights, past, strict=True))
+            u = silu(convolved + p[f"{name}.taps_bias"])
+            selected = linear(p, f"{name}.selection", u)
+            low_rank, write, read = selected.split([rank, count, count])
+            step = softplus(linear(p, f"{name}.step_size", low_rank))
+            mixed = []
+            for c in range(channels):
+                total = p[f"{name}.direct"][c] * u[c]
+                for n in range(count):
+                    rate = torch.exp(p[f"{name}.log_rates"][n, 0, c])
+                    kept = torch.exp(-step[c] * rate) * states[c][n]
+                    states[c][n] = kept + step[c] * write[n] * u[c]
+                    total = total + read[n] * states[c][n]
+                mixed.append(total)
+            outputs.append(linear(p, f"{name}.output", torch.stack(mixed) * silu(gate)))
+        return outputs
+
+    return autoregressive(p, sizes, x, lambda features: blocks(p, sizes, features, mixer))
 
 
 def vrnn(p, sizes, x, noise):

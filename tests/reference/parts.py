@@ -25,6 +25,16 @@ def linear(p, name, v):
     return out + p[f"{name}.bias"] if f"{name}.bias" in p else out
 
 
+def layer_norm(p, name, v):
+    centred = v - v.mean()
+    scaled = centred / torch.sqrt((centred**2).mean() + 1e-5)
+    return scaled * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def gelu(v):
+    return v * 0.5 * (1 + torch.erf(v / 2**0.5))
+
+
 def softplus(v):
     return torch.log(1 + torch.exp(v))
 
@@ -115,6 +125,20 @@ def lstm(gates, c):
 def torch_lstm(p, name, v, h, c):
     gates = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
     return lstm(gates + p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"], c)
+
+
+def torch_drives(p, name, v, h):
+    """Return what v and h drive a cell with."""
+    from_v = p[f"{name}.weight_ih_l0"] @ v + p[f"{name}.bias_ih_l0"]
+    return from_v, p[f"{name}.weight_hh_l0"] @ h + p[f"{name}.bias_hh_l0"]
+
+
+def torch_gru(p, name, v, h):
+    """Gates in the order reset, update, new."""
+    from_v, from_h = (drive.reshape(3, -1) for drive in torch_drives(p, name, v, h))
+    reset, update = torch.sigmoid(from_v[0] + from_h[0]), torch.sigmoid(from_v[1] + from_h[1])
+    new = torch.tanh(from_v[2] + reset * from_h[2])
+    return (1 - update) * new + update * h
 
 
 def torch_relu_rnn(p, name, v, h):
