@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from repro.config.recipes import describe, load, merge, presets
+from repro.config.recipes import describe, load, merge
 
 pytestmark = pytest.mark.workflow
 TINY = {
@@ -69,8 +69,9 @@ def snakemake(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("preset", presets() or ["starter"])
-def test_every_preset_can_be_planned(preset, home):
+# What each preset's settings are is tests/test_config.py's; here, that Snakemake can plan them.
+@pytest.mark.parametrize("preset", ["starter", "paper-music", "half-speech"])
+def test_a_preset_can_be_planned(preset, home):
     done = snakemake(home, "all", "--dry-run", "--config", f"preset={preset}")
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout + done.stderr
