@@ -81,7 +81,7 @@ BROKEN = [
     (change("experiments.0.training", {"objective": "iwae"}), r"'samples' is a required property"),
     (trained_by("tsbn", "fivo"), r"model 'tsbn' on bach_chorales: its z is discrete"),
     (trained_by("rnn", "iwae"), r"model 'rnn' on bach_chorales: it has no latent variables"),
-    (change("corpora", "/nowhere"), r"corpora: /nowhere is no folder"),
+    (change("corpora", "/nowhere"), r"corpora: /nowhere is not a directory"),
     (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
     (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),
     (change("seeds", [1.0]), r"seeds.0: 1.0 is not of type 'integer'"),
@@ -280,7 +280,7 @@ def test_frozen_recipe_reads_back(tmp_path):
     assert configuration.thaw(path, "linear_gaussian", "dmm") == recipe
     with pytest.raises(ConfigError, match="is the recipe of dmm on linear_gaussian, not dmm on x"):
         configuration.thaw(path, "x", "dmm")
-    with pytest.raises(ConfigError, match="is no recipe"):
+    with pytest.raises(ConfigError, match="is not a recipe"):
         configuration.thaw(ROOT / "config" / "smoke.yaml", "linear_gaussian", "dmm")
 
 

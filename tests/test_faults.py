@@ -202,7 +202,7 @@ def test_a_folder_of_somebody_elses_is_named(folders, command, foreign):
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("ReproError: cannot write ") and folders[0] in line
-    assert line.endswith("Permission denied. Work in a clone of your own.")
+    assert line.endswith("Permission denied. Work in your own clone.")
 
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])

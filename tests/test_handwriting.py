@@ -112,7 +112,7 @@ def test_drawings_are_resampled_in_time_and_split_by_alphabet(tmp_path):
     np.testing.assert_array_equal(steps[:, 0], np.array(expected)[:, 0])
     assert (abs(steps[:, 1:] - np.array(expected)[:, 1:]) <= LATTICE).all()
     assert len(np.unique(steps[:, 1])) == len(steps)  # dequantised
-    with pytest.raises(DataError, match="alphabet Latin is in no part"):
+    with pytest.raises(DataError, match="no part in the options lists the alphabet Latin"):
         read_omniglot(files, {**options, "alphabets": {"train": ["Greek"], "test": ["Korean"]}})
 
 
@@ -177,7 +177,7 @@ def test_an_empty_stroke_is_named_and_can_be_left_out(part, seed, tmp_path):
         iam(tmp_path, lines)
     spec, _ = iam(tmp_path, left_out=[name])
     assert spec.sequences[part] == 2
-    with pytest.raises(DataError, match="`left_out` names z99-999, which no list has"):
+    with pytest.raises(DataError, match="`left_out` names z99-999, which is in no list"):
         iam(tmp_path, left_out=[name, "z99-999"])
 
 

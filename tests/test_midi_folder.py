@@ -121,7 +121,7 @@ def test_pitches_beyond_the_piano_are_counted(pitches, tmp_path, capsys):
     assert {(np.flatnonzero(step) + 21).tolist()[0] for step in [roll[0]]} == {min(kept)}
     assert set((np.flatnonzero(roll[0]) + 21).tolist()) == kept
     lost = 3 * (len({60, *pitches}) - len(kept))
-    words = f"{lost} notes are beyond a piano's 88 keys"
+    words = f"{lost} notes beyond a piano's 88 keys are left out"
     assert (words in capsys.readouterr().err) == bool(lost)
 
 

@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_loaded_is_named(name, words):
 
 def test_a_folder_of_arrays_says_what_is_wrong_with_it(tmp_path):
     entry, folder = {"local": str(tmp_path / "mine"), "sources": []}, tmp_path / "raw"
-    with pytest.raises(DataError, match="is no folder; correct `local`"):
+    with pytest.raises(DataError, match="is not a directory; correct `local`"):
         fetch("mine", entry, folder, None)
     write_parts(tmp_path / "mine", np.random.default_rng(0))
     parts = read_npz(fetch("mine", entry, folder, None), {})

@@ -208,9 +208,9 @@ def test_broken_results_are_named(tmp_path):
     write(result(), path)
     whole = path.read_text()
     for text, words in (
-        (whole[:-20], "is no Result"),
+        (whole[:-20], "is not a Result"),
         (re.sub(r'"schema": \d+', '"schema": 99', whole), "has schema 99"),
-        (json.dumps({**json.loads(whole), "extra": 1}), "is no Result"),
+        (json.dumps({**json.loads(whole), "extra": 1}), "is not a Result"),
         (whole.replace('"seed": 0', '"seed": 1'), "was changed after it was written"),
     ):
         path.write_text(text)

@@ -126,7 +126,7 @@ def test_damaged_file_in_the_mirror_is_named(tmp_path):
 
 
 def test_mirror_that_does_not_exist_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a directory"):
         fetch("d", entry(url=["http://127.0.0.1:9/x"]), tmp_path / "raw", tmp_path / "nowhere")
 
 

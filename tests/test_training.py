@@ -102,9 +102,12 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(family, walk, t
 
 def test_a_finished_run_says_that_it_begins_anew(walk, tmp_path, capsys):
     first = weights(run(walk, tmp_path))
-    assert "anew" not in capsys.readouterr().err
+    assert "starts from" not in capsys.readouterr().err
     again = weights(run(walk, tmp_path))
-    assert f"begins anew; {tmp_path / 'checkpoint.safetensors'}" in capsys.readouterr().err
+    assert (
+        f"starts from the beginning; {tmp_path / 'checkpoint.safetensors'}"
+        in capsys.readouterr().err
+    )
     assert same_bits(first, again)
 
 

@@ -121,7 +121,7 @@ def test_type_checker_has_nothing_to_say():
         ("preset=nothing", "no preset 'nothing' in config/"),
         ("colour=red", "'colour' was unexpected"),
         ("seeds=3", "seeds: 3 is not of type 'array'"),
-        ("mirror=/nowhere", "mirror: /nowhere is no folder"),
+        ("mirror=/nowhere", "mirror: /nowhere is not a directory"),
         ("evaluation={num_samples: 0}", "num_samples: 0 is less than the minimum"),
     ],
 )

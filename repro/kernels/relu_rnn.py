@@ -1,6 +1,6 @@
 """A ReLU RNN over packed rows, forward and backward by hand.
 
-torch has no kernel for it on a CPU: it writes each step's few operations for autograd.
+torch has no kernel for it on a CPU: autograd records each step's few operations one by one.
 
 Forward:
 
@@ -38,7 +38,7 @@ def relu_rows(
     """Run h_t = ReLU(W x_t + U h_{t-1} + b) of one layer over rows.
 
     Args:
-        rnn: gives the weights.
+        rnn: the layer whose weights are used.
         x: (N, ·), the rows of one step after those of another (`packing`).
         sizes: rows of each step; they never grow.
         hidden: before the first step, (B, H).
