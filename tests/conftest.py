@@ -90,7 +90,7 @@ def heads_of(family: str) -> list[str]:
 
 
 def dim_of(head: str) -> int:
-    """Pen trajectories have three values a step; the other heads take any number."""
+    """Pen trajectories have three values per step; the other heads take any number."""
     return 3 if head.startswith("bivariate") else 2
 
 

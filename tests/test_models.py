@@ -147,7 +147,7 @@ def test_a_family_that_cannot_go_on_from_a_state_says_so(family, small_model, ra
     model = small_model(family)
     x, lengths, noise = ragged(latent=model.latent)
     _, state = model.advance(x, lengths, noise)
-    with pytest.raises(ConfigError, match="cannot go on from the state of an earlier segment"):
+    with pytest.raises(ConfigError, match="cannot continue from the state of an earlier segment"):
         model.advance(x, lengths, noise, state)
 
 

@@ -274,7 +274,7 @@ def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
 def test_our_recipe_under_the_papers_preset_is_refused(two_recipes, training):
     path = result_path(two_recipes / "results", "test", "walk", "dmm", 1)
     write(tuned(1, "test", training), path)
-    with pytest.raises(DataError, match=r"seed1\.json: preset test is of the paper's recipe, and"):
+    with pytest.raises(DataError, match=r"seed1\.json: preset test is for the paper's recipe, but"):
         render_published(two_recipes, two_recipes / "results")
 
 
@@ -313,7 +313,7 @@ def test_a_missing_file_is_named(folder):
         ({"dataset": "../walk"}, "dataset '../walk' is not a name"),
         ({"source": ""}, "needs its source"),
         ({"evidence": "recalled"}, "a recalled one has none"),
-        ({"unit": "bits"}, "need one unit"),
+        ({"unit": "bits"}, "need the same unit"),
         ({"printed_on": "run"}, "printed_on needs the verdict 'other data'"),
         ({"verdict_mark": "x"}, "columns missing or unknown: verdict_mark"),
     ],

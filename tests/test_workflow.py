@@ -239,7 +239,7 @@ def test_what_fails_costs_nothing_else_and_is_named_last(home):
     last = done.stderr.strip().splitlines()[-3:]
     assert "linear_gaussian/broken, seed 0: train failed: RuntimeError: no glue (runs/" in last[0]
     assert last[1].startswith("bad: prepare failed: DataError: ") and "train.npz" in last[1]
-    assert last[2] == "of the other 1 of 3 results: runs/smoke/partial/report.html"
+    assert last[2] == "the other 1 of 3 results: runs/smoke/partial/report.html"
     partial = home / "runs/smoke/partial"
     assert "Kalman (exact)" in (partial / "tables/linear_gaussian.md").read_text()
     assert "no glue" in (partial / "report.html").read_text()

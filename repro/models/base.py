@@ -23,7 +23,7 @@ from repro.models import time_loop
 from repro.models.terms import Layer, Terms, gaussian_terms, without_latent
 from repro.nn.dropout import Dropout
 
-# All that a family's file needs, one's own too.
+# Everything that a family's file needs, a user's own too.
 __all__ = ["Layer", "ModelSpec", "SequenceModel", "Terms", "gaussian_terms", "without_latent"]
 RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
@@ -104,7 +104,7 @@ class SequenceModel(nn.Module):
         head: Any = getattr(self, "head", None)
         if not hasattr(head, "initialise_from_data"):
             raise ConfigError(
-                f"{type(self).__name__} has no head whose distribution can begin at the data: "
+                f"{type(self).__name__} has no head that can be initialised from data: "
                 "remove `initialise_from_data` from its training."
             )
         moments = Moments()
@@ -131,7 +131,7 @@ class SequenceModel(nn.Module):
         return self.encode(x, lengths)
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
-        """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has the places."""
+        """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has their indices."""
         return time_loop.pack(self.encode(x, lengths), rows)
 
     def initial(self, num_samples: int, x: Tensor) -> tuple[Tensor, ...]:
@@ -169,7 +169,7 @@ class SequenceModel(nn.Module):
         return time_loop.propose_rows(self, context, state, noise, sizes)
 
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor | None:
-        """Return what training maximises beside the ELBO; None for a reparameterised family.
+        """Return what training maximises besides the ELBO; None for a reparameterised family.
 
         A scalar whose gradient is the part of the ELBO's that does not flow through `terms`; its
         value means nothing.
@@ -213,7 +213,7 @@ class SequenceModel(nn.Module):
         """
         if state is not None and not self.can_continue:
             raise ConfigError(
-                f"{type(self).__name__} cannot go on from the state of an earlier segment: its "
+                f"{type(self).__name__} cannot continue from the state of an earlier segment: its "
                 "recurrences over x start again in each. Give it whole sequences."
             )
         if steps_at_once is None and x.device.type == "cpu" and not dispatch.current().plain:
