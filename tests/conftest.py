@@ -140,7 +140,7 @@ def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -
 
 
 def families() -> list[str]:
-    """Every trainable family: found by its file, so that a new one is tested unasked."""
+    """Every trainable family, found by its file, so that a new one is tested automatically."""
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
     others = {"__init__", "base", "terms", "time_loop", "markov", "linear_gaussian"}
     return [file.stem for file in files if file.stem not in others]

@@ -1,4 +1,4 @@
-"""Faults, injected: every one ends in completion or a clear error, and a later run repairs it."""
+"""Injected faults: every one ends in completion or a clear error, and a later run repairs it."""
 
 import ctypes
 import os
@@ -97,7 +97,7 @@ def unbroken(home):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_signal_at_any_update_costs_no_bit(number, threads, unbroken, home):
+def test_a_signal_at_any_update_changes_no_bit(number, threads, unbroken, home):
     update = random.Random(f"{number} {threads}").randrange(1, 20)
     arguments = [*cell("train"), "--threads", threads]
     broken_off(AT_UPDATE, home, update, int(number), *arguments)
@@ -148,7 +148,7 @@ def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
 
 
 def as_another_user():
-    """In a process to be: even root obeys the permissions of files from here on."""
+    """Called in a new process: from here on even root obeys the permissions of files."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused where there is none to drop
@@ -197,7 +197,7 @@ DATA = "runs/data/linear_gaussian"
         (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "train", *CELL, "--seed", "0"]),
     ],
 )
-def test_a_folder_of_somebody_elses_is_named(folders, command, foreign):
+def test_another_users_folder_is_named(folders, command, foreign):
     done = foreign(folders, *command)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
     line = done.stderr.strip().splitlines()[-1]
@@ -280,7 +280,7 @@ def written(walk, tmp_path_factory):
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("fault", ["flip", "cut", "empty"])
-def test_damage_never_passes_for_a_number(place, fault, written, tmp_path):
+def test_damage_is_never_read_as_a_number(place, fault, written, tmp_path):
     original, reader = list(written.items())[place]
     content, rng = original.read_bytes(), random.Random(place)
     copy = tmp_path / original.parent.name / original.name
@@ -368,7 +368,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(walk, tmp_path, monkeypatch
     assert all(found[name].equal(expected[name]) for name in expected)
 
 
-def test_leftovers_of_the_living_are_not_touched(tmp_path):
+def test_leftovers_of_running_processes_are_not_touched(tmp_path):
     path = tmp_path / "seed0.json"
     mine, dead = (path.with_name(f".seed0.json.{n}.partial") for n in (os.getppid(), 2**22 + 1))
     for leftover in (mine, dead):

@@ -1,4 +1,4 @@
-"""Published tables beside hand-made results."""
+"""Published tables compared with hand-made results."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from repro.results.record import Result, result_path, write
 
 
 def printed(folder, *rows, **same):
-    """Write published.csv: a mapping a row over what all share."""
+    """Write published.csv: one mapping per row, merged over what all rows share."""
     usual = {"unit": "nats/step", "evidence": "read", "source": "the paper"} | same
     rows = [dict.fromkeys(COLUMNS, "") | usual | row for row in rows]
     pd.DataFrame(rows).to_csv(folder / "published.csv", index=False)
@@ -63,7 +63,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_every_printed_number_stands_beside_ours_with_a_verdict(folder):
+def test_every_printed_number_is_next_to_ours_with_a_verdict(folder):
     paths = render_published(folder, folder / "results")
     assert [path.name for path in paths] == ["table.md", "table.tex", "table.html"]
     a, b, c, missing = cells_of((folder / "table.md").read_text())
@@ -156,7 +156,7 @@ def test_an_estimate_has_as_many_samples_as_the_printed_one_where_they_are_store
     assert float(open_row[-5].partition(" ")[0]) == pytest.approx(most, abs=0.05)
 
 
-def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table):
+def test_a_data_set_that_replaces_the_printed_one_is_named(sequences_table):
     folder, mean = sequences_table
     (folder / "table.yaml").write_text(
         'title: "Speech"\npreset: test\nmodels: [dmm]\n'
@@ -169,7 +169,7 @@ def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table)
     assert data == "timit" and ours.endswith("[1]") and "[1] ours walks." in text
     assert float(ours.partition(" ")[0]) == pytest.approx(mean, abs=0.05)
     assert float(difference) == pytest.approx(mean - 28805, abs=5e-4)
-    assert "[1]" not in own  # where the printed data set has Results, they stand there
+    assert "[1]" not in own  # if the printed data set has Results, they are shown
 
 
 def other_data(folder, metric="bound_nll_after_first", inferred=False, **more):
@@ -229,7 +229,7 @@ our_recipe:
 
 
 def tuned(seed, preset="tuned", training=None, shift=0.5) -> Result:
-    """A Result by our recipe, half a nat better a step."""
+    """A Result by our recipe, half a nat per step better."""
     recipe = {"model": {"name": "dmm", "training": training or {"optimizer": "muon"}}}
     return result(seed, shift=shift, preset=preset, recipe=recipe)
 
@@ -243,7 +243,7 @@ def two_recipes(folder):
     return folder
 
 
-def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
+def test_two_recipes_are_side_by_side_and_never_mixed(two_recipes):
     before = two_recipes / "before"
     before.mkdir()
     for name in ("published.csv", "table.yaml"):
