@@ -225,7 +225,7 @@ def not_supplied(config: dict) -> list[str]:
 
 
 def resolve(config: dict, dataset: str, model: str) -> dict:
-    """Return the recipe of one cell: all that decides what a training does, except its seed.
+    """Return the recipe of one cell: everything that decides a training, except its seed.
 
     Later experiments of the preset override earlier ones; a cell that no experiment lists
     runs as config/models.yaml says.
@@ -265,7 +265,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 def describe(config: dict, dataset: str) -> dict:
     """Return what decides a data set's prepared bytes, with the SHA-256 of its own files.
 
-    Titles, licences and addresses are left out: correcting one is no reason to prepare, let alone
+    Titles, licences and URLs are left out: correcting one is no reason to prepare, let alone
     to train, again. See `with_content`.
     """
     whole = entry(config, "data set", dataset)
@@ -317,7 +317,7 @@ def _own_source(name: str, where: str) -> str:
         try:
             spec = importlib.util.find_spec(module)
         except ImportError:
-            spec = None  # said when it is loaded, where it is needed
+            spec = None  # reported when it is loaded
         if spec is None or not spec.origin or not Path(spec.origin).is_file():
             return ""
         path = Path(spec.origin)

@@ -33,7 +33,7 @@ def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
     if array.ndim != 2:
         raise DataError(
             f"{where} has the shape {array.shape}: a sequence has two axes, (T, D), steps and "
-            "columns. Reshape one column to (T, 1); save each sequence as an array of its own."
+            "columns. Reshape one column to (T, 1); save each sequence as a separate array."
         )
     if 0 in array.shape:
         lacking = "steps" if array.shape[0] == 0 else "columns"
@@ -57,8 +57,8 @@ def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
 def _check_type(array: np.ndarray, where: str) -> None:
     if array.dtype.kind == "O":
         raise DataError(
-            f"{where} holds Python objects, not numbers: save each sequence as an array of its "
-            "own, `np.savez(path, *list_of_arrays)`."
+            f"{where} holds Python objects, not numbers: save each sequence as a separate "
+            "array, `np.savez(path, *list_of_arrays)`."
         )
     if array.dtype.kind not in "biuf":
         remedy = {

@@ -131,7 +131,7 @@ def made_by(path: Path) -> dict:
 
 
 def _verified(metadata: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    # The texts of a header, and the digests of all that the file holds.
+    # The texts of a header, and the digests of everything in the file.
     digests = json.loads(metadata["digests"])
     for name in {"spec", "entry"} & {*metadata, *digests}:  # older files have no entry
         if _digest(metadata[name].encode()) != digests[name]:

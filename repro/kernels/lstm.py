@@ -229,7 +229,7 @@ class _LSTMRows(torch.autograd.Function):
         direction = ctx.sizes, ctx.backward_in_time
         transposed = PrepackedWeight(recurrent_weight.T)
         grad_gates = torch.empty_like(gates)  # of the pre-activations, (N, 4H)
-        # Of each sequence's state after the step at hand, (B, H); at first, after its last step.
+        # Of each sequence's state after the current step, (B, H); at first, after its last step.
         grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
         rows = (grad_hiddens, tanh_cells, before(cells, cell, *direction))
         steps = list(

@@ -86,7 +86,7 @@ class _ReLURows(torch.autograd.Function):
         x, input_weight, recurrent_weight, hidden, hiddens = ctx.saved_tensors
         transposed = PrepackedWeight(recurrent_weight.T)
         grad_a = torch.empty_like(hiddens)  # (N, H)
-        grad_hidden = torch.zeros_like(hidden)  # of the state after the step at hand, (B, H)
+        grad_hidden = torch.zeros_like(hidden)  # of the state after the current step, (B, H)
         rows = (grad_hiddens, hiddens, grad_a)
         steps = list(zip(*(t.split(ctx.sizes) for t in rows), strict=True))
         for grad_output, h_t, grad_a_t in steps if ctx.backward_in_time else reversed(steps):

@@ -178,7 +178,7 @@ class _VRNNChain(torch.autograd.Function):
         grad_pre = [torch.empty_like(output) for output in outputs]
         grad_pre[depth + 1] = torch.cat([grad_mean, grad_std * slope], dim=1)
         grad_inputs = torch.cat([grad_features_z, grad_before], dim=1)
-        # Of each sequence's state after the step at hand, (B, H); at first, after its last step.
+        # Of each sequence's state after the current step, (B, H); at first, after its last step.
         grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
         rows = (grad_z, grad_inputs, noise * slope, cells, tanh_cells, *outputs, *grad_pre)
         steps = zip(

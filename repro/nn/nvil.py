@@ -21,7 +21,7 @@ class NVIL(nn.Module):
     of each f_s from the data, and a running mean. With several samples per sequence, the mean of
     the others' Q̂_t − b_t is subtracted too: the network's error on the data is the same for all of
     them. q's gradient is divided by the running standard deviation of the signal if that exceeds 1.
-    The analytic KL_t, in place of log q − log p at the sample, lowers the variance and leaves the
+    The analytic KL_t, instead of log q − log p at the sample, lowers the variance and leaves the
     expectation unchanged.
     """
 

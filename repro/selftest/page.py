@@ -44,7 +44,7 @@ def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]
     noise = math.sqrt(LEVEL * (1 - LEVEL) / FALSE_ALARM_TABLES)
     alarms = ", ".join(f"{rate:.1%} with {seeds} seeds" for seeds, rate in false.items())
     return (
-        "# How far to trust the tools\n\n"
+        "# Can the tools be trusted?\n\n"
         "A linear-Gaussian state space model has an exact likelihood: here the density of all "
         "steps as one Gaussian vector. With the exact smoothing posterior as q, every importance "
         "weight must equal it:\n\n"
@@ -58,8 +58,8 @@ def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]
         "particles each).\n\n"
         f"The check against stored results, on {FALSE_ALARM_TABLES} simulated tables of "
         f"{calibration.CELLS} cells that nothing changed, found a loss somewhere in {alarms} "
-        f"(meant: {LEVEL:.0%}; noise of this simulation: ± {noise:.1%}). What it finds where one "
-        "cell did lose depends on how far trainings spread.\n"
+        f"(meant: {LEVEL:.0%}; noise of this simulation: ± {noise:.1%}). How often it finds a real "
+        "loss in one cell depends on the spread of trainings.\n"
     )
 
 

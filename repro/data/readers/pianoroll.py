@@ -34,7 +34,9 @@ def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray
             part: [np.asarray(roll) for roll in content[f"{part}data"].ravel()] for part in PARTS
         }
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{path} does not hold piano rolls ({type(error).__name__}: {error})."
+        ) from None
     if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
         raise DataError(f"{path}: a roll does not have {KEYS} columns.")
     return parts
@@ -83,7 +85,9 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
             found = {name: np.asarray(archive[name], dtype=np.float32) for name in names}
             mask = np.asarray(archive["mask_test"], dtype=np.float32)
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{path} does not hold piano rolls ({type(error).__name__}: {error})."
+        ) from None
     for name, array in found.items():
         if array.ndim != 3 or array.shape[2] != KEYS:
             raise DataError(f"{path}: {name} does not have the shape (N, T, {KEYS}).")

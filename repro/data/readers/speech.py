@@ -83,7 +83,7 @@ def read_timit(files: dict[str, Path], options: dict) -> dict[str, Part]:
 def read_recordings(files: dict[str, Path], options: dict) -> dict[str, Part]:
     """Return all recordings of a folder as frames of the waveform, (T, frame) each.
 
-    For corpora without a split of their own: `options["valid_fraction"]` and
+    For corpora that come without a split: `options["valid_fraction"]` and
     `options["test_fraction"]` of the files are drawn with `options["split_seed"]`.
     """
     (folder,) = files.values()
