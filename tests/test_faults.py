@@ -298,7 +298,9 @@ def test_damage_is_never_read_as_a_number(place, fault, written, tmp_path):
 
 def test_a_result_in_the_wrong_place_is_named(tmp_path):
     write(result(seed=1), result_path(tmp_path, "test", "walk", "dmm", 0))
-    with pytest.raises(ReproError, match=r"seed0.json is the Result of .*seed1.json"):
+    with pytest.raises(
+        ReproError, match=r"seed0.json holds the Result that belongs at .*seed1.json"
+    ):
         read_cell(tmp_path, "test", "walk", "dmm")
 
 

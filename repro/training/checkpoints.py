@@ -126,7 +126,7 @@ def require_same_data(
     else:
         return
     raise CheckpointError(
-        f"{checkpoint} was not trained on the data in {data_file} ({how}): train again."
+        f"{checkpoint} was trained on other data than {data_file} ({how}): train again."
     )
 
 
