@@ -219,8 +219,8 @@ def _basis(
         return [r for r in same if r.recipe["model"]["sizes"] == recipe["sizes"]]
 
     def of_cell(results: list[Result]) -> list[Result]:
-        here = (r for r in of_model(results) if r.dataset == dataset)
-        return [r for r in here if r.recipe["model"]["training"] == recipe["training"]]
+        same = (r for r in of_model(results) if r.dataset == dataset)
+        return [r for r in same if r.recipe["model"]["training"] == recipe["training"]]
 
     candidates = (
         (MEASURED, of_cell(own)),

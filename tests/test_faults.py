@@ -116,14 +116,14 @@ def offline_records(path):
     """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, place, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
-    while place + 7 <= len(content):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
+    content, position, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
             continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        whole = (b"" if kind in (1, 2) else whole) + content[place + 7 : place + 7 + length]
-        place += 7 + length
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        whole = (b"" if kind in (1, 2) else whole) + content[position + 7 : position + 7 + length]
+        position += 7 + length
         if kind in (1, 4):
             record = Record.FromString(whole)
             if record.HasField("history"):
@@ -278,11 +278,11 @@ def written(walk, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("fault", ["flip", "cut", "empty"])
-def test_damage_is_never_read_as_a_number(place, fault, written, tmp_path):
-    original, reader = list(written.items())[place]
-    content, rng = original.read_bytes(), random.Random(place)
+def test_damage_is_never_read_as_a_number(position, fault, written, tmp_path):
+    original, reader = list(written.items())[position]
+    content, rng = original.read_bytes(), random.Random(position)
     copy = tmp_path / original.parent.name / original.name
     copy.parent.mkdir()
     for _ in range({"flip": 300, "cut": 10, "empty": 1}[fault]):
@@ -324,9 +324,9 @@ def test_every_file_has_the_mode_of_the_umask(mask, walk, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 @pytest.mark.parametrize("closed", ["file", "folder"])
-@pytest.mark.parametrize("place", range(4))
-def test_a_file_that_may_not_be_read_is_not_missing(place, closed, written, tmp_path):
-    original, reader = list(written.items())[place]
+@pytest.mark.parametrize("position", range(4))
+def test_a_file_that_may_not_be_read_is_not_missing(position, closed, written, tmp_path):
+    original, reader = list(written.items())[position]
     folder = tmp_path / original.parent.name
     folder.mkdir()
     copy = folder / original.name

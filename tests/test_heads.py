@@ -133,7 +133,7 @@ def test_one_z_is_annealed_once_and_again_when_weights_biases_or_means_change(mo
         changed += 0.1
         found.append(head.log_partition((a, c)).item())
         assert len(calls) == count
-        several = tuple(p.expand(2, -1) for p in (a, c))  # takes the other way
+        several = tuple(p.expand(2, -1) for p in (a, c))  # takes the other branch
         assert head.log_partition(several)[0].item() == pytest.approx(found[-1], abs=1e-12)
         calls.pop()
     assert len(set(found)) == 1 + len(changes)

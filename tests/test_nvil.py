@@ -15,7 +15,7 @@ STEPS, LATENT, WEIGHT, GROUPS, SAMPLES = 3, 2, 0.7, 400, 50
 
 def small(family, **sizes):
     torch.manual_seed(2)
-    # In `eval`, the moments of the baseline stay as they are.
+    # In `eval`, the moments of the baseline do not change.
     return build(spec(family, "bernoulli", **sizes)).double().eval()
 
 

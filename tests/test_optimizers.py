@@ -92,7 +92,9 @@ def test_the_average_is_that_of_a_plain_loop_and_is_what_is_validated(walk, tmp_
     for weight, kept, mean in zip(raw, one.best_weights.values(), expected, strict=True):
         np.testing.assert_allclose(kept.numpy(), mean, rtol=1e-5, atol=1e-6)
         assert not torch.equal(kept, weight)
-    assert all(map(torch.equal, raw, one.model.parameters()))  # training goes on from its own
+    assert all(
+        map(torch.equal, raw, one.model.parameters())
+    )  # training continues from its own weights
 
 
 def test_without_a_decay_there_is_no_average():

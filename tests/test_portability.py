@@ -55,7 +55,7 @@ def test_the_refusal_refuses(name):
 
 
 def test_nothing_is_called_that_windows_lacks():
-    # The stubs of the standard library know what each system has; the other libraries' types,
+    # The stubs of the standard library know what each system has; other libraries' types,
     # which take a minute, do not matter here.
     command = [shutil.which("mypy"), "--platform=win32", "--follow-imports=skip", "--cache-dir"]
     done = subprocess.run([*command, os.devnull], cwd=ROOT, capture_output=True, text=True)

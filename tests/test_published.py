@@ -123,7 +123,7 @@ def test_sequences_are_higher_is_better_and_missing_licences_are_visible(sequenc
     assert "better" in ours  # a tenth above the print
     columns = [entry.strip() for entry in open_row.strip("|").split("|")]
     assert float(columns[1].partition(" ")[0]) == pytest.approx(mean, abs=0.05)
-    bits = -mean / (28 / 5) / (2 * math.log(2))  # of the bound; the estimate is 0.5 nats higher
+    bits = -mean / (28 / 5) / (2 * math.log(2))  # for the bound; the estimate is 0.5 nats higher
     assert float(columns[4].partition(" ")[0]) == pytest.approx(
         bits - 0.5 / (28 / 5) / (2 * math.log(2)), abs=0.01
     )
@@ -259,7 +259,7 @@ def test_two_recipes_are_side_by_side_and_never_mixed(two_recipes):
             ("Seeds", "Seeds, paper's"),
             ("Verdict", "Verdict, paper's"),
         ):
-            assert both[name] == one[column]  # the paper's side is as it is alone
+            assert both[name] == one[column]  # the paper's side is the same as alone
     first, *_, missing = cells_of(text)
     mean = -tuned(0).per_step("is")
     assert float(first["Our recipe"]) == pytest.approx(mean, abs=5e-5)

@@ -300,7 +300,7 @@ def test_tables_state_numbers_errors_and_marks(tmp_path):
     assert "σ from 2 to 3" in text and "2 seeds" in text and "5 test sequences (28 steps)" in text
     frame = pd.read_csv(paths[2])
     assert frame["is_per_step"][0] == pytest.approx(aggregate(exact, "is").value, rel=1e-5)
-    bits = -frame["is_per_step"] / 2 / math.log(2)  # two dimensions a step
+    bits = -frame["is_per_step"] / 2 / math.log(2)  # two dimensions per step
     np.testing.assert_allclose(frame["is_bits_per_dimension"], bits, rtol=1e-5)
 
 

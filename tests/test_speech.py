@@ -148,7 +148,7 @@ def readable_formats(folder):
                 _, rate = soundfile.read(path)
             except (soundfile.SoundFileError, TypeError, ValueError):
                 continue  # RAW has no header; some are only written, or need a second file
-            # Some formats know few rates; of a sampler's, SDS, libsndfile loses the last block.
+            # Some formats allow few rates; libsndfile loses the last block of SDS (of samplers).
             if rate == 16000 and format != "SDS":
                 yield format, subtype
 
@@ -195,13 +195,13 @@ SILENT = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("what", SILENT)
-@pytest.mark.parametrize("place", range(6))
-def test_a_recording_that_is_not_a_sound_is_named(what, place, tmp_path):
+@pytest.mark.parametrize("index", range(6))
+def test_a_recording_that_is_not_a_sound_is_named(what, index, tmp_path):
     for i in range(6):
-        sound = SILENT[what](tone()) if i == place else tone()
+        sound = SILENT[what](tone()) if i == index else tone()
         soundfile.write(tmp_path / f"s{i}.wav", sound, 16000, subtype="FLOAT")
     parts = read_recordings({"accent": tmp_path}, DRAWN)
-    with pytest.raises(DataError, match=rf"s{place}\.wav (is silent|has samples up to)"):
+    with pytest.raises(DataError, match=rf"s{index}\.wav (is silent|has samples up to)"):
         for part in parts.values():
             list(part)
 

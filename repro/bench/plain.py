@@ -31,8 +31,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
         return without_latent(_plain_nade(model.head, x), lengths)
     state, terms = None, []
     for t in range(len(x)):
-        here = torch.ones_like(lengths)
-        step = (x[t : t + 1], here, noise[t : t + 1], state)
+        step = (x[t : t + 1], torch.ones_like(lengths), noise[t : t + 1], state)
         if model.latent:
             ((context, drawn, state),) = propose_all(model, *step)
             terms.append(model.score(context, drawn))

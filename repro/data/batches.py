@@ -162,11 +162,12 @@ def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:
     kept = torch.arange(len(batch.ids), device=batch.x.device)
     while True:
         end = len(remaining.x) if steps is None else steps
-        here = remaining.x[:end]
-        yield Batch(here, remaining.lengths.clamp(max=len(here)), remaining.ids), kept
-        kept = (remaining.lengths > len(here)).nonzero().flatten()
+        segment = remaining.x[:end]
+        lengths = remaining.lengths.clamp(max=len(segment))
+        yield Batch(segment, lengths, remaining.ids), kept
+        kept = (remaining.lengths > len(segment)).nonzero().flatten()
         if not len(kept):
             return
         ids = [remaining.ids[i] for i in kept.tolist()]
-        left = remaining.lengths[kept] - len(here)
-        remaining = Batch(remaining.x[len(here) :, kept], left, ids)
+        left = remaining.lengths[kept] - len(segment)
+        remaining = Batch(remaining.x[len(segment) :, kept], left, ids)

@@ -107,7 +107,7 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        """Whether all epochs are done."""
+        """Whether no further epoch will be trained."""
         patience = self.settings["patience"]
         since = sum("valid_bound" in row and row["epoch"] > self.best_epoch for row in self.history)
         impatient = patience is not None and since >= patience
