@@ -75,15 +75,15 @@ onsuccess:
     rmtree(PARTIAL, ignore_errors=True)
 
 
-# What there is becomes tables and a report all the same; what failed, and why, is the last thing said.
+# Tables and a report are still made of the Results there are; the last lines say what failed, and why.
 onerror:
     command = ["repro", "salvage", *RESULTS, "--preset", config["preset"]]
     done = subprocess.run(command, capture_output=True, text=True)
     atexit.register(print, f"\n{done.stdout}{done.stderr}", file=sys.stderr)
 
 
-# Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter wants one
-# named; this base image has only Python, so --sdm apptainer needs an image with the package.
+# Jobs run in the environment that snakemake runs in (README, envs/*.yaml). The linter demands a
+# container; this base image has only Python, so --sdm apptainer needs an image with the package.
 container: "docker://python:3.11"
 
 
@@ -146,8 +146,8 @@ rule describe:
         "printf '%s' {params.entry:q} > {output} 2> {log}"
 
 
-# Where the bytes come from is no reason to get them again: Snakemake does not compare params that are
-# functions of `input`. The whole entry, with addresses and licence, is for this job alone.
+# A new URL is no reason to fetch the same bytes again: Snakemake does not compare params that are
+# functions of `input`. Only this job gets the whole entry, with URLs and licence.
 rule fetch:
     input:
         rules.describe.output,
@@ -170,8 +170,8 @@ rule fetch:
         " > {log} 2>&1"
 
 
-# A checkpoint, in Snakemake's sense: once the data are prepared it looks again at what is to be done,
-# and where their digests are the old ones nothing is trained.
+# A checkpoint, in Snakemake's sense: once the data are prepared, Snakemake decides again what is to be
+# done, and if their digests are unchanged nothing is trained.
 checkpoint prepare:
     input:
         description=rules.describe.output,

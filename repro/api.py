@@ -1,7 +1,7 @@
 """The suite from Python: load a data set, train a model on it, bound its likelihood.
 
-Run in the repository's root, as the command line is; runs stand under runs/ and are found there by
-both. A training that is finished is not repeated.
+To be run in the repository's root, like the command line; runs are under runs/, and both find them
+there. A training that is finished is not repeated.
 """
 
 import json
@@ -35,7 +35,7 @@ def load(
 
     Raises:
         ConfigError: there is no such data set.
-        DataError: its files cannot be had.
+        DataError: its files cannot be obtained.
     """
     config = configuration.load(preset)
     config = {**config, "mirror": mirror or config["mirror"]}
@@ -57,7 +57,7 @@ def train(
 
     Args:
         sizes, training: settings that differ from the preset's (config/schema.yaml names them);
-            such a run stands in a folder of its own, `<preset>-own`.
+            such a run has a separate folder, `<preset>-own`.
     Raises:
         ConfigError: a name or a setting is wrong.
     """
@@ -83,7 +83,7 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
     """Return the bounds of a checkpoint on the test part of its data set, by test sequence.
 
     Raises:
-        ConfigError: a count is not one.
+        ConfigError: `num_samples` or `particles` is not a whole number.
         CheckpointError: the checkpoint is missing or damaged, or its data set has changed since.
     """
     checkpoint = Path(checkpoint)
@@ -99,7 +99,7 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
 
 
 def _prepared(dataset: str, described: dict, config: dict) -> Path:
-    # A data set's prepared file, made again where its entry or its own files have changed.
+    # A data set's prepared file, prepared again if its entry or its own files have changed.
     path = data_file(dataset)
     if not readable(path) or prepared.made_by(path) != json.loads(json.dumps(described)):
         folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))

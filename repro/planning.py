@@ -22,14 +22,14 @@ MEASURED, ELSEWHERE, SCALED, GUESSED = "measured", "measured elsewhere", "scaled
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a cell takes on one worker.
+    """What one run of a cell costs on one worker.
 
     Attributes:
         train, evaluate: hours.
         memory: MB, the larger of both jobs. disk: MB of the checkpoint.
-        basis: measured (stored results of this cell), measured elsewhere (by another processor or
-            number of threads than the plan's), scaled by time steps and epochs from the model's
-            other results, or guessed from the median of the preset's.
+        basis: measured (stored results of this cell), measured elsewhere (the same, but with
+            another processor or number of threads than the plan's), scaled by time steps and epochs
+            from the model's other results, or guessed from the median of the preset's results.
     """
 
     dataset: str
@@ -47,8 +47,8 @@ class Plan:
 
     Attributes:
         stack_seeds: whether one job trains all seeds of a cell.
-        worker: what the hours are hours of.
-        unknown: data sets left out, because nobody wrote down how many steps they have.
+        worker: the hardware and number of threads that the hours refer to.
+        unknown: data sets left out, because the number of their steps is not written down.
     """
 
     preset: str
@@ -65,12 +65,12 @@ class Plan:
 
     @property
     def seeds_a_job(self) -> int:
-        """How many seeds one training is for."""
+        """How many seeds one training job is for."""
         return self.seeds if self.stack_seeds else 1
 
     @property
     def hours(self) -> float:
-        """Of one worker for everything."""
+        """Hours of one worker for everything."""
         return self.seeds * sum(cost.train + cost.evaluate for cost in self.costs)
 
     @property
@@ -81,18 +81,18 @@ class Plan:
 
 
 def stored(root: Path) -> list[Result]:
-    """Return every Result under `root`; none of runs that diverged."""
+    """Return every Result under `root`, except those of runs that diverged."""
     found = [read(path) for path in sorted(root.glob("*/*/*/seed*.json"))]
     return [result for result in found if "diverged" not in result.training]
 
 
 def plan(config: dict, results: Iterable[Result]) -> Plan:
-    """Return what a preset takes, judged by results that came with their timings.
+    """Return the cost of a preset, estimated from results that record their timings.
 
-    The worker is the hardware and thread count of most results, and others serve only where it has
-    none: for a cell that was measured on them alone. A cell never measured takes its rate per time
-    step (and epoch, or sample) from results of the same model at the same sizes, or else from the
-    median of the preset's, and all its epochs.
+    The worker is the hardware and thread count of most results; others are used only for a cell
+    that was measured on them alone. A cell that was never measured takes its rate per time step
+    (and epoch, or sample) from results of the same model at the same sizes, or else from the median
+    of the preset's results, and is assumed to run all its epochs.
     """
     found = list(results)
     counts = Counter(map(_worker, found))
@@ -137,7 +137,7 @@ def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
 
 
 def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
-    """Return the plan for people."""
+    """Return the plan as text for people."""
     rows = [
         {
             "Data set": cost.dataset,
@@ -167,7 +167,7 @@ def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
         f"wall time on {n} worker(s): {_duration(makespan(plan, n, speedup))}" for n in workers
     ]
     lines.append(
-        f"longest training and evaluation, below which no number of workers comes: "
+        f"longest training and evaluation, which no number of workers can shorten: "
         f"{_duration(plan.critical_path / speedup)}"
     )
     if plan.unknown:
@@ -212,15 +212,15 @@ def _cost(
 def _basis(
     preset: str, dataset: str, recipe: dict, own: list[Result], other: list[Result]
 ) -> tuple[str, list[Result]]:
-    """Return the best kind of basis that there are results for, and these results."""
+    """Return the best kind of basis with any results, and these results."""
 
     def of_model(results: list[Result]) -> list[Result]:
         same = (r for r in results if r.model == recipe["name"])
         return [r for r in same if r.recipe["model"]["sizes"] == recipe["sizes"]]
 
     def of_cell(results: list[Result]) -> list[Result]:
-        here = (r for r in of_model(results) if r.dataset == dataset)
-        return [r for r in here if r.recipe["model"]["training"] == recipe["training"]]
+        same = (r for r in of_model(results) if r.dataset == dataset)
+        return [r for r in same if r.recipe["model"]["training"] == recipe["training"]]
 
     candidates = (
         (MEASURED, of_cell(own)),
@@ -233,7 +233,7 @@ def _basis(
 
 
 def _evaluation(config: dict, used: list[Result], results: list[Result]) -> float:
-    """Return seconds per test step, in proportion to the samples; exact models take one."""
+    """Return seconds per test step, in proportion to the samples (one for exact models)."""
     sampled = all(r.likelihood == SAMPLED for r in used)
     samples = config["evaluation"]["num_samples"] if sampled else 1
     for found in (used, results):

@@ -112,7 +112,7 @@ def heads_of(family: str) -> list[str]:
 
 
 def dim_of(head: str) -> int:
-    """Pen trajectories have three values a step; the other heads take any number."""
+    """Pen trajectories have three values per step; the other heads take any number."""
     return 3 if head.startswith("bivariate") else 2
 
 
@@ -162,7 +162,7 @@ def spec(family: str, head: str = "gaussian", dim: int | None = None, **sizes) -
 
 
 def families() -> list[str]:
-    """Every trainable family: found by its file, so that a new one is tested unasked."""
+    """Every trainable family, found by its file, so that a new one is tested automatically."""
     files = sorted((ROOT / "repro" / "models").glob("*.py"))
     shared = {"__init__", "base", "terms", "time_loop", "markov", "autoregressive"}
     return [f.stem for f in files if f.stem not in {*shared, "linear_gaussian"}]

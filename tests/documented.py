@@ -1,9 +1,9 @@
 """Run the commands that README and docs show: python tests/documented.py, as .ci/run does.
 
-A command is a line of a block between ``` and ```, or a piece of `code` that begins with a
+A command is a line of a block between ``` and ```, or inline `code` that begins with a
 program's name. Every command is run, in a copy of the repository whose preset `starter` trains for
-one epoch on few sequences, unless a comment directly before its block, or directly behind its piece
-of code, says why it cannot be:
+one epoch on few sequences, unless a comment directly before its block, or directly after its inline
+code, says why it cannot be:
 
     <!-- not run: hours -->
 
@@ -45,7 +45,7 @@ datasets:
 
 
 class Command(NamedTuple):
-    """A command of a page: its line, whether it stands in a block, and why it is not run."""
+    """A command of a page: its line, whether it is in a block, and why it is not run."""
 
     line: str
     whole: bool
@@ -115,7 +115,7 @@ def check_of(line: str) -> str:
 
 
 def copy_of_the_repository(folder: Path) -> Path:
-    """Return a copy of the files that git knows, as they are, with the prepared data."""
+    """Return a copy of the files that git knows, as they are now, with the prepared data."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True)
     for name in listed.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file():
@@ -147,7 +147,7 @@ def copy_to_check_in(folder: Path) -> Path:
 
 
 def failure_of(line: str, folder: Path) -> str:
-    """Return what a command says where it fails, else ""."""
+    """Return what a command prints if it fails, else ""."""
     began = time.monotonic()
     done = subprocess.run(
         ["bash", "-c", line],
@@ -162,7 +162,7 @@ def failure_of(line: str, folder: Path) -> str:
 
 
 def changed(folder: Path) -> list[str]:
-    """Return the rendered files of a copy that the commands wrote otherwise than they are here."""
+    """Return the rendered files that the commands wrote differently from those in this clone."""
     pages = [path.relative_to(ROOT) for path in PAGES]
     tables = [
         p.relative_to(ROOT) for p in (ROOT / "paper_tables").rglob("*.*") if p.suffix != ".svg"
@@ -175,7 +175,7 @@ def changed(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Return 0 if every command of every page ran, or could."""
+    """Return 0 if every command of every page ran, or could be run."""
     found = [command for page in sorted(PAGES, key=order) for command in commands(page.read_text())]
     run = dict.fromkeys(part for c in found if c.is_run for part in c.parts)
     rest = [c for c in found if not c.is_run and not c.is_run_by_ci]

@@ -77,7 +77,7 @@ def test_a_wrong_setting_is_named(home, monkeypatch):
 
 @pytest.fixture
 def own(home, monkeypatch):
-    """The preset of one's own data, and the folder that has them."""
+    """The preset with a user's own data, and the folder that has them."""
     monkeypatch.chdir(home)
     preset = yaml.safe_load((TEMPLATES / "own.yaml").read_text())
     del preset["models"]
@@ -90,7 +90,7 @@ def own(home, monkeypatch):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
-def test_new_files_of_ones_own_are_seen(part, own):
+def test_new_own_files_are_seen(part, own):
     options = {"preset": "own", "max_epochs": 1}
     before = api.load("own_data", preset="own")
     first = api.train("marginal", "own_data", **options)
@@ -111,7 +111,7 @@ def test_new_files_of_ones_own_are_seen(part, own):
 
 
 @pytest.mark.fault
-def test_every_file_of_ones_own_is_part_of_the_entry(own):
+def test_every_own_file_is_part_of_the_entry(own):
     shutil.copy(TEMPLATES / "own_model.py", own.parent / "config" / "own_reader.py")
     path = own.parent / "config" / "own.yaml"
     preset = yaml.safe_load(path.read_text())
@@ -137,7 +137,7 @@ def test_every_file_of_ones_own_is_part_of_the_entry(own):
 
 
 @pytest.mark.fault
-def test_the_module_of_a_model_of_ones_own_is_part_of_the_recipe(own, monkeypatch):
+def test_the_module_of_an_own_model_is_part_of_the_recipe(own, monkeypatch):
     (own.parent / "lib" / "mine").mkdir(parents=True)
     for name in ("__init__", "model"):
         (own.parent / "lib" / "mine" / f"{name}.py").write_text("")
@@ -174,7 +174,7 @@ def test_the_module_of_a_model_of_ones_own_is_part_of_the_recipe(own, monkeypatc
         ("def late():\n    import helpers", "lib/mine/helpers.py"),
     ],
 )
-def test_what_code_of_ones_own_imports_is_part_of_it(tmp_path, monkeypatch, imported, file):
+def test_what_own_code_imports_is_part_of_it(tmp_path, monkeypatch, imported, file):
     mine = tmp_path / "lib" / "mine"
     mine.mkdir(parents=True)
     (mine / "model.py").write_text(imported + "\nimport torch, repro.api\n")
@@ -191,7 +191,7 @@ def test_what_code_of_ones_own_imports_is_part_of_it(tmp_path, monkeypatch, impo
 
 
 @pytest.mark.fault
-def test_paths_numbers_and_tuples_of_any_kind_are_taken(home, monkeypatch):
+def test_paths_numbers_and_tuples_of_any_kind_are_accepted(home, monkeypatch):
     monkeypatch.chdir(home)
     assert api.load("linear_gaussian", mirror=str(home))["train"]
     betas = (np.float64(0.9), np.float32(0.5))
@@ -209,7 +209,7 @@ def test_paths_numbers_and_tuples_of_any_kind_are_taken(home, monkeypatch):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("count", [0, -1, 2.5, 2.0, "3", True, None])
-def test_counts_and_seeds_that_are_none_are_named(count, home, monkeypatch):
+def test_invalid_counts_and_seeds_are_named(count, home, monkeypatch):
     monkeypatch.chdir(home)
     with pytest.raises(ConfigError, match=r"num_samples: .* whole number, 1 or more"):
         api.evaluate("nowhere", num_samples=count)

@@ -27,13 +27,13 @@ ROOMS = [
     "runtime",
     "errors",
 ]
-# Old addresses that users' own files import, for one release: they import from the new ones.
+# Old modules that users' own files import, for one release: they import from the new ones.
 MOVED = {"repro.nn.heads": "heads"}
 # They read Results and settings on machines that have no torch.
 WITHOUT_TORCH = {"planning", "reports", "results", "config", "errors"}
 FILES = [p for p in sorted((ROOT / "repro").rglob("*.py")) if p.parent != ROOT / "repro"]
 FILES += [ROOT / "repro" / f"{name}.py" for name in ("api", "planning", "errors")]
-# What a bare GPU machine has beside the standard library.
+# What a bare GPU machine has in addition to the standard library.
 BARE = {"torch", "numpy", "scipy", "pandas", "safetensors", "yaml", "rich", "typer", "filelock"}
 
 

@@ -1,4 +1,4 @@
-"""The benchmark times what is equal, and counts what is there."""
+"""The benchmark compares equal computations, and counts the right operations."""
 
 import dataclasses
 

@@ -14,7 +14,7 @@ from test_cli import cell, make_home, run
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: chromium)")
 
-# Runs in the page when it is loaded, and leaves what it saw in the title.
+# Runs in the page when it is loaded, and writes what it found into the title.
 LOOK = """
 <script>
 const seen = {errors: []};
@@ -64,9 +64,9 @@ def page(tmp_path_factory):
 
 @functools.cache
 def look(page, width, dark):
-    """What a browser sees of the page at a width; `dark` is how the reader's system is set."""
+    """What a browser shows of the page at a width; `dark` is the setting of the reader's system."""
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    # A window of Chromium is at least 500 pixels wide: the page is looked at in a frame.
+    # A window of Chromium is at least 500 pixels wide: narrower pages are shown in a frame.
     framed = page.with_name(f"frame{width}.html")
     inner = page.read_text().replace("document.title =", "parent.document.title =")
     page.with_name("inner.html").write_text(inner)
@@ -82,7 +82,7 @@ def look(page, width, dark):
 
 
 @pytest.mark.parametrize("width", [1400, 400])
-def test_everything_shows_and_nothing_is_loaded_from_elsewhere(width, page):
+def test_everything_shows_and_nothing_is_loaded_over_a_network(width, page):
     seen = look(page, width, dark=False)
     assert seen["errors"] == [] and seen["loaded"] == 0
     assert seen["tables"] >= 4 and seen["pictures"] == 7

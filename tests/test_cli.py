@@ -1,4 +1,4 @@
-"""The command line: what a user meets when something is wrong, and wandb offline."""
+"""The command line: what users see when something is wrong, and wandb offline."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_every_step_runs_by_hand(home):
         assert done.returncode == 0, done.stderr
     page = (home / "runs" / "smoke" / "report.html").read_text()
     assert page.count("<svg") == 5 and "<table" in page
-    # Self-contained: nothing is loaded from elsewhere.
+    # Self-contained: nothing is loaded from other files.
     assert "src=" not in page and "<link" not in page and "@import" not in page
 
 
@@ -102,7 +102,7 @@ def test_accepted_results_pass_the_check_and_better_stored_ones_fail_it(home):
     assert run(home, "check", "--preset", "smoke", "--always-succeed").returncode == 0
 
 
-def test_what_there_is_can_be_listed_and_shown(home):
+def test_models_and_data_sets_can_be_listed_and_shown(home):
     everything = run(home, "list")
     assert everything.returncode == 0
     assert "dmm-aug" in everything.stdout and "jsb_chorales" in everything.stdout
@@ -113,7 +113,7 @@ def test_what_there_is_can_be_listed_and_shown(home):
     assert "known once the data are prepared" in run(home, "show", "dmm", "jsb_chorales").stdout
 
 
-def test_unknown_names_are_met_with_the_nearest(home):
+def test_an_unknown_name_suggests_the_nearest(home):
     assert "did you mean 'dmm'" in fails(home, *cell("train", model="dm"))
     assert "did you mean 'linear_gaussian'" in fails(home, *cell("train", dataset="linear_gausian"))
     assert "did you mean 'smoke'" in fails(home, *cell("train", preset="smok"))
@@ -148,7 +148,7 @@ def test_listing_outside_a_clone_says_where_to_go(kind, tmp_path):
 
 @pytest.mark.fault
 def test_own_data_are_fetched_and_prepared_by_hand(home):
-    """Every message that sends somebody to `repro fetch` or `repro prepare` can be followed."""
+    """Every message that tells users to run `repro fetch` or `repro prepare` can be followed."""
     preset = yaml.safe_load((ROOT / "config/templates/own.yaml").read_text())
     preset["models"] = {}
     preset["experiments"] = [{"datasets": ["own_data"], "models": ["marginal"]}]
@@ -167,7 +167,7 @@ def test_own_data_are_fetched_and_prepared_by_hand(home):
 
 @pytest.mark.fault
 def test_full_disk_leaves_nothing_half_written(home):
-    """/dev/full refuses every byte: here as the file that a result is written beside."""
+    """/dev/full refuses every byte: here it is the temporary file of a result."""
     script = (
         "import os, pathlib, repro.runtime.files as f\n"
         "from repro.errors import ReproError\n"
@@ -191,7 +191,7 @@ def test_wandb_works_offline_without_an_account(home):
     assert done.returncode == 0, done.stderr
     runs = list((home / "runs" / "smoke" / "linear_gaussian" / "dmm").rglob("*.wandb"))
     assert len(runs) == 1 and runs[0].stat().st_size > 0
-    # Another training and the evaluation write into the one run there is.
+    # Another training and the evaluation write into the same run.
     run(home, *cell("train", seed="5"), "--wandb", "offline")
     done = run(home, *cell("evaluate", seed="5"), "--wandb", "offline")
     assert done.returncode == 0, done.stderr
@@ -207,4 +207,4 @@ def test_wandb_without_an_account_does_not_stop_a_training(home):
     done = subprocess.run(
         command, cwd=home, capture_output=True, text=True, timeout=300, env=environment
     )
-    assert done.returncode == 0 and "wandb is left out" in done.stderr, done.stderr
+    assert done.returncode == 0 and "continues without wandb" in done.stderr, done.stderr

@@ -34,7 +34,7 @@ def test_the_loss_called_detectable_is_detected_as_often_as_said(seeds):
     assert power > POWER - 0.15  # the estimate uses t's quantiles twice
 
 
-def test_runs_that_repeat_their_bits_hide_no_loss():
+def test_bitwise_repeatable_runs_hide_no_loss():
     old = np.array([-2.0, -2.3, -1.9])
     assert compare_samples(old, old, paired=True).p_worse == 1.0
     assert compare_samples(old - 0.001, old, paired=True).p_worse < 1e-6

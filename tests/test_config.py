@@ -1,4 +1,4 @@
-"""Configuration: every preset holds, every mistake has its sentence."""
+"""Configuration: every preset is valid, every mistake has its sentence."""
 
 import copy
 import re
@@ -86,7 +86,7 @@ BROKEN = [
     (change("experiments.0.training", {"objective": "iwae"}), r"'samples' is a required property"),
     (trained_by("tsbn", "fivo"), r"model 'tsbn' on bach_chorales: its z is discrete"),
     (trained_by("rnn", "iwae"), r"model 'rnn' on bach_chorales: it has no latent variables"),
-    (change("corpora", "/nowhere"), r"corpora: /nowhere is no folder"),
+    (change("corpora", "/nowhere"), r"corpora: /nowhere is not a directory"),
     (change("seeds", 3), r"seeds: 3 is not of type 'array'"),
     (change("seeds", ["x"]), r"seeds.0: 'x' is not of type 'integer'"),
     (change("seeds", [1.0]), r"seeds.0: 1.0 is not of type 'integer'"),
@@ -118,7 +118,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("mistake", "words"), BROKEN, ids=[words for _, words in BROKEN])
-def test_a_mistake_is_named_with_its_place(mistake, words):
+def test_a_mistake_is_named_with_its_position(mistake, words):
     config = copy.deepcopy(merged())
     mistake(config)
     with pytest.raises(ConfigError, match=words) as error:
@@ -143,7 +143,7 @@ def test_what_a_familys_file_declares_is_what_its_class_says(family):
         ("needed_option='parameters'", {}, "needs a data set with `parameters`"),
     ],
 )
-def test_a_family_of_ones_own_gets_the_same_checks(traits, training, words, tmp_path, monkeypatch):
+def test_an_own_family_gets_the_same_checks(traits, training, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "config", "config")
     Path("config/mine.py").write_text(f"class Mine:\n    traits = Traits({traits})\n")
@@ -200,7 +200,7 @@ def test_words_of_the_command_line_are_what_yaml_reads(text, value):
     ("text", "number"),
     [("1e-3", "1.0e-3"), ("1e3", "1.0e+3"), ("-2E5", "-2.0e+5"), ("1.5e3", "1.5e+3")],
 )
-def test_numbers_that_yaml_takes_for_text_are_written_out(text, number):
+def test_numbers_that_yaml_reads_as_text_are_written_out(text, number):
     assert yaml.safe_load(text) == text and yaml.safe_load(number) == float(text)
     config = merged()
     config["experiments"][0]["training"] = {"learning_rate": text}
@@ -210,7 +210,7 @@ def test_numbers_that_yaml_takes_for_text_are_written_out(text, number):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("word", ["on", "off", "yes", "no"])
-def test_a_word_that_yaml_takes_for_a_switch_is_explained(word):
+def test_a_word_that_yaml_reads_as_a_boolean_is_explained(word):
     config = merged() | {"wandb": yaml.safe_load(word)}
     with pytest.raises(ConfigError, match=r"wandb: .*disabled.*YAML reads a bare on, off"):
         configuration.check(config)
@@ -288,7 +288,7 @@ def test_frozen_recipe_reads_back(tmp_path):
     assert configuration.thaw(path, "linear_gaussian", "dmm") == recipe
     with pytest.raises(ConfigError, match="is the recipe of dmm on linear_gaussian, not dmm on x"):
         configuration.thaw(path, "x", "dmm")
-    with pytest.raises(ConfigError, match="is no recipe"):
+    with pytest.raises(ConfigError, match="is not a recipe"):
         configuration.thaw(ROOT / "config" / "smoke.yaml", "linear_gaussian", "dmm")
 
 

@@ -95,7 +95,7 @@ def test_mat_rolls_are_read_as_they_are(tmp_path):
 
 
 def score(voices):
-    """A score from lists of (midi or None, quarter lengths) a voice."""
+    """A score from one list of (midi or None, quarter lengths) per voice."""
     whole = stream.Score()
     for voice in voices:
         part = stream.Part()
@@ -229,9 +229,9 @@ def test_random_segments_hold_every_step_once_in_as_many_batches_as_asked_for(
     g = torch.Generator().manual_seed(seed)
     whole = [torch.arange(float(n)).unsqueeze(1) + 100 * i for i, n in enumerate(lengths)]
     cut = batches.random_segments(whole, steps, g)
-    pieces = [cut[i] for i in range(len(cut))]
-    assert torch.equal(torch.cat(pieces), torch.cat(whole))
-    assert [len(piece) for piece in pieces] == cut.lengths
+    cut_sequences = [cut[i] for i in range(len(cut))]
+    assert torch.equal(torch.cat(cut_sequences), torch.cat(whole))
+    assert [len(x) for x in cut_sequences] == cut.lengths
     assert all(1 <= length <= steps for length in cut.lengths)
     assert len(cut) <= sum(1 if n <= steps else n / steps + 2 for n in lengths)
     groups = batches.groups(cut, 3, "similar_lengths", g, count)
@@ -241,7 +241,7 @@ def test_random_segments_hold_every_step_once_in_as_many_batches_as_asked_for(
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_segments_begin_at_every_offset_alike():
+def test_segments_begin_at_every_offset_equally_often():
     g, starts = torch.Generator().manual_seed(0), []
     for _ in range(2000):
         starts.append(len(batches.random_segments([torch.zeros(50, 1)], 5, g)[0]))
@@ -256,8 +256,8 @@ def test_segments_hold_every_step_once_in_order(steps):
     batch = batches.collate(sequences_, [0, 1, 2])
     seen = {i: [] for i in range(3)}
     before = [0, 1, 2]
-    for part, places in batches.segments(batch, steps):
-        assert [before[i] for i in places.tolist()] == part.ids
+    for part, kept in batches.segments(batch, steps):
+        assert [before[i] for i in kept.tolist()] == part.ids
         before = part.ids
         for b, (i, length) in enumerate(zip(part.ids, part.lengths.tolist(), strict=True)):
             assert length >= 1 and len(part.x) <= (steps or 7)

@@ -8,8 +8,8 @@ from repro.runtime.devices import prepare_device
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("float32", "ieee"), ("tf32", "tf32")])
-def test_products_on_a_gpu_are_of_the_precision_asked_for(precision, bits, monkeypatch):
-    """torch by itself lets LSTMs take TF32."""
+def test_products_on_a_gpu_have_the_requested_precision(precision, bits, monkeypatch):
+    """torch by itself lets LSTMs use TF32."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.fp32_precision
@@ -24,7 +24,7 @@ def test_products_on_a_gpu_are_of_the_precision_asked_for(precision, bits, monke
         torch.backends.cudnn.fp32_precision = before[1]
 
 
-def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+def test_a_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert prepare_device("auto", 1).type == "cpu"
     with pytest.raises(ConfigError, match="torch sees no GPU here"):

@@ -110,7 +110,7 @@ COMMANDS = sorted(
 
 
 def require(line, whole):
-    """Raise AssertionError where a command cannot be run as it is written."""
+    """Raise AssertionError if a command cannot be run as it is written."""
     program, *arguments = shlex.split(line, comments=True)
     checked = {"repro": require_repro, "snakemake": require_snakemake, "pytest": require_pytest}
     checked |= {"pip": require_pip, "python": require_file, "conda": require_conda}
@@ -305,7 +305,7 @@ repro
 """
 
 
-def test_marks_belong_to_the_block_or_the_piece_of_code_before_or_behind_them():
+def test_marks_belong_to_the_block_or_the_code_before_or_after_them():
     found = {c.line: (c.reason, c.is_run) for c in documented.commands(MARKED)}
     assert found == {
         "repro list": (None, False),  # a name
@@ -342,7 +342,7 @@ def test_what_is_not_run_is_checked(line, check):
     assert documented.check_of(line) == check
 
 
-def test_a_command_that_fails_is_told(tmp_path):
+def test_a_command_that_fails_is_reported(tmp_path):
     assert documented.failure_of("echo much; exit 3", tmp_path) == "echo much; exit 3\nmuch\n"
     assert documented.failure_of("true", tmp_path) == ""
 
@@ -403,7 +403,7 @@ def test_every_page_is_in_the_contents():
 
 
 def missing_files(text):
-    """Return the files of the repository that a text names and that are not there."""
+    """Return the files of the repository that a text names and that do not exist."""
     found = re.findall(r"`((?:repro|config|tests|docs|profiles|envs|paper_tables)/[\w./-]*)", text)
     found += [name for name in re.findall(r"`([\w-]+\.(?:md|cff))`", text)]
     return [name for name in found if not (ROOT / name).exists() and not THEIRS.match(name)]

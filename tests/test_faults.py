@@ -1,4 +1,4 @@
-"""Faults, injected: every one ends in completion or a clear error, and a later run repairs it."""
+"""Injected faults: every one ends in completion or a clear error, and a later run repairs it."""
 
 import ctypes
 import os
@@ -97,7 +97,7 @@ def unbroken(home):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_signal_at_any_update_costs_no_bit(number, threads, unbroken, home):
+def test_a_signal_at_any_update_changes_no_bit(number, threads, unbroken, home):
     update = random.Random(f"{number} {threads}").randrange(1, 20)
     arguments = [*cell("train"), "--threads", threads]
     broken_off(AT_UPDATE, home, update, int(number), *arguments)
@@ -116,14 +116,14 @@ def offline_records(path):
     """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, place, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
-    while place + 7 <= len(content):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
+    content, position, whole, steps, summary = path.read_bytes(), 7, b"", [], set()
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
             continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        whole = (b"" if kind in (1, 2) else whole) + content[place + 7 : place + 7 + length]
-        place += 7 + length
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        whole = (b"" if kind in (1, 2) else whole) + content[position + 7 : position + 7 + length]
+        position += 7 + length
         if kind in (1, 4):
             record = Record.FromString(whole)
             if record.HasField("history"):
@@ -148,7 +148,7 @@ def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
 
 
 def as_another_user():
-    """In a process to be: even root obeys the permissions of files from here on."""
+    """Called in a new process: from here on even root obeys the permissions of files."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused where there is none to drop
@@ -197,12 +197,12 @@ DATA = "runs/data/linear_gaussian"
         (["runs/smoke", "runs/smoke/linear_gaussian"], ["repro", "train", *CELL, "--seed", "0"]),
     ],
 )
-def test_a_folder_of_somebody_elses_is_named(folders, command, foreign):
+def test_another_users_folder_is_named(folders, command, foreign):
     done = foreign(folders, *command)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("ReproError: cannot write ") and folders[0] in line
-    assert line.endswith("Permission denied. Work in a clone of your own.")
+    assert line.endswith("Permission denied. Work in your own clone.")
 
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])
@@ -278,11 +278,11 @@ def written(walk, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("fault", ["flip", "cut", "empty"])
-def test_damage_never_passes_for_a_number(place, fault, written, tmp_path):
-    original, reader = list(written.items())[place]
-    content, rng = original.read_bytes(), random.Random(place)
+def test_damage_is_never_read_as_a_number(position, fault, written, tmp_path):
+    original, reader = list(written.items())[position]
+    content, rng = original.read_bytes(), random.Random(position)
     copy = tmp_path / original.parent.name / original.name
     copy.parent.mkdir()
     for _ in range({"flip": 300, "cut": 10, "empty": 1}[fault]):
@@ -298,7 +298,9 @@ def test_damage_never_passes_for_a_number(place, fault, written, tmp_path):
 
 def test_a_result_in_the_wrong_place_is_named(tmp_path):
     write(result(seed=1), result_path(tmp_path, "test", "walk", "dmm", 0))
-    with pytest.raises(ReproError, match=r"seed0.json is the Result of .*seed1.json"):
+    with pytest.raises(
+        ReproError, match=r"seed0.json holds the Result that belongs at .*seed1.json"
+    ):
         read_cell(tmp_path, "test", "walk", "dmm")
 
 
@@ -322,9 +324,9 @@ def test_every_file_has_the_mode_of_the_umask(mask, walk, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 @pytest.mark.parametrize("closed", ["file", "folder"])
-@pytest.mark.parametrize("place", range(4))
-def test_a_file_that_may_not_be_read_is_not_missing(place, closed, written, tmp_path):
-    original, reader = list(written.items())[place]
+@pytest.mark.parametrize("position", range(4))
+def test_a_file_that_may_not_be_read_is_not_missing(position, closed, written, tmp_path):
+    original, reader = list(written.items())[position]
     folder = tmp_path / original.parent.name
     folder.mkdir()
     copy = folder / original.name
@@ -368,7 +370,7 @@ def test_a_clock_that_runs_backwards_changes_nothing(walk, tmp_path, monkeypatch
     assert all(found[name].equal(expected[name]) for name in expected)
 
 
-def test_leftovers_of_the_living_are_not_touched(tmp_path):
+def test_leftovers_of_running_processes_are_not_touched(tmp_path):
     path = tmp_path / "seed0.json"
     mine, dead = (path.with_name(f".seed0.json.{n}.partial") for n in (os.getppid(), 2**22 + 1))
     for leftover in (mine, dead):

@@ -1,4 +1,4 @@
-"""Hostile and damaged input: whatever the bytes, nothing but the project's own errors comes out."""
+"""Hostile and damaged input: whatever the bytes, only the project's own errors are raised."""
 
 import copy
 import io
@@ -97,7 +97,7 @@ def test_entities_are_not_expanded(tmp_path):
         read_iam_ondb({"iam_ondb": tmp_path}, {"lists": LISTS})
 
 
-def test_a_form_cannot_name_a_file_elsewhere(tmp_path):
+def test_a_form_cannot_name_a_file_outside_the_folder(tmp_path):
     corpus(tmp_path, {part: {"a01-000u": [SQUARE]} for part in LISTS})
     (tmp_path / "lists" / "trainset.txt").write_text("../../secret\n")
     with pytest.raises(DataError, match="is not a list of forms"):
@@ -230,25 +230,25 @@ for name in ("datasets", "models", "smoke"):
     MERGED = configuration.merge(MERGED, content)
 
 
-def places(node, path=()):
-    """Every place in nested dictionaries and lists."""
+def positions(node, path=()):
+    """Every path in nested dictionaries and lists."""
     keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     for key in keys:
         yield (*path, key)
-        yield from places(node[key], (*path, key))
+        yield from positions(node[key], (*path, key))
 
 
 @settings(FUZZ, max_examples=400)
-@given(path=st.sampled_from(list(places(MERGED))), value=ODD)
+@given(path=st.sampled_from(list(positions(MERGED))), value=ODD)
 def test_configurations(path, value, monkeypatch):
     """A value anywhere in a preset replaced by anything."""
     monkeypatch.chdir(ROOT)
     config = copy.deepcopy(MERGED)
     *parents, last = path
-    place = config
+    node = config
     for key in parents:
-        place = place[key]
-    place[last] = value
+        node = node[key]
+    node[last] = value
     survives(configuration.check, config)
 
 

@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: the CPU's numbers, the same bits again, and resumption."""
+"""On a GPU, if there is one: the CPU's numbers, the same bits again, and resumption."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
 ]
-# Relative to the largest of a tensor; sums of products come out in another order.
+# Relative to a tensor's largest value; a GPU adds products in another order.
 TOLERANCE = 2e-5
 
 
@@ -33,7 +33,7 @@ def assert_near(found, expected, name):
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)
 def test_values_and_gradients_are_the_cpus(family, head, sizes, small_model, ragged, device):
-    """The head's own random numbers aside: MADE's choice of an order, an RBM's Gibbs steps."""
+    """Except for the head's own random numbers: MADE's choice of an order, an RBM's Gibbs steps."""
     model = small_model(family, head, **sizes).float()
     x, lengths, noise = ragged(head, latent=model.latent, samples=2 if model.latent else 1)
     given = [x.float(), lengths, noise.float()]

@@ -35,10 +35,10 @@ def corpus(folder, lines):
         (folder / "lists").mkdir(parents=True, exist_ok=True)
         (folder / "lists" / LISTS[part]).write_text("".join(f"{form}\n" for form in forms))
         for form, written in forms.items():
-            place = folder / "lineStrokes" / form[:3] / form.rstrip("uvwxyz")
-            place.mkdir(parents=True, exist_ok=True)
+            directory = folder / "lineStrokes" / form[:3] / form.rstrip("uvwxyz")
+            directory.mkdir(parents=True, exist_ok=True)
             for i, strokes in enumerate(written, start=1):
-                (place / f"{form}-{i:02d}.xml").write_text(line_of(strokes))
+                (directory / f"{form}-{i:02d}.xml").write_text(line_of(strokes))
 
 
 SQUARE = [[(0, 0), (3, 0), (3, 4)], [(10, 4), (10, 0)]]
@@ -69,7 +69,7 @@ def test_iam_lines_follow_the_lists(tmp_path):
     np.testing.assert_array_equal(parts["train"][1], SQUARE_STEPS[:2])
 
 
-def test_what_iam_lacks_is_named(tmp_path):
+def test_files_missing_from_iam_are_named(tmp_path):
     with pytest.raises(DataError, match=r"iam_ondb: there is no trainset.txt below"):
         read_iam_ondb({"iam_ondb": tmp_path}, {"lists": LISTS})
     forms = {part: {"a01-000u": [SQUARE]} for part in LISTS}
@@ -91,7 +91,7 @@ def omniglot(path, drawings):
 
 
 def test_drawings_are_resampled_in_time_and_split_by_alphabet(tmp_path):
-    # Along x at one unit a millisecond, reported at irregular times; then a second stroke.
+    # Along x at one unit per millisecond, reported at irregular times; then a second stroke.
     moves = "\n".join(f"{t},0,{t}" for t in (0, 7, 8, 90, 100, 200))
     drawing = f"START\n{moves}\nBREAK\n300,50,900\n300,90,950\nBREAK\n"
     for i, alphabets in enumerate((["Greek", "Latin"], ["Latin", "Korean"])):
@@ -112,7 +112,7 @@ def test_drawings_are_resampled_in_time_and_split_by_alphabet(tmp_path):
     np.testing.assert_array_equal(steps[:, 0], np.array(expected)[:, 0])
     assert (abs(steps[:, 1:] - np.array(expected)[:, 1:]) <= LATTICE).all()
     assert len(np.unique(steps[:, 1])) == len(steps)  # dequantised
-    with pytest.raises(DataError, match="alphabet Latin is in no part"):
+    with pytest.raises(DataError, match="no part in the options lists the alphabet Latin"):
         read_omniglot(files, {**options, "alphabets": {"train": ["Greek"], "test": ["Korean"]}})
 
 
@@ -134,7 +134,7 @@ def test_offsets_are_normalised_together_and_the_bit_is_kept(tmp_path):
 
 
 def iam(tmp_path, lines=None, **options):
-    """What `prepare` makes of a small IAM-OnDB: {part: {form: [strokes of a line, …]}}."""
+    """The prepared file of a small IAM-OnDB: {part: {form: [strokes of a line, …]}}."""
     corpus(tmp_path / "raw", lines) if lines else None
     entry = {"reader": "handwriting:read_iam_ondb", "local": ".", "kind": "strokes",
              "normalise": "offsets", "options": {"lists": LISTS, **options}}  # fmt: skip
@@ -169,15 +169,15 @@ def test_an_empty_stroke_is_named_and_can_be_left_out(part, seed, tmp_path):
     lines = three_forms(seed)
     (form,) = lines[part]
     rng = np.random.default_rng(seed)
-    line, place = rng.integers(3), rng.integers(7)
-    lines[part][form][line].insert(place, [])
+    line, position = rng.integers(3), rng.integers(7)
+    lines[part][form][line].insert(position, [])
     name = f"{form}-{line + 1:02d}"
-    words = rf"stroke {place + 1} of .*{name}\.xml has no points.*`left_out: \[{name}\]`"
+    words = rf"stroke {position + 1} of .*{name}\.xml has no points.*`left_out: \[{name}\]`"
     with pytest.raises(DataError, match=words):
         iam(tmp_path, lines)
     spec, _ = iam(tmp_path, left_out=[name])
     assert spec.sequences[part] == 2
-    with pytest.raises(DataError, match="`left_out` names z99-999, which no list has"):
+    with pytest.raises(DataError, match="`left_out` names z99-999, which is in no list"):
         iam(tmp_path, left_out=[name, "z99-999"])
 
 
@@ -236,7 +236,7 @@ def test_a_stray_point_is_named_or_accepted_by_name(seed, tmp_path):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("seed", range(10))
-def test_the_movement_between_strokes_is_no_stray_point(seed, tmp_path):
+def test_the_movement_between_strokes_is_not_a_stray_point(seed, tmp_path):
     rng = np.random.default_rng(seed)
     lines = three_forms(seed)
     for line in lines["train"]["a01-000u"]:  # words far apart

@@ -74,7 +74,7 @@ def test_the_partition_function_is_the_same_over_either_layer():
 
 
 def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperatures():
-    """Few temperatures give weights of high variance, whose mean is right all the same."""
+    """Few temperatures give weights of high variance, whose mean is still right."""
     head, params = head_and_params("rbm", 4)
     exact = head.log_partition(params)
     stream, base = torch.Generator().manual_seed(0), torch.randn(4).double()
@@ -91,7 +91,7 @@ def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperature
 
 
 def test_annealing_begins_at_the_datas_means_and_finds_modes_that_the_biases_hide():
-    """An RBM that likes all values or none: the biases speak for none, the data are all."""
+    """An RBM that prefers all values or none: the biases favour none, the data have all."""
     wide = SIZES | {"rbm_hidden": 12, "rbm_chains": 50, "rbm_temperatures": 200}
     head = build_head("rbm", 1, 30, wide).double()
     with torch.no_grad():
@@ -115,7 +115,7 @@ def test_many_rows_are_annealed_in_chunks(monkeypatch):
     torch.testing.assert_close(head.log_partition(rows), whole, rtol=0, atol=1e-12)
 
 
-def test_one_z_is_annealed_once_and_anew_when_weights_biases_or_means_change(monkeypatch):
+def test_one_z_is_annealed_once_and_again_when_weights_biases_or_means_change(monkeypatch):
     head, _ = head_and_params("rbm", 4)
     a, c = torch.randn(1, 3).double(), torch.randn(1, 4).double()
     monkeypatch.setattr(rbm, "MAX_ENUMERATED_UNITS", 0)
@@ -133,7 +133,7 @@ def test_one_z_is_annealed_once_and_anew_when_weights_biases_or_means_change(mon
         changed += 0.1
         found.append(head.log_partition((a, c)).item())
         assert len(calls) == count
-        several = tuple(p.expand(2, -1) for p in (a, c))  # takes the other way
+        several = tuple(p.expand(2, -1) for p in (a, c))  # takes the other branch
         assert head.log_partition(several)[0].item() == pytest.approx(found[-1], abs=1e-12)
         calls.pop()
     assert len(set(found)) == 1 + len(changes)
@@ -192,7 +192,7 @@ def test_made_is_trained_in_each_of_its_orders_and_no_other():
     assert same.any(1).all() and same.any(0).all()
 
 
-def test_mades_dropout_keeps_the_mean_of_its_logits_and_is_for_training_alone():
+def test_mades_dropout_keeps_the_mean_of_its_logits_and_is_only_for_training():
     head, params = head_and_params("made", 4)
     order, x = (head.ranks[0], head.degrees[0]), STATES[9].expand(50_000, -1)
     head.drop.share = 0.3

@@ -117,7 +117,7 @@ def test_damage_of_full_mnist_is_named(damage, tmp_path, grey):
 
 
 def amat(folder, parts):
-    """Files as Larochelle's: the pixels of an image a line, 0 and 1 with spaces between."""
+    """Files like Larochelle's: one image per line, its pixels 0 and 1 separated by spaces."""
     paths = {}
     for part, images in parts.items():
         path = folder / f"binarized_mnist_{part}.amat"

@@ -29,12 +29,12 @@ def discrete(request):
 
 
 def weights_of(model):
-    """All but the network of NVIL's baseline, which VIMCO does without."""
+    """All parameters except those of NVIL's baseline, which VIMCO does not need."""
     return [p for name, p in model.named_parameters() if not name.startswith("nvil")]
 
 
 def exact_gradient(model, x):
-    """Of Σ_z Σ_z' q(z) q(z') log (w + w') / 2 over every pair of latent sequences."""
+    """The gradient of Σ_z Σ_z' q(z) q(z') log (w + w') / 2 over every pair of latent sequences."""
     bits = itertools.product([0.0, 1.0], repeat=STEPS * LATENT)
     z = torch.tensor(list(bits)).double().view(-1, STEPS, LATENT).transpose(0, 1).unsqueeze(2)
     terms = model(x, LENGTHS, 24.0 * (0.5 - z))  # noise far on the side that makes this z

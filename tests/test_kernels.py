@@ -55,12 +55,12 @@ def test_both_paths_have_the_same_values_and_gradients(
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
 
 
-def test_the_fast_path_of_a_vrnn_is_by_hand(small_model, ragged):
+def test_the_fast_path_of_a_vrnn_is_hand_written(small_model, ragged):
     model = small_model("vrnn")
     assert hand_written(model(*ragged()).log_weight.sum())
 
 
-def test_a_block_ends_with_its_changes_also_by_an_error():
+def test_changes_end_with_their_block_even_after_an_error():
     before = dispatch.current()
     with pytest.raises(ZeroDivisionError), dispatch.using(kernels="plain"), dispatch.plain_linear():
         assert dispatch.current().plain and dispatch.current().linear_min_flops == float("inf")

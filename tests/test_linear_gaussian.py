@@ -1,4 +1,4 @@
-"""The exact model against a Kalman filter written on its own."""
+"""The exact model against an independent Kalman filter."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ from repro.evaluation.midi import write_midi
 
 
 def played(path, steps):
-    """The roll one hears: which keys are down at each step, and how often each was struck."""
+    """The roll that is heard: which keys are down at each step, and how often each was struck."""
     roll, down, strikes = np.zeros((steps, 88), dtype=int), set(), 0
     file, clock = mido.MidiFile(path), 0
     for message in file.tracks[0]:
@@ -65,7 +65,7 @@ def test_a_played_roll_has_the_pitch_of_its_key(key, frequency):
     assert peak == pytest.approx(frequency, rel=0.015) and len(wave) == 10 * 0.3 * PLAYED_HZ
 
 
-def test_a_page_gets_sound_where_there_is_any(tmp_path):
+def test_a_page_gets_sound_if_there_is_any(tmp_path):
     wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).reshape(1, 40, 200) * 2**15
     np.savez(tmp_path / "wave.npz", data=wave, samples=wave, sample_rate_hz=8000)
     content = as_mp3(tmp_path / "wave.npz", "data")

@@ -1,4 +1,4 @@
-"""A folder of MIDI files as own data, beside rolls of which the tests write the files."""
+"""A folder of MIDI files as own data, against the rolls from which the tests write the files."""
 
 import math
 
@@ -105,7 +105,7 @@ def test_notes_take_the_nearest_steps(notes, release, change, tempo, tmp_path): 
             last = max(first + 1, math.floor(clock(end) + 0.5))
             expected |= {(t, pitch - 21): 1 for t in range(first, last)}
         roll = read(tmp_path, **options)["valid"][0]
-        assert {tuple(place) for place in np.argwhere(roll).tolist()} == set(expected)
+        assert {tuple(position) for position in np.argwhere(roll).tolist()} == set(expected)
         assert len(roll) == 1 + max(t for t, _ in expected)
 
 
@@ -121,7 +121,7 @@ def test_pitches_beyond_the_piano_are_counted(pitches, tmp_path, capsys):
     assert {(np.flatnonzero(step) + 21).tolist()[0] for step in [roll[0]]} == {min(kept)}
     assert set((np.flatnonzero(roll[0]) + 21).tolist()) == kept
     lost = 3 * (len({60, *pitches}) - len(kept))
-    words = f"{lost} notes are beyond a piano's 88 keys"
+    words = f"{lost} notes beyond a piano's 88 keys are left out"
     assert (words in capsys.readouterr().err) == bool(lost)
 
 
@@ -142,7 +142,7 @@ def test_files_without_notes_are_named_and_can_be_left_out(what, tmp_path):
 
 
 @pytest.mark.fault
-def test_what_the_options_lack_is_named(tmp_path):
+def test_missing_options_are_named(tmp_path):
     for i in range(6):
         midi(tmp_path / f"{i}.mid", [(0, 480, 60)])
     for wrong in ({}, {"step_beats": 1, "step_seconds": 1}):

@@ -95,7 +95,7 @@ def test_scoring_in_blocks_equals_scoring_at_once(family, head, sizes, small_mod
 
 
 def forget(model):
-    """Let a recognition network's RNNs see one step each, so that cutting time hides nothing."""
+    """Make a recognition network's RNNs see one step each, so that cuts in time hide nothing."""
     for name, p in model.named_parameters():
         if "rnns" in name and "weight_hh" in name:
             p.data.zero_()
@@ -140,11 +140,11 @@ def test_segments_with_carried_state_equal_the_whole(
 
 
 @pytest.mark.parametrize("family", ["storn", "srnn"])
-def test_a_family_that_cannot_go_on_from_a_state_says_so(family, small_model, ragged):
+def test_a_family_that_cannot_continue_from_a_state_says_so(family, small_model, ragged):
     model = small_model(family)
     x, lengths, noise = ragged(latent=model.latent)
     _, state = model.advance(x, lengths, noise)
-    with pytest.raises(ConfigError, match="cannot go on from the state of an earlier segment"):
+    with pytest.raises(ConfigError, match="cannot continue from the state of an earlier segment"):
         model.advance(x, lengths, noise, state)
 
 
@@ -242,7 +242,7 @@ def test_gradients_reach_every_parameter(family, head, sizes, small_model, ragge
 
 
 def test_dropout_of_an_rnn_spares_its_memory(small_model, ragged):
-    """One step after the other with the same masks: on the input and on what is read from h."""
+    """Step by step with the same masks: on the input, and on what is read from h."""
     model = small_model("rnn", "gaussian", dropout=0.4).train()
     x, lengths, noise = ragged(latent=0, samples=1)
     steps, batch = x.shape[:2]
@@ -263,7 +263,9 @@ def test_dropout_of_an_rnn_spares_its_memory(small_model, ragged):
 
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)
-def test_samples_have_the_asked_shape_and_follow_the_generator(family, head, sizes, small_model):
+def test_samples_have_the_requested_shape_and_follow_the_generator(
+    family, head, sizes, small_model
+):
     model = small_model(family, head, **sizes).float()
     with torch.no_grad():
         a, b = (model.sample(4, 6, torch.Generator().manual_seed(5)) for _ in range(2))
@@ -283,13 +285,13 @@ def test_sampled_first_steps_have_the_likelihood_the_model_gives_them(small_mode
     assert (log_p.mean() + entropy).abs() < 6 * error
 
 
-def test_a_model_of_ones_own_is_loaded_by_its_full_name():
+def test_an_own_model_is_loaded_by_its_full_name():
     own = ModelSpec("own", "reference.own:build", "gaussian", {"scale": 2.0}, 1, [0.0], [1.0], {})
     assert build(own).scale == 2.0
 
 
 @pytest.mark.parametrize(("old", "new"), sorted(RENAMED.items()))
-def test_a_method_under_its_old_name_still_counts_and_says_the_new_one(old, new):
+def test_a_method_under_its_old_name_still_works_and_names_the_new_one(old, new):
     def method(self):
         return old
 

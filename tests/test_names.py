@@ -1,4 +1,4 @@
-"""Names in settings: an unknown one is refused, with the choices; and old addresses still work."""
+"""Names in settings: an unknown one is refused, with the choices; and old module names work."""
 
 import importlib
 
@@ -21,7 +21,7 @@ from repro.training.schedules import learning_rate_factor
 CPU = torch.device("cpu")
 SEQUENCES = [torch.zeros(2, 1)]
 NO_MODEL = (torch.nn.Linear(1, 1), torch.zeros(1), torch.ones(1), torch.zeros(1, 1, 1, 1))
-# What takes each name; the names that it knows.
+# The function that takes each name, and the names that it knows.
 SETTINGS = {
     "head": (
         lambda name: basic.build_head(name, 2, 3, {}),
@@ -83,12 +83,12 @@ def test_a_training_with_an_unknown_name_does_not_begin(changes, choices, walk, 
 
 
 @pytest.mark.parametrize("name", ["build_head", "BernoulliHead", "GaussianMixtureHead"])
-def test_the_old_address_of_the_heads_works_and_says_the_new_one(name):
+def test_the_old_module_of_the_heads_works_and_names_the_new_one(name):
     with pytest.deprecated_call(match=r"repro\.heads\.basic"):
         found = getattr(importlib.import_module("repro.nn.heads"), name)
     assert found is getattr(basic, name)
 
 
-def test_the_old_address_has_nothing_else():
+def test_the_old_module_has_nothing_else():
     with pytest.raises(AttributeError, match="no_such_head"):
         importlib.import_module("repro.nn.heads").no_such_head  # noqa: B018

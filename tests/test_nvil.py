@@ -15,7 +15,7 @@ STEPS, LATENT, WEIGHT, GROUPS, SAMPLES = 3, 2, 0.7, 400, 50
 
 def small(family, **sizes):
     torch.manual_seed(2)
-    # In `eval`, the moments of the baseline stay as they are.
+    # In `eval`, the moments of the baseline do not change.
     return build(spec(family, "bernoulli", **sizes)).double().eval()
 
 
@@ -45,7 +45,7 @@ def weights_of(model):
 
 
 def exact_gradient(model, x):
-    """Of Σ_z q(z) Σ_t (log p(x_t | z) − β KL_t), every z as a sample of its own."""
+    """The gradient of Σ_z q(z) Σ_t (log p(x_t | z) − β KL_t), with every z as one sample."""
     bits = itertools.product([0.0, 1.0], repeat=STEPS * LATENT)
     z = torch.tensor(list(bits)).double().view(-1, STEPS, LATENT).transpose(0, 1).unsqueeze(2)
     terms = model(x, LENGTHS, 24.0 * (0.5 - z))  # noise far on the side that makes this z
@@ -58,7 +58,7 @@ def exact_gradient(model, x):
 def estimates(model, x, together=1):
     """Gradients from GROUPS × SAMPLES draws: for each parameter (GROUPS, ...).
 
-    `together` samples belong to one sequence; the sequence stands in the batch several times.
+    `together` samples belong to one sequence; the sequence is in the batch several times.
     """
     g, found, copies = torch.Generator().manual_seed(0), [], SAMPLES // together
     for _ in range(GROUPS):
@@ -89,7 +89,7 @@ def test_variance_normalisation_divides_all_of_qs_gradient_and_nothing_else(any_
 
 
 def test_without_the_score_function_the_gradient_is_wrong(any_model, x):
-    """What the test above would say of an estimator that forgets how z depends on q."""
+    """How the test above would fail for an estimator that forgets how z depends on q."""
     g = torch.Generator().manual_seed(0)
     noise = torch.randn(STEPS, 20_000, 1, LATENT, generator=g, dtype=torch.float64)
     total = annealed_elbo(any_model(x, LENGTHS, noise), WEIGHT)
@@ -162,7 +162,7 @@ def test_a_net_of_one_layer_is_an_hmsbn_of_one_step(x):
 
 
 def test_layers_in_the_wrong_order_give_a_wrong_gradient(x):
-    """What the test of the mean would say of costs that leave out what depends on a layer."""
+    """How the test of the mean would fail for costs that leave out what depends on a layer."""
     net = small("sbn", layers=[1, 1])
     exact = exact_gradient(net, x)
     forward = net.forward

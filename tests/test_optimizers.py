@@ -1,4 +1,4 @@
-"""Muon, averaged weights, schedules, and beginnings at the data, beside independent truths."""
+"""Muon, averaged weights, schedules, initialisation from data, against independent truths."""
 
 import math
 
@@ -21,7 +21,7 @@ MUON = {"optimizer": "muon", "muon_learning_rate": 0.01, "muon_momentum": 0.95}
 @pytest.mark.oracle
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5), (3, 7), (20, 50)])
 def test_newton_schulz_makes_every_singular_value_nearly_one(shape):
-    """Beside an SVD: the quintic of the singular values, between the same singular vectors."""
+    """Against an SVD: the quintic of the singular values, between the same singular vectors."""
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double()
     for matrix, found in zip(matrices, orthogonalise(matrices), strict=True):
         u, s, v = torch.linalg.svd(matrix, full_matrices=False)
@@ -108,7 +108,9 @@ def test_the_average_is_that_of_a_plain_loop_and_is_what_is_validated(walk, tmp_
     for weight, kept, mean in zip(raw, one.best_weights.values(), expected, strict=True):
         np.testing.assert_allclose(kept.numpy(), mean, rtol=1e-5, atol=1e-6)
         assert not torch.equal(kept, weight)
-    assert all(map(torch.equal, raw, one.model.parameters()))  # training goes on from its own
+    assert all(
+        map(torch.equal, raw, one.model.parameters())
+    )  # training continues from its own weights
 
 
 def test_without_a_decay_there_is_no_average():
@@ -158,7 +160,7 @@ def test_the_kl_rises_over_updates_or_over_a_share_of_the_training():
 @pytest.mark.parametrize("head", ["bernoulli", "gaussian", "gaussian_mixture", "bivariate_mixture"])
 @pytest.mark.parametrize("family", ["dmm", "vrnn", "rnn", "marginal"])
 def test_the_first_likelihood_is_nearly_that_of_the_moments(family, head, small_model, ragged):
-    """Beside densities written out here; the weights are a fifth and the features small."""
+    """Against densities written out here; the weights are a fifth and the features small."""
     model = small_model(family, head, initial_weights=0.01)
     x, lengths, noise = ragged(head, lengths=(40, 25, 30), samples=1, latent=model.latent)
     steps = torch.cat([x[:length, b] for b, length in enumerate(lengths.tolist())])
@@ -175,7 +177,7 @@ def test_the_first_likelihood_is_nearly_that_of_the_moments(family, head, small_
 
 
 @pytest.mark.parametrize("head", ["nade", "made", "rbm", "autoregressive"])
-def test_every_head_begins_at_finite_values(head, small_model, ragged):
+def test_every_head_is_initialised_at_finite_values(head, small_model, ragged):
     model = small_model("rnn", head)
     x, lengths, noise = ragged(head, latent=0)
     x[..., 0] = 0.0  # a value that is never 1, a column without spread
@@ -184,7 +186,7 @@ def test_every_head_begins_at_finite_values(head, small_model, ragged):
     assert model(x, lengths, noise).log_likelihood.isfinite().all()
 
 
-def test_a_model_without_a_head_cannot_begin_at_the_data(small_model):
+def test_a_model_without_a_head_cannot_be_initialised_from_data(small_model):
     with pytest.raises(ConfigError, match="remove `initialise_from_data`"):
         small_model("fixed_linear").initialise_from_data([torch.zeros(3, 2)])
 

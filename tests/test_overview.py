@@ -21,7 +21,7 @@ from repro.results.record import cells
 
 
 def cell(shifts, model, noise=0.0, count=40, **changes):
-    """Results of a model, a seed each, with a shift each; `noise` is over test sequences."""
+    """Results of a model, one per seed, each with its shift; `noise` is over test sequences."""
     rng = np.random.default_rng(list(map(ord, model)))
     each = noise * rng.standard_normal(count)
     each -= each.mean() + 2.0
@@ -43,7 +43,7 @@ def told(loser, winner):
 # The rule
 
 
-def test_a_clear_loss_is_told():
+def test_a_clear_loss_is_marked():
     assert told(cell([-1.0, -1.01, -0.99], "a", 0.1), cell([0.0, 0.01, -0.01], "b", 0.1))
 
 
@@ -125,9 +125,9 @@ def test_every_number_is_that_of_the_data_sets_own_table(preset, tmp_path, monke
     datasets, rows = of_page(page_of(results, tmp_path / preset))
     assert datasets == list(dict.fromkeys(r.dataset for r in results))
     shown = 0
-    for place, dataset in enumerate(datasets):
+    for index, dataset in enumerate(datasets):
         table = (tmp_path / preset / "tables" / f"{dataset}.md").read_text()
-        column = {title: entries[place] for title, *entries in rows if entries[place]}
+        column = {title: entries[index] for title, *entries in rows if entries[index]}
         expected = {row["Model"].removesuffix(" ‡"): row for row in cells_of(table)}
         assert set(column) == set(expected)
         for title, text in column.items():
@@ -205,7 +205,7 @@ def dated(made, training, evaluation):
     return dataclasses.replace(made, environment=environment)
 
 
-def test_the_facts_are_said(tmp_path):
+def test_the_facts_are_stated(tmp_path):
     results = seeds_of("dmm", 0.0) + seeds_of("rnn", 0.0)
     results[0] = dated(results[0], "2026-01-02T03:04:05+00:00", "2026-01-03T00:00:00+00:00")
     results[1] = dated(results[1], "2026-01-01T20:00:00+00:00", "2026-01-02T00:00:00+00:00")
@@ -220,7 +220,7 @@ def test_the_facts_are_said(tmp_path):
     assert facts["Diverged"] == ["RNN on walk, seed 2"] and facts["Check"] == ["3 ok, 1 new."]
 
 
-def test_what_is_not_known_is_not_said_and_nothing_missing_is(tmp_path):
+def test_unknown_facts_are_left_out_and_nothing_missing_is_stated(tmp_path):
     facts = dict(what_was_run(seeds_of("dmm", 0.0), [], tmp_path / "none.md"))
     assert "Finished" not in facts and "Check" not in facts
     assert facts["Left out"] == ["nothing"] and facts["Diverged"] == ["none"]

@@ -1,4 +1,4 @@
-"""A model and a data set of one's own, from the templates, without touching the package."""
+"""A user's own model and data set, from the templates, without touching the package."""
 
 import shutil
 
@@ -62,7 +62,7 @@ def test_own_model_and_data_appear_in_the_tables(home):
         file.write("# changed\n")
     changed = snakemake(home, *target, "--dry-run")
     trained = [line for line in changed.stdout.splitlines() if line.startswith("train ")]
-    assert trained and trained[0].split()[1] == "1"  # the model of one's own, not the other
+    assert trained and trained[0].split()[1] == "1"  # the user's own model, not the other
     write_parts(home / "own_data", np.random.default_rng(1))
     changed = snakemake(home, *target, "--dry-run")
     trained = [line for line in changed.stdout.splitlines() if line.startswith("train ")]
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_loaded_is_named(name, words):
 
 def test_a_folder_of_arrays_says_what_is_wrong_with_it(tmp_path):
     entry, folder = {"local": str(tmp_path / "mine"), "sources": []}, tmp_path / "raw"
-    with pytest.raises(DataError, match="is no folder; correct `local`"):
+    with pytest.raises(DataError, match="is not a directory; correct `local`"):
         fetch("mine", entry, folder, None)
     write_parts(tmp_path / "mine", np.random.default_rng(0))
     parts = read_npz(fetch("mine", entry, folder, None), {})
@@ -116,7 +116,7 @@ def test_a_folder_of_arrays_says_what_is_wrong_with_it(tmp_path):
 
 @pytest.mark.fault
 @pytest.mark.workflow
-def test_data_that_are_not_there_are_one_line_without_a_traceback(home):
+def test_missing_data_are_reported_in_one_line_without_a_traceback(home):
     shutil.rmtree(home / "own_data")
     done = snakemake(home, "all", "--dry-run", "--config", "preset=own")
     assert done.returncode != 0 and "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Data that cannot be what their entry says: refused at `prepare`, by part, sequence and value."""
+"""Data that do not fit their entry: refused at `prepare`, by part, sequence and value."""
 
 import re
 
@@ -33,7 +33,7 @@ def own(kind, normalise="none", **options):
 
 
 def written(folder, arrays):
-    """A folder of one's own: {part: list of arrays} as npz files."""
+    """A user's own folder: {part: list of arrays} as npz files."""
     folder.mkdir(exist_ok=True)
     for part, sequences_ in arrays.items():
         np.savez(folder / f"{part}.npz", *sequences_)
@@ -41,7 +41,7 @@ def written(folder, arrays):
 
 
 def prepare_folder(arrays, entry, tmp_path):
-    """What `repro prepare` makes of a folder of arrays."""
+    """The file that `repro prepare` writes for a folder of arrays."""
     count_input()
     path = tmp_path / "mine" / "sequences.safetensors"
     for left in (path, path.with_name("digests.json")):
@@ -221,7 +221,7 @@ BAD = {
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_no_sequence_of_real_numbers_is_named(what, part, tmp_path):
+def test_what_is_not_a_sequence_of_real_numbers_is_named(what, part, tmp_path):
     change, words = BAD[what]
     arrays = parts_of(real, np.random.default_rng(0))
     arrays[part][1] = change(arrays[part][1])
@@ -258,7 +258,7 @@ ORDERS = {
 
 @GENERATED
 @given(seed=seeds, order=st.sampled_from(sorted(ORDERS)))
-def test_strokes_in_another_order_are_told_the_order(seed, order, tmp_path):
+def test_strokes_in_another_order_are_refused_with_the_right_order(seed, order, tmp_path):
     rng = np.random.default_rng(seed)
     arrays = parts_of(lambda r: [ORDERS[order](a) for a in strokes(r, (30, 20))], rng)
     message = refused(arrays, own("strokes", "offsets"), tmp_path, r"Δx, Δy\)")
@@ -286,8 +286,8 @@ def test_sequences_that_parts_share_are_counted(seed, counts, tmp_path, capsys):
     arrays = {part: real(rng, lengths=rng.integers(2, 9, 9)) for part in PARTS}
     pairs = (("train", "valid"), ("train", "test"), ("valid", "test"))
     expected = []
-    for place, ((first, second), count) in enumerate(zip(pairs, counts, strict=True)):
-        for i in range(3 * place, 3 * place + count):  # places that no other pair uses
+    for index, ((first, second), count) in enumerate(zip(pairs, counts, strict=True)):
+        for i in range(3 * index, 3 * index + count):  # indices that no other pair uses
             arrays[second][i] = arrays[first][i].copy()
         if count:
             expected.append(f"{count} of 9 sequences of {second} are also in {first}")

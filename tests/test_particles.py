@@ -35,7 +35,7 @@ def draws(steps, particles, runs, latent=3, seed=0):
 
 
 def untrained(steps, runs, seed=1):
-    """A linear model with a recognition network that knows nothing, one sequence repeated."""
+    """A linear model with an untrained recognition network, one sequence repeated."""
     torch.manual_seed(seed)
     model = build(spec("fixed_linear", initial_weights=0.2)).double().eval()
     g = torch.Generator().manual_seed(seed)
@@ -224,8 +224,8 @@ def test_nasmc_follows_the_filtering_posterior_found_by_enumeration():
 
 
 @pytest.mark.parametrize("family", ["vrnn", "dmm", "srnn", "storn"])
-def test_nasmc_holds_every_sample_where_it_is(family):
-    """With one particle: the gradient of log p(x, z) + log q(z | x) at z that are numbers."""
+def test_nasmc_keeps_every_sample_constant(family):
+    """With one particle: the gradient of log p(x, z) + log q(z | x) at constant z."""
     torch.manual_seed(0)
     model = build(spec(family)).double().eval()
     x, length = torch.randn(4, 1, 2, dtype=torch.float64), torch.tensor([4])

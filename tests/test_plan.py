@@ -90,7 +90,7 @@ def test_a_cell_that_only_another_machine_has_run_takes_what_it_took_there():
     assert cost["nottingham", "rnn"].basis == SCALED and cost[CELL].basis == MEASURED
 
 
-def test_without_any_result_everything_is_a_guess_of_nothing():
+def test_without_any_result_everything_is_guessed_as_zero():
     made = plan(configuration.load("smoke"), [])
     assert {c.basis for c in made.costs} == {GUESSED} and made.hours == 0.0
 

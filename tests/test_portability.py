@@ -1,4 +1,4 @@
-"""The package imports and type-checks as on Windows, which has none of Unix's own modules."""
+"""The package imports and type-checks as on Windows, which lacks Unix's own modules."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_the_refusal_refuses(name):
 
 
 def test_nothing_is_called_that_windows_lacks():
-    # The stubs of the standard library know what each system has; the other libraries' types,
+    # The stubs of the standard library know what each system has; other libraries' types,
     # which take a minute, do not matter here.
     command = [shutil.which("mypy"), "--platform=win32", "--follow-imports=skip", "--cache-dir"]
     done = subprocess.run([*command, os.devnull], cwd=ROOT, capture_output=True, text=True)
@@ -66,7 +66,7 @@ def test_nothing_is_called_that_windows_lacks():
 
 @pytest.fixture
 def windows(monkeypatch):
-    """Windows' names for what psutil says of a process that has held 3 MB."""
+    """Windows' names for what psutil reports about a process that has held 3 MB."""
     memory = SimpleNamespace(peak_wset=3 * 2**20)
     psutil = SimpleNamespace(
         Process=lambda: SimpleNamespace(memory_info=lambda: memory),

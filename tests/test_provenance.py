@@ -1,4 +1,4 @@
-"""What a Result says of the code it was made by."""
+"""What a Result records about the code that made it."""
 
 import subprocess
 from pathlib import Path
@@ -17,7 +17,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def package(tmp_path):
-    """A committed package with a module in a folder of its own."""
+    """A committed package with a module in a subfolder."""
     (tmp_path / "package" / "room").mkdir(parents=True)
     (tmp_path / "package" / "room" / "module.py").write_text("a = 1\n")
     git(tmp_path, "init", "-q")
@@ -46,7 +46,7 @@ def test_without_a_history_the_commit_is_unknown(tmp_path):
     assert provenance.commit_of(tmp_path) == {"commit": "unknown", "clean": None}
 
 
-def test_a_package_below_somebody_elses_repository_is_not_of_their_commit(package):
+def test_a_package_inside_another_repository_does_not_take_its_commit(package):
     installed = package.parent / ".venv" / "package"
     installed.mkdir(parents=True)
     (installed / "module.py").write_text("a = 1\n")
@@ -61,7 +61,7 @@ def test_a_package_below_somebody_elses_repository_is_not_of_their_commit(packag
         ({"commit": "unknown", "clean": None}, "repro 1.2.3"),
     ],
 )
-def test_the_version_is_said_in_one_line(monkeypatch, found, text):
+def test_the_version_is_printed_in_one_line(monkeypatch, found, text):
     monkeypatch.setattr(repro, "__version__", "1.2.3")
     monkeypatch.setattr(provenance, "commit_of", lambda folder: found)
     assert provenance.version() == text

@@ -1,4 +1,4 @@
-"""Published tables beside hand-made results."""
+"""Published tables compared with hand-made results."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from repro.results.record import Result, result_path, write
 
 
 def printed(folder, *rows, **same):
-    """Write published.csv: a mapping a row over what all share."""
+    """Write published.csv: one mapping per row, merged over what all rows share."""
     usual = {"unit": "nats/step", "evidence": "read", "source": "the paper"} | same
     rows = [dict.fromkeys(COLUMNS, "") | usual | row for row in rows]
     pd.DataFrame(rows).to_csv(folder / "published.csv", index=False)
@@ -63,7 +63,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_every_printed_number_stands_beside_ours_with_a_verdict(folder):
+def test_every_printed_number_is_next_to_ours_with_a_verdict(folder):
     paths = render_published(folder, folder / "results")
     assert [path.name for path in paths] == ["table.md", "table.tex", "table.html"]
     a, b, c, missing = cells_of((folder / "table.md").read_text())
@@ -123,7 +123,7 @@ def test_sequences_are_higher_is_better_and_missing_licences_are_visible(sequenc
     assert "better" in ours  # a tenth above the print
     columns = [entry.strip() for entry in open_row.strip("|").split("|")]
     assert float(columns[1].partition(" ")[0]) == pytest.approx(mean, abs=0.05)
-    bits = -mean / (28 / 5) / (2 * math.log(2))  # of the bound; the estimate is 0.5 nats higher
+    bits = -mean / (28 / 5) / (2 * math.log(2))  # for the bound; the estimate is 0.5 nats higher
     assert float(columns[4].partition(" ")[0]) == pytest.approx(
         bits - 0.5 / (28 / 5) / (2 * math.log(2)), abs=0.01
     )
@@ -156,7 +156,7 @@ def test_an_estimate_has_as_many_samples_as_the_printed_one_where_they_are_store
     assert float(open_row[-5].partition(" ")[0]) == pytest.approx(most, abs=0.05)
 
 
-def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table):
+def test_a_data_set_that_replaces_the_printed_one_is_named(sequences_table):
     folder, mean = sequences_table
     (folder / "table.yaml").write_text(
         'title: "Speech"\npreset: test\nmodels: [dmm]\n'
@@ -169,7 +169,7 @@ def test_a_data_set_that_stands_in_for_the_printed_one_is_named(sequences_table)
     assert data == "timit" and ours.endswith("[1]") and "[1] ours walks." in text
     assert float(ours.partition(" ")[0]) == pytest.approx(mean, abs=0.05)
     assert float(difference) == pytest.approx(mean - 28805, abs=5e-4)
-    assert "[1]" not in own  # where the printed data set has Results, they stand there
+    assert "[1]" not in own  # if the printed data set has Results, they are shown
 
 
 def other_data(folder, metric="bound_nll_after_first", inferred=False, **more):
@@ -229,7 +229,7 @@ our_recipe:
 
 
 def tuned(seed, preset="tuned", training=None, shift=0.5) -> Result:
-    """A Result by our recipe, half a nat better a step."""
+    """A Result by our recipe, half a nat per step better."""
     recipe = {"model": {"name": "dmm", "training": training or {"optimizer": "muon"}}}
     return result(seed, shift=shift, preset=preset, recipe=recipe)
 
@@ -243,7 +243,7 @@ def two_recipes(folder):
     return folder
 
 
-def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
+def test_two_recipes_are_side_by_side_and_never_mixed(two_recipes):
     before = two_recipes / "before"
     before.mkdir()
     for name in ("published.csv", "table.yaml"):
@@ -259,7 +259,7 @@ def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
             ("Seeds", "Seeds, paper's"),
             ("Verdict", "Verdict, paper's"),
         ):
-            assert both[name] == one[column]  # the paper's side is as it is alone
+            assert both[name] == one[column]  # the paper's side is the same as alone
     first, *_, missing = cells_of(text)
     mean = -tuned(0).per_step("is")
     assert float(first["Our recipe"]) == pytest.approx(mean, abs=5e-5)
@@ -274,7 +274,7 @@ def test_two_recipes_stand_side_by_side_and_are_never_mixed(two_recipes):
 def test_our_recipe_under_the_papers_preset_is_refused(two_recipes, training):
     path = result_path(two_recipes / "results", "test", "walk", "dmm", 1)
     write(tuned(1, "test", training), path)
-    with pytest.raises(DataError, match=r"seed1\.json: preset test is of the paper's recipe, and"):
+    with pytest.raises(DataError, match=r"seed1\.json: preset test is for the paper's recipe, but"):
         render_published(two_recipes, two_recipes / "results")
 
 
@@ -313,7 +313,7 @@ def test_a_missing_file_is_named(folder):
         ({"dataset": "../walk"}, "dataset '../walk' is not a name"),
         ({"source": ""}, "needs its source"),
         ({"evidence": "recalled"}, "a recalled one has none"),
-        ({"unit": "bits"}, "need one unit"),
+        ({"unit": "bits"}, "need the same unit"),
         ({"printed_on": "run"}, "printed_on needs the verdict 'other data'"),
         ({"verdict_mark": "x"}, "columns missing or unknown: verdict_mark"),
     ],

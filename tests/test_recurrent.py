@@ -46,9 +46,9 @@ def test_rows_are_each_sequences_own_steps(lengths):
     x = draw(9, 2, 5, 3)  # padded beyond the longest
     rows = packing(lengths, len(x))
     packed = rows.pack(x).split(rows.sizes, dim=1)
-    for place, b in enumerate(rows.order.tolist()):
+    for column, b in enumerate(rows.order.tolist()):
         for t in range(lengths[b]):
-            torch.testing.assert_close(packed[t][:, place], x[t, :, b], rtol=0, atol=0)
+            torch.testing.assert_close(packed[t][:, column], x[t, :, b], rtol=0, atol=0)
     inside = (torch.arange(9).unsqueeze(1) < lengths)[:, None, :, None]
     assert rows.unpack(rows.pack(x)).equal(x.where(inside, 0.0))
     assert sum(rows.sizes) == lengths.sum() and rows.sizes == sorted(rows.sizes, reverse=True)
@@ -237,7 +237,7 @@ def test_chain_of_a_vrnn_equals_torchs_cell_on_each_sequence(lengths, encoder, f
 
 
 def _lstm_cell(cell, x, share, h, c):
-    """torch's cell reads x and one bias; an identity beside its weights lets it read a share."""
+    """torch's cell reads x and one bias; an identity next to its weights lets it read a share."""
     wide = nn.LSTMCell(x.shape[-1] + share.shape[-1], h.shape[-1]).double()
     eye = torch.eye(share.shape[-1], dtype=torch.float64)
     parameters = {

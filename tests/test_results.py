@@ -90,7 +90,7 @@ def test_three_averages_follow_their_definitions():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_average_after_the_first_step_counts_the_other_steps_alone(seed):
+def test_the_average_after_the_first_step_counts_only_the_other_steps(seed):
     rng = np.random.default_rng(seed)
     steps = [rng.normal(-2.0, 1.0, n) for n in (3, 1, 7, 2)]  # one sequence has no second step
     divergences = [rng.exponential(1.0, len(s)) for s in steps]
@@ -143,8 +143,8 @@ def test_interval_of_one_seed_is_scipys_bootstrap():
     assert interval([one], "is") == pytest.approx(tuple(expected), rel=0.01)
 
 
-def test_interval_holds_the_truth_as_often_as_said():
-    """Ten seeds and sixty sequences, each with an effect of its own on every step."""
+def test_interval_contains_the_truth_as_often_as_stated():
+    """Ten seeds and sixty sequences, each with its own effect on every step."""
     rng, hits, repeats = np.random.default_rng(0), 0, 200
     for _ in range(repeats):
         lengths = rng.integers(20, 80, 60).astype(float)
@@ -208,9 +208,9 @@ def test_broken_results_are_named(tmp_path):
     write(result(), path)
     whole = path.read_text()
     for text, words in (
-        (whole[:-20], "is no Result"),
+        (whole[:-20], "is not a Result"),
         (re.sub(r'"schema": \d+', '"schema": 99', whole), "has schema 99"),
-        (json.dumps({**json.loads(whole), "extra": 1}), "is no Result"),
+        (json.dumps({**json.loads(whole), "extra": 1}), "is not a Result"),
         (whole.replace('"seed": 0', '"seed": 1'), "was changed after it was written"),
     ):
         path.write_text(text)
@@ -226,7 +226,7 @@ def test_broken_results_are_named(tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize("samples", [1, 2, 7, 100])
 def test_a_lower_bound_is_never_called_exact(samples, tmp_path):
-    """Whatever a user sets: how the likelihood is had is stored, and asked for everywhere."""
+    """Whatever a user sets: how the likelihood is computed is stored, and read everywhere."""
     weights = {**result().per_sequence, "ess": [float(samples)] * 5}
     sampled = {"num_samples": samples, "curve": []}
     cell = [result(s, evaluation=sampled, per_sequence=weights) for s in (0, 1)]
@@ -300,7 +300,7 @@ def test_tables_state_numbers_errors_and_marks(tmp_path):
     assert "σ from 2 to 3" in text and "2 seeds" in text and "5 test sequences (28 steps)" in text
     frame = pd.read_csv(paths[2])
     assert frame["is_per_step"][0] == pytest.approx(aggregate(exact, "is").value, rel=1e-5)
-    bits = -frame["is_per_step"] / 2 / math.log(2)  # two dimensions a step
+    bits = -frame["is_per_step"] / 2 / math.log(2)  # two dimensions per step
     np.testing.assert_allclose(frame["is_bits_per_dimension"], bits, rtol=1e-5)
 
 
@@ -386,7 +386,7 @@ def test_a_diverged_training_is_marked_and_worse_where_the_stored_one_was_not(st
     assert "| DMM ‡" in text and "diverged (DMM, seed 1)" in text
 
 
-def test_new_and_missing_cells_are_said(stored):
+def test_new_and_missing_cells_are_reported(stored):
     found = verdicts([result(s, model="vrnn") for s in range(3)], stored)
     assert found == {
         ("vrnn", "bound"): "new",

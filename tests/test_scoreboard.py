@@ -29,18 +29,18 @@ HEADINGS = {
 
 def counted(text, columns):
     """The scoreboard's numbers of a rendered table, from the words in one of `columns`."""
-    words, elsewhere = [], {}
+    words, on_printed_data = [], {}
     for row in cells_of(text):
         column = next((column for column in columns if column in row), None)
         if column and row["Data set"].endswith("_srnn"):  # what was printed for other data, on it
-            elsewhere[row["Published"]] = row[column] if row["Seeds"] else None
+            on_printed_data[row["Published"]] = row[column] if row["Seeds"] else None
         elif column:
             words.append((row["Published"], row[column].partition(" [")[0]))
-    return Counter(HEADINGS[elsewhere.get(value) or word] for value, word in words)
+    return Counter(HEADINGS[on_printed_data.get(value) or word] for value, word in words)
 
 
 def board(text, part):
-    """What the scoreboard says of each table: part 0 by the paper's recipe, 1 by ours."""
+    """What the scoreboard says about each table: part 0 by the paper's recipe, 1 by ours."""
     tables = text.split("The same by our recipe")
     return {row.pop("Table"): row for row in cells_of(tables[part])} if part < len(tables) else {}
 
@@ -129,7 +129,7 @@ def test_every_printed_number_counts_once(tables):
     assert "our recipe" not in text
 
 
-def test_the_scoreboard_stands_between_its_marks_and_replaces_the_one_before(tables, tmp_path):
+def test_the_scoreboard_is_between_its_marks_and_replaces_the_old_one(tables, tmp_path):
     scoreboard = write_scoreboard(tables, tables.parent / "results")
     page = tmp_path / "page.md"
     page.write_text(f"# A page\n\n{BEGIN}\nold\n{END}\nand more\n")
@@ -150,7 +150,7 @@ def test_a_page_without_the_marks_is_named_and_left_as_it_is(text, tables, tmp_p
     assert page.read_text() == text
 
 
-def test_the_report_shows_the_scoreboard_where_there_is_one(tables, tmp_path):
+def test_the_report_shows_the_scoreboard_if_there_is_one(tables, tmp_path):
     results = read_cell(ROOT / "results", "starter", "linear_gaussian", "exact")
     write_tables(results, tmp_path / "run" / "tables")
     scoreboard = write_scoreboard(tables, tables.parent / "results")

@@ -1,7 +1,7 @@
-"""The workflow on a real Slurm cluster of one node, this machine; skipped where it cannot be had.
+"""The workflow on a real Slurm cluster of one node, this machine; skipped where Slurm cannot run.
 
 Needs root, Debian's slurm-wlm and munge, and the extra `slurm`. Writes /etc/slurm/slurm.conf, the
-only place where jobs look for it, and removes it at the end; skipped where one is there already.
+only path where jobs look for it, and removes it at the end; skipped where one is there already.
 """
 
 import importlib.util
@@ -105,8 +105,8 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_cancelled_training_is_submitted_again_and_goes_on(cluster, tmp_path):
-    """The whole workflow by the profile; one job ended by SIGTERM from Slurm in mid-training."""
+def test_a_cancelled_training_is_submitted_again_and_continues(cluster, tmp_path):
+    """The whole workflow with the profile; one training is ended by Slurm's SIGTERM midway."""
     home = tmp_path / "home"
     copy_workflow(home)
     config = {**TINY, "experiments": [dict(e) for e in TINY["experiments"]]}

@@ -126,11 +126,11 @@ def test_damaged_file_in_the_mirror_is_named(tmp_path):
 
 
 def test_mirror_that_does_not_exist_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a directory"):
         fetch("d", entry(url=["http://127.0.0.1:9/x"]), tmp_path / "raw", tmp_path / "nowhere")
 
 
-def test_package_that_cannot_be_had_is_named(tmp_path, monkeypatch):
+def test_package_that_cannot_be_obtained_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     with pytest.raises(DataError, match=r"d: cannot fetch nothing==1.0 with pip: ERROR"):
@@ -157,7 +157,7 @@ def archive(path, names):
             packed.addfile(entry, io.BytesIO(CONTENT))
 
 
-def test_an_archive_packed_anew_is_known_by_its_content(server, tmp_path):
+def test_an_archive_packed_again_is_recognised_by_its_content(server, tmp_path):
     url, served = server
     files = ["top/a.wav", "top/b.wav"]
     digest = hashlib.sha256()

@@ -132,7 +132,7 @@ def test_spoken_digits_keep_their_official_test_part(tmp_path):
 
 
 def tone(rate=16000, seconds=0.25):
-    """A waveform in [-1, 1] of which every codec keeps most."""
+    """A waveform in [-1, 1] that every codec keeps almost unchanged."""
     when = np.arange(int(rate * seconds)) / rate
     noise = np.random.default_rng(0).normal(0, 0.01, len(when))
     return 0.4 * np.sin(2 * np.pi * 220 * when) + noise
@@ -148,13 +148,13 @@ def readable_formats(folder):
                 _, rate = soundfile.read(path)
             except (soundfile.SoundFileError, TypeError, ValueError):
                 continue  # RAW has no header; some are only written, or need a second file
-            # Some formats know few rates; of a sampler's, SDS, libsndfile loses the last block.
+            # Some formats allow few rates; libsndfile loses the last block of SDS (of samplers).
             if rate == 16000 and format != "SDS":
                 yield format, subtype
 
 
-with tempfile.TemporaryDirectory() as place:
-    FORMATS = sorted(readable_formats(Path(place)))
+with tempfile.TemporaryDirectory() as directory:
+    FORMATS = sorted(readable_formats(Path(directory)))
 EXACT = {"PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAC_16", "ALAC_20", "ALAC_24",
          "ALAC_32"}  # fmt: skip
 
@@ -195,13 +195,13 @@ SILENT = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("what", SILENT)
-@pytest.mark.parametrize("place", range(6))
-def test_a_recording_that_is_no_sound_is_named(what, place, tmp_path):
+@pytest.mark.parametrize("index", range(6))
+def test_a_recording_that_is_not_a_sound_is_named(what, index, tmp_path):
     for i in range(6):
-        sound = SILENT[what](tone()) if i == place else tone()
+        sound = SILENT[what](tone()) if i == index else tone()
         soundfile.write(tmp_path / f"s{i}.wav", sound, 16000, subtype="FLOAT")
     parts = read_recordings({"accent": tmp_path}, DRAWN)
-    with pytest.raises(DataError, match=rf"s{place}\.wav (is silent|has samples up to)"):
+    with pytest.raises(DataError, match=rf"s{index}\.wav (is silent|has samples up to)"):
         for part in parts.values():
             list(part)
 
@@ -252,7 +252,7 @@ HIDDEN = ["._SX0.WAV", ".SX9.WAV", "__MACOSX/TRAIN/SX0.WAV", "__MACOSX/TEST/._SX
 
 @pytest.mark.fault
 @pytest.mark.parametrize("content", ["junk", "sound"])
-def test_hidden_files_are_no_recordings(content, tmp_path):
+def test_hidden_files_are_not_recordings(content, tmp_path):
     for part in ("TRAIN", "TEST"):
         for i in range(3):
             write(tmp_path / part / f"SX{i}.WAV", waveform(i), "NIST")
@@ -309,7 +309,7 @@ def test_tensors_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch)
 
 
 def sphere(samples, fields, size=1024, pad=b" "):
-    """A SPHERE file as the discs have them, with its header padded behind end_head."""
+    """A SPHERE file like those on the discs, with its header padded after end_head."""
     lines = [b"NIST_1A", b"%7d" % size, *fields, b"end_head", b""]
     return b"\n".join(lines).ljust(size, pad) + samples.astype("<i2").tobytes()
 

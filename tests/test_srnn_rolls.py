@@ -75,7 +75,7 @@ def test_streams_end_to_end_are_the_line_without_its_first_frame(seed, tmp_path)
     assert np.array_equal(np.stack(parts["valid"]), arrays["x_valid"])  # segments, as validated
 
 
-def test_another_way_to_cut_the_training_part_is_refused(tmp_path):
+def test_an_unknown_option_for_the_training_part_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'songs' is neither 'segments' nor 'streams'"):
         read(tmp_path, made_up()[0], {"train": "songs"})
 
@@ -113,7 +113,7 @@ def test_damaged_arrays_are_named(damage, tmp_path):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("content", [b"", b"PK and nothing", b"\x93NUMPY"])
-def test_a_file_that_is_no_archive_is_named(content, tmp_path):
+def test_a_file_that_is_not_an_archive_is_named(content, tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz"):
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_archive_is_named(content, tmp_path):
 
 
 def real(dataset, datasets):
-    """The raw file of a data set: in the folder REPRO_MIRROR names, or in one beside the clone."""
+    """The raw file of a data set: in the folder REPRO_MIRROR names, or in one next to the clone."""
     mirror = Path(os.environ.get("REPRO_MIRROR", ROOT.parent / "shared" / "data"))
     path = mirror / datasets[dataset]["sources"][0]["file"]
     if not path.exists():
@@ -135,7 +135,7 @@ def test_every_second_frame_of_the_srnns_chorales_is_the_canonical_roll(datasets
     # The same 77 chorales, in another order.
     assert sorted(s[1::2].tobytes() for s in srnn) == sorted(s.tobytes() for s in canonical)
     assert sum(map(len, canonical)) == 4725 and sum(map(len, srnn)) == 9473
-    # What lies between is mostly the same chord once more: 81 % of the pairs.
+    # The frames in between mostly repeat the chord: 81 % of the pairs.
     twice = sum(np.array_equal(a, b) for s in srnn for a, b in zip(s[::2], s[1::2], strict=False))
     assert twice == 3823
 

@@ -31,7 +31,7 @@ SEEDS = [0, 3, 5]
 CASES = {
     "rnn": {"family": "rnn"},
     "vrnn": {"family": "vrnn"},
-    "vrnn, last batch elsewhere": {"family": "vrnn", "batch_order": "similar_lengths"},
+    "vrnn, similar lengths": {"family": "vrnn", "batch_order": "similar_lengths"},
     "vrnn-i, two samples": {"family": "vrnn", "sizes": {"prior": None}, "samples": 2},
     "storn": {"family": "storn"},
     "vae": {"family": "vae"},
@@ -68,7 +68,7 @@ def history(path):
 
 
 def assert_same(alone, found, tolerance=2e-4):
-    """Rounding differs, and Adam makes steps of its full length from gradients of any size."""
+    """Rounding differs, and Adam takes full-length steps from gradients of any size."""
     expected, weights = load_file(alone), load_file(found)
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=tolerance, msg=name)
@@ -83,7 +83,7 @@ def assert_same(alone, found, tolerance=2e-4):
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
-    """Sequences of very different lengths in batches that do not come out even."""
+    """Sequences of very different lengths, whose number is not a multiple of the batch size."""
     rng = np.random.default_rng(1)
     lengths = {"train": [3, 12, 7, 1, 9, 2, 5], "valid": [4, 8], "test": [3]}
     parts = {part: [rng.standard_normal((n, 2)) for n in ns] for part, ns in lengths.items()}
@@ -125,7 +125,7 @@ def test_every_seed_gets_what_it_gets_alone(arguments, uneven, tmp_path, stacks)
 def test_recorded_computations_are_replayed_to_the_same_end(
     family, seeds, uneven, tmp_path, monkeypatch
 ):
-    """With a stand-in for the GPU: a replay computes from the recorded places into them."""
+    """With a fake GPU: a replay computes from the recorded tensors into the recorded outputs."""
     recorded = []
 
     def record(self, inputs):
@@ -133,8 +133,8 @@ def test_recorded_computations_are_replayed_to_the_same_end(
         recorded.append(inputs[2].shape)
 
         def replay():
-            for place, value in zip(outputs, self.function(*inputs), strict=True):
-                place.copy_(value)
+            for output, value in zip(outputs, self.function(*inputs), strict=True):
+                output.copy_(value)
 
         return replay, outputs
 
@@ -142,7 +142,7 @@ def test_recorded_computations_are_replayed_to_the_same_end(
     folders = [tmp_path / str(seed) for seed in seeds]
     recipe_ = recipe(family=family, **DROPOUT)
     found = train_seeds(recipe_, uneven, seeds, folders, CPU, "disabled", graphs=True)
-    # Three batches an epoch, of up to 12 steps: one length, and rows of three and of one.
+    # Three batches per epoch, of up to 12 steps: one length, and rows of three and of one.
     assert sorted(recorded) == [(len(seeds), 16, rows, 2) for rows in (1, 3)]
     for seed, path in zip(seeds, found, strict=True):
         assert_same(alone(uneven, tmp_path, seed, family=family, **DROPOUT), path)
@@ -180,7 +180,7 @@ def test_a_seed_that_diverges_leaves_the_others(uneven, tmp_path, monkeypatch):
 @pytest.mark.fault
 @pytest.mark.parametrize(("victim", "same"), [(0, True), (3, False)])
 def test_a_kill_between_states_costs_nothing(victim, same, uneven, tmp_path, monkeypatch):
-    """Where the states of some seeds were not yet written, those go first: batched otherwise."""
+    """Seeds whose states were not yet written go first, so that batches are stacked differently."""
     whole = together(uneven, tmp_path / "whole", **DROPOUT)
     original = Training.close_epoch
 

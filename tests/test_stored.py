@@ -41,7 +41,7 @@ def test_the_dmm_is_within_two_percent_of_the_kalman_filter():
 
 
 @pytest.mark.parametrize("parts", [p for p in CELLS if p[2] != "exact"], ids="/".join)
-def test_training_improved_the_validation_bound_by_far(parts):
+def test_training_improved_the_validation_bound_by_a_large_margin(parts):
     for result in cell(parts):
         before = result.training["untrained_validation_bound"]
         after = result.training["best_validation_bound"]

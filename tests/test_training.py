@@ -105,16 +105,19 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(family, walk, t
     assert same_bits(a, b) and not same_bits(a, other)
 
 
-def test_a_finished_run_says_that_it_begins_anew(walk, tmp_path, capsys):
+def test_a_finished_run_says_that_it_starts_from_the_beginning(walk, tmp_path, capsys):
     first = weights(run(walk, tmp_path))
-    assert "anew" not in capsys.readouterr().err
+    assert "starts from" not in capsys.readouterr().err
     again = weights(run(walk, tmp_path))
-    assert f"begins anew; {tmp_path / 'checkpoint.safetensors'}" in capsys.readouterr().err
+    assert (
+        f"starts from the beginning; {tmp_path / 'checkpoint.safetensors'}"
+        in capsys.readouterr().err
+    )
     assert same_bits(first, again)
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """Simulates a kill: nothing catches it."""
 
 
 SEGMENTS = {"segment": 3, "segments_carried": 2}
@@ -289,7 +292,7 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
 
 
 @pytest.mark.fault
-def test_where_nobody_waits_the_epochs_end_names_the_update(walk, tmp_path, monkeypatch):
+def test_without_waiting_for_each_loss_the_epochs_end_names_the_update(walk, tmp_path, monkeypatch):
     """As on a GPU."""
     one = training.Training(recipe(), walk, 0, tmp_path, CPU, 0)
     one.waits, original = False, training.Training.update
@@ -338,7 +341,7 @@ def test_exact_models_have_bound_equal_to_estimate(walk, tmp_path):
 
 
 def test_first_steps_share_is_that_of_sequences_of_one_step(walk, tmp_path):
-    """Where q looks back only: z_1 and the density of x_1 know nothing of the steps after it."""
+    """If q only looks back, z_1 and the density of x_1 do not depend on later steps."""
     tensors = batches.to_tensors(prepared.load(walk, ("test",))[1]["test"], CPU)
     for family, samples in (("rnn", 1), ("vrnn", 20)):
         model, _ = load_checkpoint(run(walk, tmp_path / family, family=family))
@@ -354,14 +357,14 @@ def test_first_steps_share_is_that_of_sequences_of_one_step(walk, tmp_path):
 @pytest.mark.parametrize(
     ("family", "expected"), [("dmm", "sampled"), ("tsbn", "sampled"), ("rnn", "exact")]
 )
-def test_a_result_says_how_its_likelihood_is_had(family, expected, samples, walk, tmp_path):
+def test_a_result_says_how_its_likelihood_is_computed(family, expected, samples, walk, tmp_path):
     path = run(walk, tmp_path, family=family, max_epochs=1)
     found = evaluate(path, walk, samples, [], CPU)
     assert found.likelihood == expected and not found.true_parameters
 
 
 @pytest.mark.parametrize(("hidden", "expected"), [(10, "exact"), (11, "Z by AIS")])
-def test_an_rbms_normaliser_is_estimated_where_no_layer_can_be_enumerated(hidden, expected):
+def test_an_rbms_normaliser_is_estimated_if_no_layer_can_be_enumerated(hidden, expected):
     model = build(spec("marginal", "rbm", dim=12, rbm_hidden=hidden))
     assert likelihood_of(model) == expected
 
@@ -378,7 +381,7 @@ def test_what_a_model_inherits_is_asked_before_it_trains(walk, tmp_path, monkeyp
 
 
 def test_predictions_of_a_sequence_sum_to_its_estimate(walk, tmp_path):
-    """For an exact model to its likelihood, else to the particle filter's estimate."""
+    """For an exact model that is its likelihood, else the particle filter's estimate."""
     for family in ("rnn", "dmm"):
         checkpoint, path = run(walk, tmp_path / family, family=family), tmp_path / f"{family}.csv"
         result = evaluate(checkpoint, walk, 20, [], CPU, particles=20)

@@ -1,4 +1,4 @@
-"""What a training shows of itself, beside sums written out here."""
+"""The statistics recorded in a training, against sums written out here."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The page on trust: its own truth against the Kalman filter, and what it claims."""
+"""The page on trust: its exact likelihoods against the Kalman filter, and its claims."""
 
 import numpy as np
 import pytest

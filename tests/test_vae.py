@@ -1,4 +1,4 @@
-"""The variational autoencoder against quadrature, and where it begins."""
+"""The variational autoencoder against quadrature, and its initial weights."""
 
 import math
 
@@ -41,12 +41,12 @@ def training(tmp_path):
     return Training(recipe_, path, 0, tmp_path / "run", CPU, 0)
 
 
-def test_binary_data_begin_at_their_means(training):
+def test_the_decoder_is_initialised_at_the_means_of_binary_data(training):
     bias = training.model.head.logits.bias
     torch.testing.assert_close(bias.sigmoid(), torch.tensor([0.001, 0.25, 0.5]))
 
 
-def test_weights_begin_by_glorots_rule(training):
+def test_initial_weights_follow_glorots_rule(training):
     for name, weight in training.model.named_parameters():
         if weight.ndim == 2:
             limit = math.sqrt(6.0 / sum(weight.shape))

@@ -1,4 +1,4 @@
-"""The Snakefile, run: dry, linted, whole, killed and resumed, and again with nothing to do."""
+"""The Snakefile: dry runs, lint, whole runs, killed and resumed, and with nothing left to do."""
 
 import os
 import re
@@ -77,7 +77,7 @@ def test_a_preset_can_be_planned(preset, home):
     assert "evaluate" in done.stdout + done.stderr
 
 
-def test_licensed_data_are_planned_where_they_are_and_left_out_where_not(home):
+def test_licensed_data_are_planned_if_present_and_left_out_otherwise(home):
     arguments = ["all", "--dry-run", "--config", "preset=paper-speech", "seeds=[0]"]
     without = snakemake(home, *arguments)
     assert without.returncode == 0 and "dataset=timit" not in without.stdout + without.stderr
@@ -101,7 +101,7 @@ def test_settings_inside_settings_can_be_given_on_the_command_line(home):
     assert "--num-samples 7 --curve 1 --curve 3" in done.stdout + done.stderr
 
 
-def test_linter_and_formatter_have_nothing_to_say():
+def test_linter_and_formatter_find_nothing():
     done = subprocess.run(
         [tool("snakemake"), "--lint"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
     )
@@ -111,7 +111,7 @@ def test_linter_and_formatter_have_nothing_to_say():
         subprocess.run([tool("ruff"), *arguments, "."], cwd=ROOT, check=True)
 
 
-def test_type_checker_has_nothing_to_say():
+def test_type_checker_finds_nothing():
     done = subprocess.run([tool("mypy")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -122,7 +122,7 @@ def test_type_checker_has_nothing_to_say():
         ("preset=nothing", "no preset 'nothing' in config/"),
         ("colour=red", "'colour' was unexpected"),
         ("seeds=3", "seeds: 3 is not of type 'array'"),
-        ("mirror=/nowhere", "mirror: /nowhere is no folder"),
+        ("mirror=/nowhere", "mirror: /nowhere is not a directory"),
         ("evaluation={num_samples: 0}", "num_samples: 0 is less than the minimum"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_killed_training_resumes_to_the_bits_of_an_unbroken_one(killed_and_res
 
 @pytest.mark.fault
 def test_what_fails_costs_nothing_else_and_is_named_last(home):
-    """A data set that cannot be read and a model that cannot be built, beside one that is whole."""
+    """A data set that cannot be read and a model that cannot be built, next to working ones."""
     (home / "bad").mkdir()
     (home / "bad" / "train.npz").write_bytes(b"not an archive")
     (home / "config" / "broken.py").write_text(
@@ -240,11 +240,11 @@ def test_what_fails_costs_nothing_else_and_is_named_last(home):
     last = done.stderr.strip().splitlines()[-3:]
     assert "linear_gaussian/broken, seed 0: train failed: RuntimeError: no glue (runs/" in last[0]
     assert last[1].startswith("bad: prepare failed: DataError: ") and "train.npz" in last[1]
-    assert last[2] == "of the other 1 of 3 results: runs/smoke/partial/report.html"
+    assert last[2] == "the other 1 of 3 results: runs/smoke/partial/report.html"
     partial = home / "runs/smoke/partial"
     assert "Kalman (exact)" in (partial / "tables/linear_gaussian.md").read_text()
     assert "no glue" in (partial / "report.html").read_text()
-    # What is mended is taken up, and nothing of the makeshift stays.
+    # What was repaired is run, and nothing of the partial report stays.
     settings["experiments"] = settings["experiments"][1:]
     (home / "tiny.yaml").write_text(yaml.safe_dump(settings))
     walks = [np.random.default_rng(n).standard_normal((9, 2)).cumsum(0) for n in range(8)]
@@ -255,7 +255,7 @@ def test_what_fails_costs_nothing_else_and_is_named_last(home):
     assert "bad" in (home / "runs/smoke/report.html").read_text() and not partial.exists()
 
 
-def test_seeds_that_train_together_are_one_job_and_need_no_other_when_apart(home):
+def test_seeds_that_train_together_are_one_job_whose_results_serve_single_seeds_too(home):
     settings = ["--config", "seeds=[0,1]"]
     cells = [
         "runs/smoke/linear_gaussian/dmm/seed0.json",
@@ -365,7 +365,7 @@ def planned_rules(done):
 
 
 def test_an_entry_keeps_what_decides_its_bytes():
-    """Of every data set: what differs only in words and addresses has one description."""
+    """For every data set: entries that differ only in words and URLs have the same description."""
     for name, entry in load("starter")["datasets"].items():
         sources = [
             {**source, **({"url": [ADDRESS]} if "url" in source else {})}
@@ -402,7 +402,7 @@ def test_stored_results_render_to_the_committed_tables(preset, tmp_path):
     """Byte for byte: nobody edits a table by hand, and a clone renders them without training."""
     command = [tool("repro"), "tables", "--preset", preset, "--source", "results"]
     subprocess.run([*command, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True)
-    # Figures stand beside the tables; their bytes follow the version of matplotlib.
+    # Figures are next to the tables; their bytes depend on the version of matplotlib.
     folder = ROOT / "paper_tables" / preset
     committed = sorted(path for path in folder.iterdir() if path.suffix != ".svg")
     assert sorted(p.name for p in tmp_path.iterdir()) == [p.name for p in committed]

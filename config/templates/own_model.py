@@ -1,4 +1,4 @@
-"""A model of your own, as a file outside the package: an RNN with a gated unit.
+"""Your own model, in a file outside the package: an RNN with a gated unit.
 
 Copy it, rename it, and name it in your preset as `family: "config/own_model.py:build"`. This one
 has no latent variables and overrides `advance`; `repro/models/base.py` describes what a latent
@@ -25,7 +25,7 @@ class State(NamedTuple):
 class GatedRNN(SequenceModel):
     """h_t = GRU(x_{t-1}, h_{t-1}), p(x_t | x_<t) = head(h_t); x_0 = 0."""
 
-    traits = Traits(latent=False)  # settings that make no sense for it are refused
+    traits = Traits(latent=False)  # settings that do not fit it are refused
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

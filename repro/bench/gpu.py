@@ -31,7 +31,7 @@ SEEDS = (1, 3, 10)
 def run(path: Path) -> str:
     """Time a step of some workloads on this machine's GPU; return a table.
 
-    The record at `path` is written after every workload, so that a run that is cut off leaves what
+    The record at `path` is written after every workload, so that a run that is cut off keeps what
     it measured: milliseconds per step of all stacked seeds, forward, backward, clipping and Adam.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The same models step by step, as one writes them first: nothing outside the time loop."""
+"""The same models written step by step in the obvious way: nothing is outside the time loop."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,11 +19,11 @@ from repro.nn.recurrent import DirectedLSTM, DirectedReLU
 
 
 def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
-    """Return what `model(x, lengths, noise)` returns, every layer called once a step.
+    """Return what `model(x, lengths, noise)` returns, with every layer called once per step.
 
-    For filtering models a step is a sequence of length one with the state carried; for the DMM
+    For filtering models a step is a sequence of length one whose state is carried over; for the DMM
     (with structured inference) the recognition network runs step by step first, then transition
-    and emission do. A NADE has no time; its loop is over the values.
+    and emission. A NADE has no time axis; its loop is over the values.
     """
     if isinstance(model, DMM):
         return _plain_dmm(model, x, lengths, noise)
@@ -31,8 +31,7 @@ def plain_terms(model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor)
         return without_latent(_plain_nade(model.head, x), lengths)
     state, terms = None, []
     for t in range(len(x)):
-        here = torch.ones_like(lengths)
-        step = (x[t : t + 1], here, noise[t : t + 1], state)
+        step = (x[t : t + 1], torch.ones_like(lengths), noise[t : t + 1], state)
         if model.latent:
             ((context, drawn, state),) = propose_all(model, *step)
             terms.append(model.score(context, drawn))

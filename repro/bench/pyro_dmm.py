@@ -20,12 +20,12 @@ from repro.nn.recurrent import reverse
 class PyroDMM(nn.Module):
     """Model and guide that read the weights of a DMM with structured inference.
 
-    As Pyro users write it: a loop over steps with a sample statement each, masked by length; the
-    recognition RNN in one call of torch's own. Backward RNN only (ST-R).
+    As Pyro users write it: a loop over steps with one sample statement each, masked by length; the
+    recognition RNN is one call of torch's own. Backward RNN only (ST-R).
 
     Args:
         packed: feed the RNN a PackedSequence, as Pyro's own DMM example does, instead of the
-            padded batch. torch computes no padding then.
+            padded batch, so that torch computes no padding.
     """
 
     def __init__(self, dmm: DMM, packed: bool) -> None:

@@ -31,7 +31,7 @@ SAMPLES = (40, 1000, 2000)  # importance samples of the evaluations that are tim
 ONE_BY_ONE = 5  # samples that the plain loop draws to be timed
 
 OTHER = "autograd, Python, the rest"
-KINDS = {  # parts of the names that torch's profiler gives operations
+KINDS = {  # by parts of the names that torch's profiler gives operations
     "matrix products": ("mm", "_linear_pointwise", "mkldnn_rnn", "aten::linear", "embedding_bag"),
     "laying out weights": ("_reorder_linear_weight",),
     "copies": ("copy_", "aten::cat", "index", "gather", "scatter", "stack", "clone", "fill_"),
@@ -43,14 +43,14 @@ KINDS = {  # parts of the names that torch's profiler gives operations
 
 @dataclass(frozen=True)
 class Timing:
-    """One implementation of one workload: milliseconds a call, and how they compare.
+    """One implementation of one workload: milliseconds per call, and how they compare.
 
     Attributes:
-        spread: half the distance of the quartiles, ms.
-        steps, sequences: how many a second, without padding; of evaluations times the samples.
-        ratio: how many times longer than ours it takes; 1 for ours.
-        gflops: what the matrix products of valid steps alone amount to, in 10⁹ operations a
-            second; None where that was not counted.
+        spread: half the distance between the quartiles, ms.
+        steps, sequences: number per second, without padding; for evaluations, times the samples.
+        ratio: how many times as long as ours it takes; 1 for ours.
+        gflops: rate of the matrix products of valid steps alone, in 10⁹ operations per second;
+            None if that was not counted.
     """
 
     workload: str
@@ -69,7 +69,7 @@ def run(quick: bool, threads: int, path: Path) -> dict:
 
     Args:
         quick: three repeats instead of seven, and long evaluations once.
-        path: of the JSON file.
+        path: the JSON file to write.
     """
     use_threads(threads)
     repeats = 3 if quick else 7
@@ -93,7 +93,7 @@ def run(quick: bool, threads: int, path: Path) -> dict:
 
 
 def matrix_rates() -> dict[str, float]:
-    """Return the machine's rate of large float32 matrix products, 10⁹ operations a second."""
+    """Return the machine's rate of large float32 matrix products, 10⁹ operations per second."""
     a = torch.randn(2000, 2000)
     times = interleaved({"torch": lambda: a @ a, "repro": lambda: product(a, a)}, 7)
     return {name: 2 * 2000**3 / 1e9 / statistics.median(each) for name, each in times.items()}
@@ -136,7 +136,7 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
 
 
 def profile(workload: Workload) -> dict[str, float]:
-    """Return what our training step spends its time on, as shares of the CPU time."""
+    """Return what our training step spends its time on, in shares of the CPU time."""
     model, batch, noise = make(workload)
     step = training_step(model, lambda: model(batch.x, batch.lengths, noise))
     step()
@@ -153,7 +153,7 @@ def profile(workload: Workload) -> dict[str, float]:
 def interleaved(
     calls: Mapping[str, Callable[[], object]], repeats: int, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Return the seconds of each call, taken in turn; one round before is not counted."""
+    """Return the seconds of each call, taken in turn; the first round is not counted."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(repeats + warm_up):
         for name, call in calls.items():
@@ -183,7 +183,7 @@ def _pyro(model: DMM, batch: Batch) -> dict[str, Callable[[], object]]:
         return {}  # an optional peer: pip install -e '.[bench]'
     names = {"Pyro SVI": False}
     if isinstance(model.inference.rnns[0], DirectedReLU):
-        names["Pyro SVI, packed"] = True  # as in Pyro's example; an LSTM is slower so
+        names["Pyro SVI, packed"] = True  # as in Pyro's example; an LSTM is slower that way
     return {
         name: svi_step(copy.deepcopy(model), batch.x, batch.lengths, packed)
         for name, packed in names.items()
@@ -197,13 +197,13 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
             for f in (model, lambda *a: plain_terms(model, *a))
         )
     if not torch.allclose(ours, plain, rtol=1e-4):
-        raise NumericalError("the fast and the plain implementation differ; time neither.")
+        raise NumericalError("the fast and the plain implementation differ; neither is timed.")
 
 
 def _operations(workload: Workload) -> float:
     """Return how many operations the matrix products of a training step take."""
-    # Of valid steps: counted on one sequence and scaled, without padding. On the plain path
-    # nothing is fused or in place, which would hide its products from the counter.
+    # Operations of valid steps: counted on one sequence without padding, and scaled. On the plain
+    # path nothing is fused or done in place, which would hide products from the counter.
     model, batch, noise = make(workload)
     steps = min(32, int(batch.lengths.min()))
     x, lengths = batch.x[:steps, :1].double(), torch.tensor([steps])

@@ -17,16 +17,16 @@ from repro.runtime.provenance import environment
 
 JOBS = 2
 STEPS = 10
-PATIENCE = 300  # seconds that a job waits for the other to begin
+PATIENCE = 300  # seconds that one job waits for the other to begin
 OURS, PYRO, PYRO_TUNED = (
-    "ours, 1 thread a job",
+    "ours, 1 thread per job",
     "Pyro SVI, torch's threads",
-    "Pyro SVI, 1 thread a job",
+    "Pyro SVI, 1 thread per job",
 )
 
 
 def run(path: Path) -> dict:
-    """Measure the training steps a second that two jobs reach together; write the record.
+    """Measure the training steps per second that two jobs reach together; write the record.
 
     Raises:
         ConfigError: Pyro is not installed.
@@ -58,7 +58,7 @@ def as_text(record: dict) -> str:
 def _steps_per_second(name: str) -> float:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(JOBS, context) as pool:
-        start = manager.Barrier(JOBS, timeout=PATIENCE)  # a job that died is not waited for
+        start = manager.Barrier(JOBS, timeout=PATIENCE)  # no endless wait for a job that died
         slowest = max(pool.map(_job, [name] * JOBS, [start] * JOBS))
     return JOBS * STEPS / slowest
 

@@ -7,7 +7,7 @@ from repro.reports.sequence_plots import use_style
 
 
 def as_table(record: dict) -> pd.DataFrame:
-    """Return one row a workload, as text: ours, then how long each peer takes."""
+    """Return one row per workload, as text: ours, then how long each peer takes."""
     limit = max(record["matrix_gflops"].values())
     rows: dict[str, dict[str, str]] = {}
     for timing in record["timings"]:
@@ -28,7 +28,7 @@ def as_table(record: dict) -> pd.DataFrame:
 
 
 def profile_table(record: dict) -> pd.DataFrame:
-    """Return what our training step spends its time on, a row a workload, in percent."""
+    """Return what our training step spends its time on, one row per workload, in percent."""
     rows = []
     for shares in record["profiles"]:
         numbers = {k: f"{100 * v:.0f} %" for k, v in shares.items() if k != "workload"}
@@ -37,14 +37,14 @@ def profile_table(record: dict) -> pd.DataFrame:
 
 
 def caption(record: dict) -> str:
-    """Return what the numbers are, and of which machine."""
+    """Return what the numbers are, and on which machine they were measured."""
     where, rates = record["environment"], record["matrix_gflops"]
     return (
         "Median milliseconds of a training step (forward, backward, clipping, Adam; of one sample "
-        "of the whole batch for IS) ± half the distance of the quartiles, and how many times as "
-        "long as ours (×); implementations taken in turn on "
+        "of the whole batch for IS) ± half the distance between the quartiles, and how many times "
+        "as long as ours (×); implementations timed in turn on "
         f"{where['device']} with {where['threads']} thread(s), torch {where['torch']}, commit "
-        f"{where['commit'][:7]}. Plain: the same equations, every layer called once a step, one "
+        f"{where['commit'][:7]}. Plain: the same equations, every layer called once per step, one "
         "sample at a time. GFLOP/s counts the matrix products of valid steps; the "
         "limit is the machine's rate of large products, in this run "
         f"{rates['repro']:.0f} GFLOP/s as this package multiplies, {rates['torch']:.0f} as torch "
@@ -53,7 +53,7 @@ def caption(record: dict) -> str:
 
 
 def draw(record: dict) -> plt.Figure:
-    """Return how many times longer than ours every peer takes."""
+    """Return a figure of how many times as long as ours every peer takes."""
     use_style()
     timings = [t for t in record["timings"] if t["what"] != "ours"]
     labels = [f"{t['workload']}\n{t['what']}" for t in timings]

@@ -16,10 +16,10 @@ class Workload:
     """A model and one batch of it.
 
     Attributes:
-        name: for the table.
+        name: what the table calls it.
         family, head, sizes: of the model.
-        lengths: from which those of the batch are drawn; batch: how many; dim: D.
-        similar: whether the batch holds neighbours in length out of twelve batches.
+        lengths: the lengths from which the batch's are drawn. batch: how many. dim: D.
+        similar: whether the batch holds sequences of similar length, out of twelve batches.
         ones: the share of ones in binary data.
     """
 
@@ -73,7 +73,7 @@ RNN = {
     "initial_weights": 0.08,
 }
 
-# How many of the 229 training chorales of jsb_chorales have how many steps.
+# The 229 training chorales of jsb_chorales: how many (second) have each number of steps (first).
 CHORALES = {
     25: 1, 33: 17, 37: 3, 39: 1, 40: 1, 41: 15, 44: 3, 45: 7, 48: 13, 49: 23, 50: 1, 51: 1, 52: 8,
     53: 4, 54: 1, 55: 1, 56: 2, 57: 18, 58: 1, 60: 4, 61: 9, 63: 2, 64: 7, 65: 29, 66: 1, 68: 5,

@@ -64,7 +64,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Take what stands before a subcommand."""
+    """Handle the options before a subcommand."""
 
 
 def main() -> None:

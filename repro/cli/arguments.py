@@ -1,4 +1,4 @@
-"""What the arguments of a command stand for: an entry of the configuration, some Results."""
+"""From a command's arguments to what they refer to: an entry of the configuration, Results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,12 +56,12 @@ def in_order(results: list[Result], root: Path, preset: str) -> list[Result]:
 
 
 def description_of(preset: str) -> str:
-    """Return what a preset's file says that it is for."""
+    """Return the description in a preset's file."""
     return configuration.read_yaml(configuration.preset_file(preset)).get("description", "")
 
 
 def without_results(preset: str, found: list[Result]) -> list[str]:
-    """Return a line for each cell of a preset that has no Result, and why."""
+    """Return one line per data set with cells of a preset that have no Result, and why."""
     config = configuration.load(preset)
     have = {(result.dataset, result.model) for result in found}
     missing: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """From a data set's name to its prepared file, and from a preset to a frozen recipe.
 
-Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
 from repro.cli.arguments import dataset_entry

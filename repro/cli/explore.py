@@ -1,4 +1,4 @@
-"""Looking around: what there is, and what a cell would be."""
+"""Looking around: what models, data sets, presets and tables exist, and how a cell is set up."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -56,7 +56,7 @@ def show(
     built = build(model_spec(recipe, spec))
     shapes = {name: "×".join(map(str, p.shape)) or "1" for name, p in built.named_parameters()}
     width = max(map(len, shapes), default=0)
-    print(f"data: {spec.dim} values a step, sequences {spec.sequences}, steps {spec.steps}")
+    print(f"data: {spec.dim} values per step, sequences {spec.sequences}, steps {spec.steps}")
     print(f"parameters: {sum(p.numel() for p in built.parameters()):,}")
     for name, shape in shapes.items():
         print(f"  {name:{width}}  {shape}")

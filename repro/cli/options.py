@@ -16,7 +16,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """How a GPU multiplies."""
+    """The precision of matrix products on a GPU."""
 
     float32 = "float32"
     tf32 = "tf32"
@@ -30,7 +30,7 @@ class Kernels(StrEnum):
 
 
 class WandbMode(StrEnum):
-    """What Weights & Biases is sent."""
+    """Whether Weights & Biases is used."""
 
     disabled = "disabled"
     offline = "offline"
@@ -58,7 +58,7 @@ Entry = Annotated[
 DeviceOption = Annotated[Device | None, typer.Option(help="Default: the preset's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the preset's.")]
 PrecisionOption = Annotated[
-    Precision | None, typer.Option(help="Of products on a GPU; default: the preset's.")
+    Precision | None, typer.Option(help="Of matrix products on a GPU; default: the preset's.")
 ]
 KernelsOption = Annotated[
     Kernels | None,
@@ -66,6 +66,6 @@ KernelsOption = Annotated[
 ]
 WandbOption = Annotated[WandbMode | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
-Expected = Annotated[list[Path], typer.Argument(help="Every Result that was asked for.")]
-Source = Annotated[Path, typer.Option(help="Where Results are read: runs or results.")]
-Out = Annotated[Path | None, typer.Option(help="Where to write; default: beside the Results.")]
+Expected = Annotated[list[Path], typer.Argument(help="All Results of the run.")]
+Source = Annotated[Path, typer.Option(help="Where to read Results: runs or results.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; default: next to the Results.")]

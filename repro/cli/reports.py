@@ -1,6 +1,6 @@
-"""What is made of Results: tables, figures, the check, the page.
+"""Commands that read Results: tables, figures, the check, the report.
 
-Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
 import sys
@@ -17,7 +17,7 @@ from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
 def tables(
     results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
 ) -> None:
-    """Render one table a data set, as Markdown, LaTeX and CSV.
+    """Render one table per data set, as Markdown, LaTeX and CSV.
 
     Example: repro tables --source results --out paper_tables/starter
     """
@@ -29,7 +29,7 @@ def tables(
 
 
 def paper_tables() -> None:
-    """Render the published tables beside our stored results, in paper_tables/.
+    """Render the published tables with our stored results, in paper_tables/.
 
     The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md.
 
@@ -49,7 +49,7 @@ def paper_tables() -> None:
 def figures(
     results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
 ) -> None:
-    """Draw learning curves, the estimate against K, samples beside data, and the KL of steps.
+    """Draw learning curves, the estimate against K, data and samples, and the KL of each step.
 
     Example: repro figures --preset starter
     """
@@ -85,7 +85,7 @@ def check(
 
 
 def accept(preset: Preset = "starter") -> None:
-    """Store the new Results of a preset as the ones to compare with; nothing else writes results/.
+    """Store a preset's new Results as those to compare with; nothing else writes results/.
 
     Example: repro accept --preset starter
     """
@@ -99,7 +99,7 @@ def accept(preset: Preset = "starter") -> None:
 
 
 def salvage(expected: Expected, preset: Preset = "starter") -> None:
-    """Render what there is of a run that failed, in runs/<preset>/partial; say what failed and why.
+    """Render the Results of a run that failed, in runs/<preset>/partial; say what failed and why.
 
     Snakemake calls it when a job fails. Exit status 1 if a Result is missing.
 
@@ -128,7 +128,7 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
         page = write_report(
             found, folder, lines, scoreboard, folder / "report.html", runs, description_of(preset)
         )
-        lines.append(f"of the other {len(found)} of {len(expected)} results: {page}")
+        lines.append(f"the other {len(found)} of {len(expected)} results: {page}")
     print("\n".join(lines))
     if len(found) < len(expected):
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
-"""What is done with one model, one data set and one seed.
+"""Commands for one model, one data set and one seed.
 
-Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
 from pathlib import Path
@@ -27,7 +27,9 @@ from repro.runtime.paths import RUNS, data_file, run_folder
 def train(
     dataset: Dataset,
     model: Model,
-    seed: Annotated[list[int], typer.Option(min=0, help="Seed of the run; several are one job.")],
+    seed: Annotated[
+        list[int], typer.Option(min=0, help="Seed of the run; several run as one job.")
+    ],
     preset: Preset = "starter",
     config: Recipe = None,
     validation_samples: Annotated[
@@ -42,7 +44,7 @@ def train(
     threads: Threads = None,
     wandb: WandbOption = None,
 ) -> None:
-    """Train a model from one seed, or several together; resumes where it was interrupted.
+    """Train a model from one seed, or from several together; resume where it was interrupted.
 
     Example: repro train --model dmm --dataset linear_gaussian --seed 0
     """
@@ -50,7 +52,7 @@ def train(
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
 
-    loaded: dict = {}  # where all is given, the preset is not needed
+    loaded: dict = {}  # if every option is given, the preset is not needed
     if config is None or device is None or threads is None or wandb is None:
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
@@ -86,7 +88,9 @@ def evaluate(
     preset: Preset = "starter",
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
-    particles: Annotated[int | None, typer.Option(min=0, help="Of FIVO; 0: leave out.")] = None,
+    particles: Annotated[
+        int | None, typer.Option(min=0, help="Particles of FIVO; 0: no FIVO.")
+    ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     kernels: KernelsOption = None,
@@ -152,7 +156,7 @@ def sample(
     preset: Preset = "starter",
     num: Annotated[int, typer.Option(min=1, help="Sequences to draw.")] = 8,
 ) -> None:
-    """Draw sequences from a checkpoint, beside real ones.
+    """Draw sequences from a checkpoint, and take as many real ones to compare with.
 
     Example: repro sample --model dmm --dataset linear_gaussian --seed 0
     """
@@ -171,11 +175,11 @@ def predict(
     model: Model,
     seed: Seed,
     preset: Preset = "starter",
-    particles: Annotated[int, typer.Option(min=1, help="Of the particle filter.")] = 200,
+    particles: Annotated[int, typer.Option(min=1, help="Particles of the filter.")] = 200,
     device: DeviceOption = None,
     threads: Threads = None,
 ) -> None:
-    """Say how well a checkpoint foresees each step: log p(x_t | x_<t) of the test part, as CSV.
+    """Write how well a checkpoint predicts each step: log p(x_t | x_<t) of the test part, as CSV.
 
     Example: repro predict --model dmm --dataset linear_gaussian --seed 0
     """
@@ -200,7 +204,7 @@ def predict(
 
 
 def listen(dataset: Dataset, model: Model, seed: Seed, preset: Preset = "starter") -> None:
-    """Write what `repro sample` drew as files to play: rolls as MIDI, waveforms as WAV.
+    """Write what `repro sample` drew as audio files: rolls as MIDI, waveforms as WAV.
 
     Example: repro listen --model vrnn --dataset bach_chorales --seed 0
     """

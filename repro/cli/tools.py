@@ -1,6 +1,6 @@
-"""What measures the project itself.
+"""Commands that measure the project itself.
 
-Heavy imports stand inside the commands, so that `repro --help` and light rules start at once.
+Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
 from typing import Annotated
@@ -27,13 +27,13 @@ def plan(
     preset: Preset = "starter",
     workers: Annotated[list[int] | None, typer.Option(min=1, help="Default: 1, 8, 64.")] = None,
     speedup: Annotated[
-        float, typer.Option(min=0.01, help="A worker's speed, in those that were measured.")
+        float, typer.Option(min=0.01, help="A worker's speed, relative to the measured ones.")
     ] = 1.0,
     source: Source = RESULTS,
 ) -> None:
-    """Say what a preset will take: jobs, hours, memory, disk, and wall time on so many workers.
+    """Estimate what a preset will cost: jobs, hours, memory, disk, and wall time by workers.
 
-    The hours are those of stored results; --speedup is your assumption about other hardware.
+    The hours come from stored results; --speedup is your assumption about other hardware.
 
     Example: repro plan --preset paper-music --workers 8
     """
@@ -46,11 +46,13 @@ def plan(
 def bench(
     quick: Annotated[bool, typer.Option(help="Three repeats instead of seven.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    growth: Annotated[bool, typer.Option("--growth", help="How cost grows instead.")] = False,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Two trainings at once instead.")] = False,
-    device: Annotated[Device, typer.Option(help="cuda: a GPU's steps instead.")] = Device.cpu,
+    growth: Annotated[bool, typer.Option("--growth", help="Instead: how cost grows.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Instead: two trainings at once.")] = False,
+    device: Annotated[
+        Device, typer.Option(help="cuda: training steps on a GPU instead.")
+    ] = Device.cpu,
 ) -> None:
-    """Time training and evaluation beside a plain implementation, and Pyro where it is installed.
+    """Time training and evaluation against a plain implementation, and Pyro if it is installed.
 
     Example: repro bench --quick
     """

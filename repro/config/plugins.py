@@ -30,9 +30,9 @@ def load_object(name: str, what: str) -> Callable:
 
 
 def sources_of(file: Path) -> list[Path]:
-    """Return a Python file of one's own and the files it imports, in turn, that a user can change.
+    """Return a user's Python file and all files it imports, directly or not, that users can change.
 
-    Read from the text, without running it: modules beside the importing file, in the working
+    Read from the text, without running it: modules next to the importing file, in the working
     directory and on the module search path; not what is installed, nor this package itself.
     """
     found: list[Path] = []
@@ -81,13 +81,13 @@ def _own_files(name: list[str], importer: Path) -> list[Path]:
 
 
 def _installed(folder: Path) -> bool:
-    # The standard library, or where pip, conda and Debian put packages: no place for one's own.
+    # The standard library, or where pip, conda and Debian put packages: not a user's own code.
     library = Path(sysconfig.get_path("stdlib")).resolve()
     return folder.is_relative_to(library) or not INSTALLED.isdisjoint(folder.parts)
 
 
 def _from_file(path: str) -> ModuleType:
-    # A recipe travels in checkpoints: it may name a file of this working folder and no other.
+    # Recipes travel in checkpoints: they may only name files below this working directory.
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise FileNotFoundError("give the path from the repository's root, without '..'")
     name = "own_" + Path(path).with_suffix("").as_posix().replace("/", "_").replace("-", "_")

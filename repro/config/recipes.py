@@ -1,4 +1,4 @@
-"""From the files in config/ to one frozen recipe a run.
+"""From the files in config/ to one frozen recipe per run.
 
 No torch here: the Snakefile imports this module for every job it starts.
 """
@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> dict:
     """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or is no mapping.
+        ConfigError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -66,7 +66,7 @@ def presets() -> list[str]:
 
 
 def require_root() -> None:
-    """Refuse to go on outside a clone.
+    """Refuse to continue outside a clone.
 
     Raises:
         ConfigError: there is no config/ folder here.
@@ -79,7 +79,8 @@ def preset_file(preset: str) -> Path:
     """Return the path of a preset's file.
 
     Raises:
-        ConfigError: there is no such preset, names the nearest; or its file calls itself another.
+        ConfigError: there is no such preset (names the nearest), or its file has another name
+            under `preset:`.
     """
     require_root()
     if (CONFIG / f"{preset}.yml").exists():
@@ -91,13 +92,13 @@ def preset_file(preset: str) -> Path:
 
 
 def require_own_name(path: Path) -> None:
-    """Refuse a preset's file whose `preset:` is another's: it would overwrite the other's runs.
+    """Refuse a preset's file whose `preset:` names another preset, whose runs it would overwrite.
 
     Raises:
         ConfigError: says what to write.
     """
     if path.absolute().parent != CONFIG.absolute():
-        return  # settings from elsewhere may change a preset's
+        return  # a settings file outside config/ may change a preset's settings
     name = read_yaml(path).get("preset", path.stem)
     if name != path.stem:
         raise ConfigError(
@@ -122,7 +123,7 @@ def require_own_targets(targets: Iterable[str], preset: str) -> None:
 
 
 def require_own_data(config: dict) -> None:
-    """Refuse a preset whose own data are not there, before anything reads them.
+    """Refuse a preset whose own data do not exist, before anything reads them.
 
     Raises:
         ConfigError: names the setting.
@@ -137,7 +138,7 @@ def require_own_data(config: dict) -> None:
 
 
 def typed(value: Any) -> Any:
-    """Return what came from the command line as YAML reads it: Snakemake leaves words as text."""
+    """Return a command-line value as YAML would read it: Snakemake leaves words as text."""
     if isinstance(value, dict):
         return {key: typed(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -176,7 +177,7 @@ def check(config: dict) -> dict:
     for setting in ("mirror", "corpora"):
         if config.get(setting) is not None and not Path(config[setting]).is_dir():
             raise ConfigError(
-                f"{setting}: {config[setting]} is no folder; correct or remove the setting."
+                f"{setting}: {config[setting]} is not a directory; correct or remove the setting."
             )
     for dataset, described in config["datasets"].items():
         check_normalisation(dataset, described)
@@ -224,7 +225,7 @@ def not_supplied(config: dict) -> list[str]:
 
 
 def resolve(config: dict, dataset: str, model: str) -> dict:
-    """Return the recipe of one cell: all that decides what a training does, except its seed.
+    """Return the recipe of one cell: everything that decides a training, except its seed.
 
     Later experiments of the preset override earlier ones; a cell that no experiment lists
     runs as config/models.yaml says.
@@ -251,7 +252,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
-        # What other data or readers need is no reason to train again.
+        # Heads for other kinds of data are left out: changing them is no reason to train again.
         "model": {
             "name": model,
             **{key: value for key, value in chosen.items() if key not in ("title", "citation")},
@@ -262,10 +263,10 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 
 
 def describe(config: dict, dataset: str) -> dict:
-    """Return what decides a data set's prepared bytes, with what its own files hash to.
+    """Return what decides a data set's prepared bytes, with the SHA-256 of its own files.
 
-    Titles, licences and addresses are not in it: a corrected one is no reason to prepare, let
-    alone to train, again. See `with_content`.
+    Titles, licences and URLs are left out: correcting one is no reason to prepare, let alone
+    to train, again. See `with_content`.
     """
     whole = entry(config, "data set", dataset)
     found = {key: whole[key] for key in DECIDES_BYTES if key in whole}
@@ -281,9 +282,9 @@ def describe(config: dict, dataset: str) -> dict:
 
 
 def with_content(described: dict, where: str) -> dict:
-    """Return a data set's entry with the SHA-256 of all that it names and a user can change.
+    """Return a data set's entry with the SHA-256 of every file it names that a user can change.
 
-    That is every file below `local`, hidden ones aside, and the file of a reader of one's own.
+    That is every file below `local`, hidden ones aside, and the file of a user's own reader.
 
     Raises:
         ConfigError: the reader's file does not exist.
@@ -299,14 +300,14 @@ def with_content(described: dict, where: str) -> dict:
 
 
 def _family_source(family: str) -> Path:
-    """Return the file that a family is written in; an installed module's is not looked for."""
+    """Return the file that a family is written in; installed modules are not searched for."""
     name = family.partition(":")[0]
     return Path(name) if ":" in family else Path(__file__).parent.parent / "models" / f"{name}.py"
 
 
 def _own_source(name: str, where: str) -> str:
-    # Code of one's own, in a file or an installed module, is part of what it makes. The package's
-    # own readers and families have a bare name.
+    # A user's own code, in a file or an installed module, counts as part of what it makes. The
+    # package's readers and families have a bare name and do not.
     module, _, _ = name.partition(":")
     path = Path(module)
     if path.suffix == ".py":
@@ -316,7 +317,7 @@ def _own_source(name: str, where: str) -> str:
         try:
             spec = importlib.util.find_spec(module)
         except ImportError:
-            spec = None  # said when it is loaded, where it is needed
+            spec = None  # reported when it is loaded
         if spec is None or not spec.origin or not Path(spec.origin).is_file():
             return ""
         path = Path(spec.origin)
@@ -342,7 +343,7 @@ def entry(config: dict, what: str, name: str) -> dict:
 
 
 def as_text(recipe: dict) -> str:
-    """Return a recipe as YAML, to be frozen beside the run it belongs to."""
+    """Return a recipe as YAML, to be frozen next to the run it belongs to."""
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
 
 
@@ -355,13 +356,13 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
     """Return a frozen recipe.
 
     Raises:
-        ConfigError: the file is missing, is no recipe, or is of another cell.
+        ConfigError: the file is missing, is not a recipe, or belongs to another cell.
     """
     recipe = read_yaml(path)
     try:
         found = recipe["dataset"]["name"], recipe["model"]["name"]
     except (KeyError, TypeError):
-        raise ConfigError(f"{path} is no recipe; make one with `repro configure`.") from None
+        raise ConfigError(f"{path} is not a recipe; make one with `repro configure`.") from None
     if found != (dataset, model):
         raise ConfigError(
             f"{path} is the recipe of {found[1]} on {found[0]}, not {model} on {dataset}."
@@ -371,7 +372,7 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
 
 
 def _renamed(config: dict) -> dict:
-    # Settings that users' own presets may still call by an old name, for one release.
+    # Old names of settings, which users' own presets may still use for one release.
     for old, new in RENAMED.items():
         if old in config:
             warnings.warn(

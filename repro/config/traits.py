@@ -7,7 +7,8 @@ import ast
 from pathlib import Path
 from typing import NamedTuple
 
-# How log p(x) is had: exactly; by importance sampling over z; or but for an estimated normaliser Z.
+# How log p(x) is computed: exactly; by importance sampling over z; or exactly up to a normaliser Z
+# that is estimated.
 EXACT, SAMPLED, Z_BY_AIS = "exact", "sampled", "Z by AIS"
 
 
@@ -17,11 +18,11 @@ class Traits(NamedTuple):
     Attributes:
         latent: it has a latent variable; without one its likelihood needs no samples.
         discrete: its latent variable is discrete, so that no gradient flows through it.
-        whole_sequences: its inference reads the whole sequence or the step before; cut, it would
-            see less.
+        whole_sequences: its inference reads the whole sequence or the step before, so that in a
+            cut sequence it would see less.
         needed_option: the option of a data set that holds the true equations it is built from.
         true_parameters: it has all true parameters and nothing to learn: its likelihood is the
-            data's own.
+            true one.
     """
 
     latent: bool = True
@@ -57,7 +58,7 @@ def _called(value: ast.expr) -> Traits:
 
 
 def misfit(traits: Traits, training: dict, data_options: dict) -> str:
-    """Return why a family cannot be trained so, or on such data, and what to do; "" if it can."""
+    """Return why a family cannot be trained this way, or on these data; "" if it can."""
     objective = training.get("objective", "elbo")
     if "segment" in training and traits.whole_sequences:
         return (
@@ -71,8 +72,8 @@ def misfit(traits: Traits, training: dict, data_options: dict) -> str:
         )
     if objective == "fivo" and traits.discrete:
         return (
-            "its z is discrete; FIVO's gradient flows through z; set `objective` to iwae (there "
-            "VIMCO) or to nasmc."
+            "its z is discrete, but FIVO's gradient flows through z; set `objective` to iwae "
+            "(which is VIMCO here) or to nasmc."
         )
     if traits.needed_option and traits.needed_option not in data_options:
         return (

@@ -1,4 +1,4 @@
-"""Settings against config/schema.yaml, and what to write where YAML reads what nobody meant."""
+"""Checks settings against config/schema.yaml, with hints where YAML reads what nobody meant."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ def validate(config: dict, schema: dict) -> None:
     """Check settings against a schema.
 
     Raises:
-        ConfigError: the worst mistake, by its place.
+        ConfigError: the worst mistake, with its position in the settings.
     """
     try:  # a bare GPU machine has no jsonschema, and needs none when all is given
         from jsonschema import Draft202012Validator
@@ -31,11 +31,11 @@ def validate(config: dict, schema: dict) -> None:
 
 
 def _whole(_: Any, value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)  # 20.0 counts nothing
+    return isinstance(value, int) and not isinstance(value, bool)  # 20.0 is not a count
 
 
 def _hint(error: Any) -> str:
-    """Return what to write instead, where YAML read something else than was meant."""
+    """Return what to write instead where YAML read something other than what was meant."""
     value = error.instance
     if isinstance(value, bool) and error.validator == "enum":
         return "; YAML reads a bare on, off, yes or no as true or false"

@@ -1,4 +1,4 @@
-"""Padded time-major batches, in an order that a seed decides."""
+"""Padded time-major batches, in an order that the seed decides."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from repro.data.parts import Stored
 from repro.errors import require_known
 
-HELD_BYTES = 2**26  # a part of fewer, in float32, is held on the device; of a larger one, a batch
+# A part with fewer bytes in float32 is kept on the device; of a larger one, only a batch at a time.
+HELD_BYTES = 2**26
 ORDERS = ("shuffled", "similar_lengths")
 
 
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
 
 
 class Tensors:
-    """Sequences as float32 tensors on a device, (T, D) each, made when they are asked for."""
+    """Sequences as float32 tensors on a device, (T, D) each, loaded when they are asked for."""
 
     def __init__(self, stored: Stored, device: torch.device) -> None:
         self.lengths, self._stored, self._device = stored.lengths, stored, device
@@ -40,23 +41,24 @@ class Tensors:
 
 
 class Segments:
-    """Stretches of sequences, (T, D) each, cut out when they are asked for.
+    """Segments of sequences, (T, D) each, cut out when they are asked for.
 
     Args:
-        sequences: what is cut. places: sequence, first step and number of steps of each.
+        sequences: what is cut.
+        spans: index of the sequence, first step and number of steps of each segment.
     """
 
     def __init__(
-        self, sequences: Tensors | list[Tensor], places: list[tuple[int, int, int]]
+        self, sequences: Tensors | list[Tensor], spans: list[tuple[int, int, int]]
     ) -> None:
-        self._sequences, self._places = sequences, places
-        self.lengths = [steps for _, _, steps in places]
+        self._sequences, self._spans = sequences, spans
+        self.lengths = [steps for _, _, steps in spans]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._spans)
 
     def __getitem__(self, index: int) -> Tensor:
-        which, first, steps = self._places[index]
+        which, first, steps = self._spans[index]
         return self._sequences[which][first : first + steps]
 
 
@@ -72,7 +74,8 @@ def to_tensors(
 ) -> Tensors | list[Tensor]:
     """Return the sequences as float32 tensors on `device`, (T, D) each.
 
-    Those of a prepared file that are more than HELD_BYTES stay there until they are asked for.
+    A prepared part of more than HELD_BYTES stays in its file, and each sequence is read when it is
+    asked for.
     """
     if isinstance(sequences, Stored) and 4 * sequences.dim * sum(sequences.lengths) > HELD_BYTES:
         return Tensors(sequences, device)
@@ -108,13 +111,13 @@ def groups(
     """Return the ids of an epoch's batches, every sequence once, in an order `generator` draws.
 
     Args:
-        batch_size: sequences in a batch; the last may have fewer.
-        order: "shuffled" for batches at random; "similar_lengths" for batches of neighbours in
-            length (ties and the order of batches at random), which saves padding.
-        count: how many batches there shall be, of nearly equal size, whatever `batch_size` is;
-            fewer where there are fewer sequences.
+        batch_size: sequences per batch; the last batch may have fewer.
+        order: "shuffled" for random batches; "similar_lengths" for batches of sequences of similar
+            length (ties and the order of batches are random), which saves padding.
+        count: the number of batches, of nearly equal size, instead of `batch_size`; fewer if there
+            are fewer sequences.
     Raises:
-        ConfigError: there is no order of this name.
+        ConfigError: there is no order with this name.
     """
     require_known("batch_order", order, ORDERS)
     ids = torch.randperm(len(sequences), generator=generator).tolist()
@@ -134,36 +137,37 @@ def random_segments(
 ) -> Segments:
     """Return the sequences (T, D) cut into segments of `steps` steps.
 
-    The first segment of each ends after a number of steps, 1 to `steps`, that `generator` draws;
-    the last has what remains. A sequence that is no longer than a segment is not cut.
+    The first segment of each sequence has a random number of steps, 1 to `steps`, drawn from
+    `generator`; the last has what remains. A sequence no longer than a segment is not cut.
     """
     ends = torch.randint(1, steps + 1, (len(sequences),), generator=generator).tolist()
-    places = []
+    spans = []
     for i, (length, end) in enumerate(zip(lengths_of(sequences), ends, strict=True)):
         starts = [0, *range(end, length, steps)] if length > steps else [0]
         stops = [*starts[1:], length]
-        places += [(i, a, b - a) for a, b in zip(starts, stops, strict=True)]
-    return Segments(sequences, places)
+        spans += [(i, a, b - a) for a, b in zip(starts, stops, strict=True)]
+    return Segments(sequences, spans)
 
 
 def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:
     """Yield a batch cut in time, for truncated backpropagation.
 
     Args:
-        steps: of a segment; None for the whole batch at once.
+        steps: length of a segment; None for the whole batch at once.
     Yields:
-        the sequences that reach into the segment, and where they stood among those of the segment
-        before (of the batch, for the first).
+        the sequences that reach into the segment, and their indices among those of the segment
+        before (for the first segment, in the batch).
     """
     remaining = batch
-    places = torch.arange(len(batch.ids), device=batch.x.device)
+    kept = torch.arange(len(batch.ids), device=batch.x.device)
     while True:
         end = len(remaining.x) if steps is None else steps
-        here = remaining.x[:end]
-        yield Batch(here, remaining.lengths.clamp(max=len(here)), remaining.ids), places
-        places = (remaining.lengths > len(here)).nonzero().flatten()
-        if not len(places):
+        segment = remaining.x[:end]
+        lengths = remaining.lengths.clamp(max=len(segment))
+        yield Batch(segment, lengths, remaining.ids), kept
+        kept = (remaining.lengths > len(segment)).nonzero().flatten()
+        if not len(kept):
             return
-        ids = [remaining.ids[i] for i in places.tolist()]
-        left = remaining.lengths[places] - len(here)
-        remaining = Batch(remaining.x[len(here) :, places], left, ids)
+        ids = [remaining.ids[i] for i in kept.tolist()]
+        left = remaining.lengths[kept] - len(segment)
+        remaining = Batch(remaining.x[len(segment) :, kept], left, ids)

@@ -1,4 +1,4 @@
-"""What data of a kind must be: refused by name where they cannot be what their entry says."""
+"""What data of each kind must be like; data that do not fit their entry are refused by name."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,22 +6,24 @@ import numpy as np
 
 from repro.errors import DataError
 
-CHUNK = 2**23  # values that are looked at together; data of fewer keep their sums' rounding
+CHUNK = 2**23  # values per chunk; data with fewer are summed as one array
 STROKES = "(pen lifts after the step: 0 or 1, Δx, Δy)"
-# The largest share of a column's standard deviation that rounding to float32 may be.
+# How large rounding to float32 may be, as a share of a column's standard deviation.
 ROUNDING = 0.01
-# A stray point: so few numbers that, without them, the deviation is so many times smaller.
+# Stray points: at most so many numbers without which the deviation is so many times smaller.
 STRAY_NUMBERS, STRAY_SHARE, STRAY_TIMES = 4, 0.001, 4.0
 
 
 def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
-    """Return a sequence as an array (T, D), if data of this kind can be so.
+    """Return a sequence as an array (T, D), if it is valid for data of this kind.
 
     Args:
-        value: what a reader returned. kind: of the data. where: how an error calls the sequence.
+        value: what a reader returned.
+        kind: of the data.
+        where: what error messages call the sequence.
     Raises:
-        DataError: it is no array of real, finite numbers with steps and columns; binary data are
-            not all 0 and 1; strokes are not (pen, Δx, Δy).
+        DataError: it is not an array of real, finite numbers with steps and columns; binary data
+            are not all 0 and 1; strokes are not (pen, Δx, Δy).
     """
     try:
         array = np.asarray(value)
@@ -31,7 +33,7 @@ def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
     if array.ndim != 2:
         raise DataError(
             f"{where} has the shape {array.shape}: a sequence has two axes, (T, D), steps and "
-            "columns. Reshape one column to (T, 1); save each sequence as an array of its own."
+            "columns. Reshape one column to (T, 1); save each sequence as a separate array."
         )
     if 0 in array.shape:
         lacking = "steps" if array.shape[0] == 0 else "columns"
@@ -55,8 +57,8 @@ def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
 def _check_type(array: np.ndarray, where: str) -> None:
     if array.dtype.kind == "O":
         raise DataError(
-            f"{where} holds Python objects, not numbers: save each sequence as an array of its "
-            "own, `np.savez(path, *list_of_arrays)`."
+            f"{where} holds Python objects, not numbers: save each sequence as a separate "
+            "array, `np.savez(path, *list_of_arrays)`."
         )
     if array.dtype.kind not in "biuf":
         remedy = {
@@ -77,20 +79,20 @@ def _refuse(bad: np.ndarray, array: np.ndarray, where: str, remedy: str) -> None
 
 def chunks(sequences: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the steps of sequences, in float64, as arrays (N, D) of about CHUNK values."""
-    held: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
     size = 0
     for sequence in sequences:
-        held.append(sequence)
+        waiting.append(sequence)
         size += sequence.size
         if size >= CHUNK:
-            yield np.concatenate(held).astype(np.float64)
-            held, size = [], 0
-    if held:
-        yield np.concatenate(held).astype(np.float64)
+            yield np.concatenate(waiting).astype(np.float64)
+            waiting, size = [], 0
+    if waiting:
+        yield np.concatenate(waiting).astype(np.float64)
 
 
 class Moments:
-    """Mean and variance of numbers that come in chunks; of a single chunk, NumPy's to the bit."""
+    """Mean and variance of numbers in chunks; for a single chunk, bit for bit those of NumPy."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -98,7 +100,7 @@ class Moments:
         self.variance: np.ndarray = np.zeros(())
 
     def add(self, values: np.ndarray, axis: int | None) -> None:
-        """Take a chunk (N, D): axis 0 for moments of each column, None for those of all values."""
+        """Add a chunk (N, D); axis 0 for moments of each column, None for those of all values."""
         count = values.shape[0] if axis == 0 else values.size
         mean, variance = values.mean(axis=axis), values.var(axis=axis)
         if self.count:  # Chan, Golub and LeVeque (1983)
@@ -111,7 +113,7 @@ class Moments:
 
 
 class Columns:
-    """What normalising and its checks need to know of the training part."""
+    """What normalisation and its checks need to know about the training part."""
 
     def __init__(self, dim: int, normalise: str) -> None:
         self.normalise = normalise
@@ -120,8 +122,8 @@ class Columns:
         self.bits = np.ones(dim, dtype=bool)  # whether a column holds 0 and 1 only
 
     def add(self, frames: np.ndarray) -> None:
-        """Take a chunk (N, D)."""
-        with np.errstate(over="ignore", invalid="ignore"):  # `check` says it better
+        """Add a chunk (N, D)."""
+        with np.errstate(over="ignore", invalid="ignore"):  # `check` reports it
             self.each.add(frames, 0)
             if self.normalise in ("global", "offsets"):
                 self.pooled.add(frames if self.normalise == "global" else frames[:, 1:], None)
@@ -137,18 +139,18 @@ class Columns:
                 return np.full(dim, self.pooled.mean), np.full(dim, np.sqrt(self.pooled.variance))
             case "per_dimension":
                 return self.each.mean, np.sqrt(self.each.variance)
-            case "offsets":  # of strokes: the bit stays, the offsets share two numbers
+            case "offsets":  # strokes: the pen's bit stays, both offsets share one mean and std
                 mean, std = np.full(dim, self.pooled.mean), np.ones(dim)
                 mean[0], std[1:] = 0.0, np.sqrt(self.pooled.variance)
                 return mean, std
         return np.zeros(dim), np.ones(dim)
 
     def check(self, mean: np.ndarray, std: np.ndarray, kind: str, name: str) -> None:
-        """Refuse columns that no model can learn a density of, once normalised.
+        """Refuse columns whose density no model can learn once they are normalised.
 
         Raises:
-            DataError: a column is constant, is beyond float32 when normalised, or is rounded
-                away; or the pen's column is not the first. Names the column.
+            DataError: a column is constant, or overflows or loses its differences to rounding
+                when normalised to float32; or the pen's column is not the first. Names the column.
         """
         numbers = range(1 if kind == "strokes" else 0, len(self.low))
         for column in numbers:
@@ -162,8 +164,8 @@ class Columns:
             low, high = self.low[column], self.high[column]
             if kind == "strokes" and self.bits[column]:
                 raise DataError(
-                    f"{where} is 0 or 1 everywhere, as only the pen's is: a step of strokes is "
-                    f"{STROKES}. Reorder the columns."
+                    f"{where} is 0 or 1 everywhere, as only the pen's column should be: a step of "
+                    f"strokes is {STROKES}. Reorder the columns."
                 )
             with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
                 ends = (np.array([low, high]) - mean[column]) / std[column]
@@ -178,32 +180,32 @@ class Columns:
 
 
 class Offsets:
-    """How large the offsets of strokes are, and where the largest is."""
+    """The sizes of the offsets of strokes, and where the largest one is."""
 
     def __init__(self) -> None:
         self.largest, self.where = 0.0, ""
-        # Numbers and their squares' sum, by the exponent of two.
+        # Counts, and sums of squares, of the numbers with each binary exponent.
         self._counts, self._squares = np.zeros(2200), np.zeros(2200)
 
     def add(self, sequence: np.ndarray, where: str) -> None:
-        """Take a sequence (T, 3)."""
+        """Add a sequence (T, 3)."""
         sizes = np.abs(sequence[:, 1:].astype(np.float64))
         step = int(sizes.max(axis=1).argmax())
         if sizes[step].max() > self.largest:
             self.largest, self.where = float(sizes[step].max()), f"{where}, step {step}"
-        place = (np.frexp(sizes)[1] + 1100).ravel()
+        exponent = (np.frexp(sizes)[1] + 1100).ravel()
         with np.errstate(over="ignore"):
-            self._counts += np.bincount(place, minlength=2200)
-            self._squares += np.bincount(place, sizes.ravel() ** 2, minlength=2200)
+            self._counts += np.bincount(exponent, minlength=2200)
+            self._squares += np.bincount(exponent, sizes.ravel() ** 2, minlength=2200)
 
     def check(self, limit: float | None) -> None:
-        """Refuse offsets that are no movement of a pen.
+        """Refuse offsets that cannot be a pen's movement.
 
         Args:
-            limit: the option `largest_offset`, the largest that is accepted; None to refuse a few
-                that decide the scale of all.
+            limit: the option `largest_offset`, the largest offset accepted; None to refuse a few
+                outliers that would decide the scale of all.
         Raises:
-            DataError: names the largest, and what to do.
+            DataError: names the largest, and says what to do.
         """
         remedy = "Correct it or leave the sequence out"
         if limit is not None and self.largest > limit:
@@ -212,9 +214,9 @@ class Offsets:
                 f"`largest_offset: {limit:g}`. {remedy}."
             )
         total, squares = self._counts.sum(), self._squares.sum()
-        above = np.cumsum(self._counts[::-1])[::-1]  # in this place or a higher one
+        above = np.cumsum(self._counts[::-1])[::-1]  # with this exponent or a higher one
         few = (above <= max(STRAY_NUMBERS, STRAY_SHARE * total)) & (above <= total / 10)
-        rest = np.concatenate([[0.0], np.cumsum(self._squares)[:-1]])  # in the lower places
+        rest = np.concatenate([[0.0], np.cumsum(self._squares)[:-1]])  # with lower exponents
         if limit is None and ((rest * STRAY_TIMES**2 < squares) & few).any():
             raise DataError(
                 f"{self.where} moves the pen by {self.largest:g}, so far that it decides the scale "

@@ -1,4 +1,4 @@
-"""Raw files: mirror first, then the addresses, and nothing that fails its checksum."""
+"""Gets raw files: from the mirror first, then from their URLs; each must match its checksum."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from repro.errors import ConfigError, DataError
 from repro.runtime.files import readable, replacing, sha256, write_text
 
 TIMEOUT = 30  # seconds without an answer
-LARGEST_MEMBER = 100_000_000  # bytes; more in an archive of recordings is no recording
+LARGEST_MEMBER = 100_000_000  # bytes; a larger file in an archive of recordings is not a recording
 
 
 def fetch(
@@ -20,24 +20,24 @@ def fetch(
 ) -> dict[str, Path]:
     """Return the verified raw files of a data set, fetching those that `folder` lacks.
 
-    A licensed corpus, or a folder of one's own, is not fetched: `folder` becomes a link to it.
+    A licensed corpus or a user's own folder is not fetched: `folder` becomes a link to it.
 
     Args:
         name: the data set, for messages.
         entry: its entry in config/datasets.yaml.
         folder: where its raw files live.
         mirror: a folder that may hold the files under the same names; tried first.
-        corpora: the folder of licensed corpora, one folder a data set.
+        corpora: the folder of licensed corpora, one folder per data set.
     Raises:
         ConfigError: the mirror folder does not exist.
-        DataError: a file cannot be had, its checksum differs, or a licensed corpus is missing.
+        DataError: a file cannot be obtained, its checksum differs, or a licensed corpus is missing.
     """
     if "licensed" in entry:
         return _link_corpus(name, entry["licensed"], folder, corpora)
     if "local" in entry:
         return _link(name, _own_folder(name, entry), folder)
     if mirror is not None and not mirror.is_dir():
-        raise ConfigError(f"mirror: {mirror} is no folder; correct the setting or leave it out.")
+        raise ConfigError(f"mirror: {mirror} is not a directory; correct or remove the setting.")
     for source in entry["sources"]:
         path = folder / source["file"]
         if not (readable(path) and _digest(path, source) == _expected(source)):
@@ -65,7 +65,7 @@ def raw_files(name: str, entry: dict, folder: Path) -> dict[str, Path]:
 
 
 def write_manifest(entry: dict, path: Path) -> None:
-    """Write which raw files were verified, and their licence, as JSON."""
+    """Write the list of verified raw files, and their licence, as JSON."""
     manifest = {key: entry[key] for key in ("licence", "sources", "licensed") if key in entry}
     write_text(path, json.dumps(manifest, indent=1) + "\n")
 
@@ -97,7 +97,7 @@ def _link_corpus(name: str, licensed: dict, folder: Path, corpora: Path | None) 
 def _own_folder(name: str, entry: dict) -> Path:
     own = Path(entry["local"])
     if not own.is_dir():
-        raise DataError(f"{name}: {own} is no folder; correct `local` in its entry.")
+        raise DataError(f"{name}: {own} is not a directory; correct `local` in its entry.")
     return own
 
 
@@ -114,7 +114,7 @@ def _expected(source: dict) -> str:
 
 
 def _digest(path: Path, source: dict) -> str:
-    # An archive that its host packs anew on demand keeps its content, not its bytes.
+    # An archive that its host packs again for each download keeps its content, not its bytes.
     if "content_sha256" not in source:
         return sha256(path)
     digest = hashlib.sha256()
@@ -128,7 +128,7 @@ def _digest(path: Path, source: dict) -> str:
                     content = hashlib.sha256(member.read()).digest()
                     digest.update(name.encode() + b"\0" + content)
     except (tarfile.TarError, EOFError, OSError):
-        return "no archive"
+        return "not an archive"
     return digest.hexdigest()
 
 

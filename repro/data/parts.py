@@ -13,8 +13,8 @@ PARTS = ("train", "valid", "test")
 class Named:
     """Sequences that are read when they are asked for, (T, D) each.
 
-    What a reader returns whose corpus may be larger than memory, or whose sequences have names by
-    which an error can be traced to its source.
+    For readers whose corpus may be larger than memory, or whose sequences have names by which an
+    error can be traced to its source.
     """
 
     def __init__(self, names: Sequence[str], read: Callable[[int], np.ndarray]) -> None:
@@ -34,14 +34,14 @@ Part = list[np.ndarray] | Named
 
 
 def name_of(part: Part, index: int) -> str:
-    """Return how an error calls a sequence: by its place, and its name where it has one."""
+    """Return what error messages call a sequence: its index, and its name if it has one."""
     return f"sequence {index}" + (f" ({part.names[index]})" if isinstance(part, Named) else "")
 
 
 class Stored:
     """Sequences in a file that is mapped into memory, (T, D) each, copied when asked for.
 
-    What was copied is let go at once: the memory in use does not grow with what was read.
+    Pages are released after each copy, so that memory does not grow with the data read.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Stored:
         index = range(len(self))[index]
         first, end = self._ends[index : index + 2].tolist()
         values = np.frombuffer(self._map[first:end], dtype=self._dtype)
-        if sys.platform != "win32":  # which has no such call, and trims by itself
-            self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel maps pages around those read
+        if sys.platform != "win32":  # Windows has no madvise, and releases pages by itself
+            self._map.madvise(mmap.MADV_DONTNEED)  # all: the kernel also maps neighbouring pages
         return values.reshape(-1, self.dim)
 
     def __iter__(self) -> Iterator[np.ndarray]:

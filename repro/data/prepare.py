@@ -20,12 +20,12 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
         name: the data set. entry: its entry in config/datasets.yaml.
         raw: the folder of its raw files, fetched before. path: the file to write.
     Raises:
-        DataError: a raw file is missing or damaged, or the counts are not the expected.
+        DataError: a raw file is missing or damaged, or the counts are not the expected ones.
     """
     reader = entry["reader"]
     module, _, function = reader.partition(":")
-    elsewhere = "." in module  # a package's module, or a file
-    dotted = reader if elsewhere else f"repro.data.readers.{module}:{function}"
+    outside = "." in module  # another package's module, or a file
+    dotted = reader if outside else f"repro.data.readers.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
     spec = prepared.save(parts, name, entry, path)
@@ -36,7 +36,7 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
 
 
 def write_digests(path: Path) -> None:
-    """Write what a prepared file's arrays hash to beside it, as digests.json.
+    """Write the SHA-256 of a prepared file's arrays to digests.json next to it.
 
     A training depends on this small file, not on when the large one was written.
     """

@@ -3,8 +3,8 @@
 `{part}.values` (sum of lengths, D) holds the sequences of train, valid or test end to end, uint8
 for binary data and float32 (normalised) for real data; `{part}.lengths` (N,) int64 cuts them.
 Synthetic data also have `{part}.latents` (sum of lengths, Z) float32, the z they were drawn with.
-The header's metadata holds the specification below, the entry that the data were prepared by, and a
-SHA-256 of each and of every array, as JSON. Nothing in it can run code.
+The header's metadata holds the specification below, the entry that the data were prepared from, and
+a SHA-256 of each of these and of every array, as JSON. Nothing in it can run code.
 """
 
 import hashlib
@@ -29,16 +29,18 @@ DTYPES = {"I64": "<i8", "F32": "<f4", "U8": "|u1"}  # safetensors' name, NumPy's
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model or a table must know of a data set.
+    """What a model or a table must know about a data set.
 
     Attributes:
         name: the data set.
         kind: "binary", "real" or "strokes".
         dim: D, the size of one time step.
-        mean, std: what was subtracted from and divided out of each dimension (training part).
+        mean, std: what was subtracted from each dimension, and what it was then divided by (from
+            the training part).
         sequences, steps: counts by part.
         sha256: of the prepared values and lengths.
-        notes: sentences on what its user should know, such as sequences that two parts share.
+        notes: sentences that users of the data should know, such as about sequences that two parts
+            share.
     """
 
     name: str
@@ -64,8 +66,8 @@ def save(parts: dict[str, Part], name: str, entry: dict, path: Path) -> DataSpec
         path: the file to write.
     Raises:
         ConfigError: its kind cannot be normalised as the entry says.
-        DataError: the counts differ from those the entry expects; a sequence or a column cannot be
-            of the entry's kind (`repro.data.checks`).
+        DataError: the counts differ from those the entry expects; a sequence or a column does not
+            fit the entry's kind (`repro.data.checks`).
     """
     check_normalisation(name, entry)
     lengths, columns, notes = _survey(parts, name, entry)
@@ -114,7 +116,7 @@ def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored
 
 
 def made_by(path: Path) -> dict:
-    """Return the entry that a prepared file was made by; empty where an older one does not say.
+    """Return the entry that a file was prepared from; empty for older files, which lack it.
 
     Raises:
         DataError: the file is damaged.
@@ -129,7 +131,7 @@ def made_by(path: Path) -> dict:
 
 
 def _verified(metadata: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    # The texts of a header, and the digests of all that the file holds.
+    # The texts of a header, and the digests of everything in the file.
     digests = json.loads(metadata["digests"])
     for name in {"spec", "entry"} & {*metadata, *digests}:  # older files have no entry
         if _digest(metadata[name].encode()) != digests[name]:
@@ -186,7 +188,7 @@ def _survey(
 
 
 def _shared(digests: dict[str, list[bytes]]) -> list[str]:
-    # Parts that share sequences measure memory, not foresight.
+    # On sequences that the training part shares, a score measures memory, not prediction.
     notes = []
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
         known = set(digests[first])
@@ -204,7 +206,7 @@ def _write(
     parts: dict[str, Part],
     lengths: dict[str, list[int]],
 ) -> DataSpec:
-    # The library writes arrays that are in memory; here the digests follow when all is written.
+    # The library writes only arrays in memory; here the digests follow once all is written.
     layout = _layout(spec, parts)
     digests = {**dict.fromkeys(("spec", *layout), UNKNOWN), "entry": _digest(entry.encode())}
     file.write(_header(layout, spec, entry, digests))
@@ -229,7 +231,7 @@ def _write(
 
 
 def _layout(spec: DataSpec, parts: dict[str, Part]) -> dict[str, dict]:
-    # The header's entries, in the order of the file: 8 bytes a number first, then 4, then 1.
+    # The header's entries, in the order of the file: 8 bytes per number first, then 4, then 1.
     shapes: dict[str, tuple[str, list[int]]] = {}
     for part in PARTS:
         shapes[f"{part}.lengths"] = "I64", [spec.sequences[part]]
@@ -275,7 +277,7 @@ def _blocks(spec: DataSpec, parts: dict[str, Part], part: str, what: str) -> Ite
 
 
 def _read_layout(file: BinaryIO) -> tuple[dict[str, dict], int]:
-    # Where each array is; the library has checked the header, and does not tell.
+    # Where each array is: the library has checked the header but does not give the offsets.
     size = int.from_bytes(file.read(8), "little")
     return json.loads(file.read(size)), 8 + size
 
@@ -297,7 +299,7 @@ def _stored(
     lengths = np.frombuffer(file.read(end - first), dtype="<i8").tolist()
     dtype, (steps, dim) = DTYPES[layout[key]["dtype"]], layout[key]["shape"]
     if sum(lengths) != steps:
-        raise ValueError(f"{key} and its lengths do not fit")
+        raise ValueError(f"{key} does not fit its lengths")
     return Stored(file, begin + layout[key]["data_offsets"][0], dtype, dim, lengths)
 
 

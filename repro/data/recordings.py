@@ -12,12 +12,12 @@ import numpy as np
 from repro.errors import DataError
 from repro.runtime.files import visible_files
 
-FULL_SCALE = 32768.0  # of 16 bits, in which a waveform is given whatever its file has
-LOUDEST = 16.0  # times full scale; a floating-point file beyond it is in other units
+FULL_SCALE = 32768.0  # of 16 bits, the units in which all waveforms are given
+LOUDEST = 16.0  # times full scale; a floating-point file that is louder is in other units
 SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg",
             ".opus", ".rf64", ".snd", ".sph", ".w64", ".wav")  # fmt: skip
-SPHERE_HEADER = 2**16  # bytes; theirs have 1024, or a few more
-OPEN_ENDED = (-1, 0x7FFFF000, 0xFFFFFFFF)  # sizes that programs write which cannot go back
+SPHERE_HEADER = 2**16  # bytes; real headers have 1024 or a few more
+OPEN_ENDED = (-1, 0x7FFFF000, 0xFFFFFFFF)  # sizes written by programs that cannot seek back
 
 
 def recordings_in(folder: Path) -> list[Path]:
@@ -29,8 +29,8 @@ def check_recording(path: Path, options: dict) -> None:
     """Refuse a file by what its header says, before anything is decoded.
 
     Raises:
-        DataError: it is no sound, is cut short, has another rate or several channels, or is
-            shorter than a frame.
+        DataError: it is not a sound file, is cut short, has another sample rate or several
+            channels, or is shorter than a frame.
     """
     import soundfile  # only preparing waveforms needs it
 
@@ -44,7 +44,7 @@ def check_recording(path: Path, options: dict) -> None:
         raise DataError(f"{path} cannot be read as audio ({error}).") from None
     if missing:
         raise DataError(
-            f"{path} is cut short: {missing} bytes are missing of those that its header announces. "
+            f"{path} is cut short: {missing} of the bytes that its header announces are missing. "
             "Copy it again, or remove it."
         )
 
@@ -52,10 +52,10 @@ def check_recording(path: Path, options: dict) -> None:
 def frames_of(recording: Path | io.BytesIO, options: dict, name: str) -> np.ndarray:
     """Return the frames of a waveform, (T, options["frame"]), in 16-bit units, in float32.
 
-    What does not fill a frame at the end is left out: padding is not data.
+    An incomplete frame at the end is left out: padding is not data.
 
     Args:
-        name: how an error calls the recording.
+        name: what error messages call the recording.
     Raises:
         DataError: as `check_recording`; or the sound is constant, is not finite, or is louder than
             its format allows.
@@ -94,11 +94,11 @@ def _check_form(sound: Any, options: dict, name: str) -> None:
 
 
 def missing_bytes(path: Path) -> int:
-    """Return how many bytes of samples a file lacks of those its header announces.
+    """Return how many of the sample bytes that a file's header announces are missing.
 
-    NIST SPHERE, RIFF (WAV, RF64), AIFF, AU, CAF and Wave64 say it in their headers; libsndfile
-    reads what is there of them without a word. It refuses cut FLAC and Ogg files itself. Zero
-    where the header leaves the size open.
+    NIST SPHERE, RIFF (WAV, RF64), AIFF, AU, CAF and Wave64 give the size in their headers; of a
+    cut file libsndfile reads what is there and reports nothing. It refuses cut FLAC and Ogg files
+    itself. Zero if the header leaves the size open.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -126,8 +126,8 @@ def _sphere_end(header: bytes) -> int:
     return int(begin[1]) + math.prod(int(found.get(name, 1)) for name in names)
 
 
-# By a file's first bytes: where chunks begin, how a chunk's header is read, the chunk of samples,
-# what its size counts beside them, and to what it is padded.
+# By a file's first bytes: where chunks begin, the format of a chunk's header, the name of the chunk
+# with the samples, how many header bytes its size includes, and the multiple it is padded to.
 _CHUNKS = {
     b"RIFF": (12, "<4sI", b"data", 0, 2),
     b"RIFX": (12, ">4sI", b"data", 0, 2),
@@ -141,7 +141,7 @@ _CHUNKS = {
 def _chunk_end(
     file: io.BufferedReader, size: int, at: int, form: str, wanted: bytes, counted: int, align: int
 ) -> int:
-    long_size = 0  # of RF64, whose own sizes are too small for it
+    long_size = 0  # of RF64, whose 32-bit size fields are too small for it
     while at < size:
         file.seek(at)
         head = file.read(struct.calcsize(form))

@@ -1,4 +1,4 @@
-"""What `repro sample` drew, as files that one can play."""
+"""What `repro sample` drew, as audio files."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ KEYS, PLAYED_HZ, STEP_SECONDS = 88, 16000, 0.3
 
 
 def write_wav(samples: np.ndarray, path: Path, sample_rate_hz: int) -> None:
-    """Write a waveform (N,) in 16-bit units; what lies outside of them is clipped."""
+    """Write a waveform (N,) in 16-bit units; values outside their range are clipped."""
     import soundfile  # only this and preparing waveforms need it
 
     limits = np.iinfo(np.int16)
@@ -23,9 +23,9 @@ def write_wav(samples: np.ndarray, path: Path, sample_rate_hz: int) -> None:
 
 
 def as_mp3(samples: Path, kind: str) -> bytes:
-    """Return the first sequence of a samples.npz as MP3, for a page; empty if it makes no sound.
+    """Return the first sequence of a samples.npz as MP3, for a page; empty if it is not a sound.
 
-    Rolls are played by decaying sines, `STEP_SECONDS` a step.
+    Rolls are played with decaying sines, `STEP_SECONDS` per step.
 
     Args:
         samples: what `repro sample` wrote. kind: "data" or "samples".
@@ -58,7 +58,7 @@ def write_all(samples: Path, folder: Path) -> list[Path]:
     """Write every sequence of a samples.npz, rolls as MIDI and waveforms as WAV; return the paths.
 
     Raises:
-        DataError: the file is missing, or its data set makes no sound.
+        DataError: the file is missing, or its data are not sound.
     """
     if not samples.exists():
         raise DataError(f"{samples} is missing: run `repro sample` first.")

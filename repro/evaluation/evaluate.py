@@ -24,7 +24,7 @@ from repro.runtime.seeding import generator
 from repro.training.checkpoints import load_checkpoint, require_same_data
 
 BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
-ROWS = 2000  # samples × sequences in one pass; larger falls out of a CPU's cache
+ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
 ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
 STEPS_AT_ONCE = 8  # steps scored together
 
@@ -41,13 +41,13 @@ def evaluate(
     """Return the Result of a checkpoint on the test part.
 
     Args:
-        checkpoint: chosen on validation; this is the one reading of the test part.
+        checkpoint: chosen on validation; only here is the test part read.
         num_samples: importance samples K of each sequence (1 is used for models without z).
         curve: smaller numbers of samples to report the estimate for.
-        particles: of the particle filter (FIVO); 0 leaves it out.
-        expected: model, dataset and seed that the checkpoint must be of.
+        particles: number of particles of the filter (FIVO); 0 for no filter.
+        expected: model, dataset and seed that the checkpoint must belong to.
     Raises:
-        CheckpointError: the checkpoint is damaged, of another cell, or of other data.
+        CheckpointError: the checkpoint is damaged, or belongs to another cell or other data.
         NumericalError: a log weight is NaN or infinite; names the sequence.
     """
     start_time = time.perf_counter()
@@ -104,7 +104,7 @@ def evaluate(
 
 
 def likelihood_of(model: SequenceModel) -> str:
-    """Return how log p(x) of a model is had: "exact", "sampled" or "Z by AIS"."""
+    """Return how log p(x) of a model is computed: "exact", "sampled" or "Z by AIS"."""
     if model.latent:
         return SAMPLED
     return Z_BY_AIS if model.estimates_z else EXACT
@@ -170,7 +170,7 @@ def _with_fewer(log_weight: Tensor, count: int) -> Tensor:
 def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
     """Return the particle filter's estimate of log p(x) of a batch, (B,), in nats.
 
-    Its random numbers belong to the sequence, as those of `bound_sequences` do.
+    Its random numbers depend on seed and sequence alone, as those of `bound_sequences` do.
     """
     return filter_steps(model, batch, particles, seed)[-1]
 

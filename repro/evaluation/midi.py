@@ -1,4 +1,4 @@
-"""Piano rolls as MIDI files that one can play."""
+"""Piano rolls as MIDI files."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ VELOCITY = 80
 
 
 def write_midi(roll: np.ndarray, path: Path, steps_per_minute: float = 100.0) -> None:
-    """Write a roll (T, 88) of 0 and 1 as a piano; a note held over several steps sounds once.
+    """Write a roll (T, 88) of 0 and 1 for a piano; a note held over several steps sounds once.
 
     Raises:
-        DataError: the array is no roll of 88 keys.
+        DataError: the array is not a roll of 88 keys.
     """
     from mido import Message, MetaMessage, MidiFile, MidiTrack, bpm2tempo
 

@@ -1,4 +1,4 @@
-"""How well a trained model foresees the next step, step by step."""
+"""How well a trained model predicts the next step, step by step."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def next_step_log_likelihood(
 ) -> Tensor:
     """Return log p(x_t | x_<t), (T, B), in nats; 0 past each sequence's end.
 
-    Exact where there are no latent variables; else the growth of the particle filter's estimate
+    Exact if there are no latent variables; else the increments of the particle filter's estimate
     of log p(x_≤t), whose sum over a sequence is its FIVO.
     """
     if not model.latent:
@@ -43,7 +43,7 @@ def write_predictions(
     """Write a CSV with sequence, step and log p(x_t | x_<t) in nats of every test step.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, of another cell or of other data.
+        CheckpointError: the checkpoint is missing or damaged, or belongs to another cell or data.
     """
     model, info = load_checkpoint(checkpoint, expected)
     model = model.to(device).eval()

@@ -1,4 +1,4 @@
-"""Samples of a trained model beside real test sequences."""
+"""Samples of a trained model, and real validation sequences to compare them with."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from repro.training.checkpoints import CheckpointInfo, load_checkpoint, require_
 def sample(model: SequenceModel, info: CheckpointInfo, num: int, steps: int) -> np.ndarray:
     """Return `num` sequences of `steps` steps drawn from a model, (N, T, D), in raw units.
 
-    The seed of the draw is the training's.
+    The draw uses the seed of the training.
     """
     drawn = model.eval().sample(num, steps, generator(info.seed, "samples"))
     return drawn.transpose(0, 1).numpy() * np.array(info.data["std"]) + np.array(info.data["mean"])
@@ -26,7 +26,7 @@ def sample(model: SequenceModel, info: CheckpointInfo, num: int, steps: int) -> 
 def kl_of_steps(model: SequenceModel, sequences: np.ndarray, seed: int) -> np.ndarray | None:
     """Return KL(q ‖ p) of every step of equally long sequences (N, T, D), (N, T) in nats.
 
-    The mean over ten draws of the states before it; None where there is no latent variable, or no
+    It is the mean over ten draws of the earlier states; None if there is no latent variable, or no
     analytic KL.
     """
     x = torch.from_numpy(sequences.astype(np.float32)).transpose(0, 1)
@@ -43,11 +43,11 @@ def write_samples(
     """Write an .npz of `samples` and real `data`, (N, T, D) each, in raw units.
 
     The real sequences are the first validation sequences that are at least as long as the median;
-    `kl` (N, T) has the KL of their steps, where the model has one, and `sample_rate_hz` is 0 where
-    the data are no waveform.
+    `kl` (N, T) has the KL of their steps, if the model has an analytic one, and `sample_rate_hz` is
+    0 unless the data are waveforms.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, of another cell or of other data.
+        CheckpointError: the checkpoint is missing or damaged, or belongs to another cell or data.
     """
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = prepared.load(data_file, ("valid",))

@@ -13,10 +13,10 @@ MAX_FRAMES = 4096  # in one pass; bounds memory
 class AutoregressiveHead(nn.Module):
     """p(x_t | h) = Π_i N(x_ti; μ_i, σ_i) with μ_i, σ_i of x_t1 … x_t(i-1) and h.
 
-    With a diagonal Gaussian an RNN is denied any correlation inside a frame of 200 samples, which
-    a latent variable provides; Dai et al. (2019, arXiv 1902.01388) ask for this baseline. A small
-    LSTM runs over the frame's values, starts from a linear map of the features h and meets them
-    again in its output layer. std = softplus(·) + 1e-4.
+    With a diagonal Gaussian an RNN cannot model any correlation inside a frame of 200 samples, as a
+    latent variable can; Dai et al. (2019, arXiv 1902.01388) ask for this baseline. A small LSTM
+    runs over the frame's values and starts from a linear map of the features h, which its output
+    layer reads again. std = softplus(·) + 1e-4.
     """
 
     can_stack = False
@@ -30,7 +30,7 @@ class AutoregressiveHead(nn.Module):
         self.layer = GaussianLayer(hidden, 1)
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let every value begin at the mean and standard deviation of all of them."""
+        """Initialise every value at the mean and standard deviation of all of them."""
         spread = (std.square().mean() + mean.var(correction=0)).sqrt()
         self.layer.initialise_from_moments(mean.mean().view(1), spread.view(1))
 

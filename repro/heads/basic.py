@@ -26,7 +26,7 @@ class BernoulliHead(nn.Module):
         self.logits = Linear(in_features, dim)
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let it begin at the mean of x (D,) over `count` steps."""
+        """Initialise the head at the mean of x (D,) over `count` steps."""
         initialise_output(self.logits, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class GaussianHead(nn.Module):
         self.layer = GaussianLayer(in_features, dim)
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let it begin at the mean and standard deviation of x, (D,)."""
+        """Initialise the head at the mean and standard deviation of x, (D,)."""
         self.layer.initialise_from_moments(mean, std)
 
     def forward(self, features: Tensor) -> Gaussian:
@@ -76,9 +76,9 @@ class GaussianMixtureHead(nn.Module):
         self.shape = (components, dim)
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let every component begin at the mean and standard deviation of x, (D,).
+        """Initialise every component at the mean and standard deviation of x, (D,).
 
-        What tells the components apart are the layer's random weights.
+        The layer's random weights make the components differ.
         """
         components = self.shape[0]
         self.layer.initialise_from_moments(mean.repeat(components), std.repeat(components))
@@ -149,13 +149,13 @@ BUILDERS: dict[str, Callable[[int, int, dict], Head]] = {
 
 
 def build_head(name: str, in_features: int, dim: int, sizes: dict) -> Head:
-    """Return the head of this name, with its initial weights drawn from torch's generator.
+    """Return the head with this name, with its initial weights drawn from torch's generator.
 
     Args:
         name: a key of `BUILDERS`.
-        in_features: H, of the features that it maps. dim: D. sizes: the model's settings.
+        in_features: H, the size of the features that it maps. dim: D. sizes: the model's settings.
     Raises:
-        ConfigError: there is no head of this name.
+        ConfigError: there is no head with this name.
     """
     require_known("head", name, BUILDERS)
     return BUILDERS[name](in_features, dim, sizes)

@@ -1,4 +1,4 @@
-"""What heads over a binary vector with a hidden layer share: biases that follow the features."""
+"""Common to all heads over a binary vector with a hidden layer: biases computed from features."""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from repro.nn.init import initialise_output, log_odds
 class ConditionalBiasHead(nn.Module):
     """A hidden bias a and a visible bias c, linear in the features of a step.
 
-    How NADE and RBM become the output of a sequence model (Boulanger-Lewandowski et al. 2012, arXiv
+    This makes NADE and RBM outputs of a sequence model (Boulanger-Lewandowski et al. 2012, arXiv
     1206.6392, sections 3 and 4). None of these heads can be batched over seeds.
     """
 
@@ -21,7 +21,7 @@ class ConditionalBiasHead(nn.Module):
         self.visible_bias = Linear(in_features, dim)
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let the visible bias begin at the log-odds of the mean of x (D,) over `count` steps."""
+        """Initialise the visible bias at the log-odds of the mean of x (D,) over `count` steps."""
         initialise_output(self.visible_bias, log_odds(mean, count))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,13 @@ class MadeHead(ConditionalBiasHead):
 
     The masked autoencoder of Germain et al. (2015, arXiv 1502.03509): hidden unit k, of degree m_k,
     reads x_d only if d comes no later than m_k in the order of the values, and feeds only the
-    values after m_k; A connects every value directly with all later ones. There is a
-    fixed set of `orders`, each with its degrees. In training every call takes one of them for its
-    whole batch (order-agnostic and connectivity-agnostic training; the authors' code takes them in
-    turn); otherwise the density is the mean over all, which is a density again. As in the NADE
-    head, the features h give both biases. Weights begin as large as in the authors' code, where
-    each matrix is a part of a square orthogonal one of the larger width. Dropout is ours.
+    values after m_k; A connects every value directly with all later ones. There is a fixed set of
+    `orders`, each with its degrees. In training every call uses one of them, at random, for its
+    whole batch (order-agnostic and connectivity-agnostic training; the authors' code uses them in
+    turn); otherwise the density is the mean over all orders, which is also a density. As in the
+    NADE head, the features h give both biases. Initial weights are as large as in the authors'
+    code, where each matrix is a part of a square orthogonal one of the larger width. Dropout is
+    ours.
     """
 
     generator: torch.Generator | None = None  # chooses in training; torch's default if None
@@ -37,7 +38,7 @@ class MadeHead(ConditionalBiasHead):
         self.write = nn.Parameter(scale * torch.randn(dim, hidden))  # V
         self.direct = nn.Parameter(torch.randn(dim, dim) / dim**0.5)  # A
         self.drop = Dropout(dropout, hidden)
-        # The place of each value in the order, from 0, and each unit's degree.
+        # The rank of each value in the order, from 0, and each unit's degree.
         self.register_buffer("ranks", torch.stack([torch.randperm(dim) for _ in range(orders)]))
         self.register_buffer("degrees", torch.randint(dim, (orders, hidden)))
 
@@ -54,7 +55,7 @@ class MadeHead(ConditionalBiasHead):
         return torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
 
     def sample(self, params: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-        """Return a draw (..., D), each in an order of its own."""
+        """Return a draw (..., D); each vector uses a random order."""
         flat = [bias.flatten(0, -2) for bias in params]
         x, device = torch.zeros_like(flat[1]), self.ranks.device
         which = torch.randint(len(self.ranks), (len(x),), generator=generator, device=device)
@@ -86,7 +87,7 @@ class MadeHead(ConditionalBiasHead):
     def _masked(self, ranks: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         reads = degrees.unsqueeze(1) > ranks  # (H, D): degree m has seen the first m values
         speaks = degrees <= ranks.unsqueeze(1)  # (D, H)
-        before = ranks < ranks.unsqueeze(1)  # (D, D), row i of what stands before i
-        # Not by products: those of numbers and truth values take five times as long.
+        before = ranks < ranks.unsqueeze(1)  # (D, D), row i: which come before i
+        # `where` rather than products: multiplying by truth values takes five times as long.
         read, write = self.read.where(reads, 0.0), self.write.where(speaks, 0.0)
         return read, write, self.direct.where(before, 0.0)

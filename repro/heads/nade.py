@@ -1,4 +1,4 @@
-"""A binary vector drawn value by value: NADE, whose biases follow the features."""
+"""A binary vector drawn value by value: NADE, with biases computed from the features."""
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ class NadeHead(ConditionalBiasHead):
     The neural autoregressive distribution estimator (Larochelle & Murray 2011) as the output of a
     sequence model (RNN-NADE: Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 4): the
     features h give the hidden bias a and the visible bias c of every step, W and V are shared.
-    In Krishnan et al. (2017) the emission's last hidden layer is a itself; here a linear map is
-    between them.
+    In Krishnan et al. (2017) a is the emission's last hidden layer itself; here it is a linear map
+    of the features.
     """
 
     def __init__(self, in_features: int, dim: int, hidden: int) -> None:
@@ -30,7 +30,7 @@ class NadeHead(ConditionalBiasHead):
     def log_prob(self, params: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
         """Return log p(x), (...), in nats; x (..., D) of 0 and 1 broadcasts."""
         plain = dispatch.current().plain
-        vectors = x.shape[-1] if plain else int(x.sum(-1).max()) + 1  # hidden ones of a row
+        vectors = x.shape[-1] if plain else int(x.sum(-1).max()) + 1  # hidden vectors per row
         rows = max(1, MAX_HIDDEN_VALUES // (vectors * max(self.read.shape)))
         return chunked(self._log_prob, rows, *params, x)
 

@@ -1,5 +1,5 @@
-"""A binary vector with hidden units: the restricted Boltzmann machine, whose biases follow the
-features."""
+"""A binary vector with hidden units: the restricted Boltzmann machine, with biases computed from
+the features."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from repro.heads.conditional import ConditionalBiasHead
 from repro.kernels.chunks import chunked
 from repro.nn.bernoulli import toss
 
-MAX_ENUMERATED_UNITS = 10  # of the smaller layer: up to so many, Z is a sum over its states
+MAX_ENUMERATED_UNITS = 10  # of the smaller layer: up to this size Z is a sum over its states
 SAMPLE_GIBBS_STEPS = 200
 MAX_HIDDEN_VALUES = 300_000  # of annealed chains in one pass: few enough for the cache
 MEANS_WINDOW = 1000  # batches over which the data's means are remembered
@@ -26,18 +26,17 @@ class RbmHead(ConditionalBiasHead):
     As the output of a sequence model, with biases a and c linear in the features and W shared, it
     is the RNN-RBM's (Boulanger-Lewandowski et al. 2012, arXiv 1206.6392, section 3).
 
-    In training `log_prob` is −F(x) + F(x̃), x̃ from `gibbs_steps` Gibbs steps that start at x
+    In training `log_prob` is −F(x) + F(x̃), with x̃ from `gibbs_steps` Gibbs steps that start at x
     (contrastive divergence, Hinton 2002): its gradient is the estimator, its value means nothing.
-    Otherwise it is −F(x) − log Z, with Z exact for small layers and else by annealed importance
-    sampling that begins at the means of the data seen in training (Salakhutdinov & Murray 2008).
+    Otherwise it is −F(x) − log Z, where Z is exact for small layers, and else estimated by annealed
+    importance sampling from the means of the data seen in training (Salakhutdinov & Murray 2008).
     That estimate of Z is unbiased, so that log Z is too small in expectation and log p(x) too
-    large: an upper bound in expectation. Every row sees the same random numbers, the same at every
-    call.
+    large: an upper bound in expectation. All rows and all calls use the same random numbers.
     """
 
     generator: torch.Generator | None = None  # of Gibbs steps; torch's default if None
     means: Tensor  # (D,), of x, over the last batches
-    batches: Tensor  # how many it has seen, a scalar
+    batches: Tensor  # the number of batches seen, a scalar
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class RbmHead(ConditionalBiasHead):
         self.gibbs_steps, self.chains, self.temperatures = gibbs_steps, chains, temperatures
         self.register_buffer("means", torch.full((dim,), 0.5))
         self.register_buffer("batches", torch.zeros(()))
-        self._answered: tuple[Tensor, Tensor] | None = None  # what Z was asked of last, and log Z
+        self._answered: tuple[Tensor, Tensor] | None = None  # the last arguments of Z, and log Z
 
     @property
     def estimates_z(self) -> bool:
@@ -83,7 +82,7 @@ class RbmHead(ConditionalBiasHead):
         if params[0].numel() > hidden or params[1].numel() > dim:
             rows = max(1, MAX_HIDDEN_VALUES // (self.chains * max(hidden, dim)))
             return chunked(self._annealed, rows, *params)
-        # One Z for all of the data: the batches of a validation share the estimate.
+        # There is one Z for all of the data: the batches of a validation share the estimate.
         asked = torch.cat([p.detach().flatten() for p in (self.read, self.means, *params)])
         if self._answered is None or not torch.equal(self._answered[0], asked):
             self._answered = asked, chunked(self._annealed, 1, *params).detach()
@@ -142,8 +141,8 @@ def annealed(
 
     From independent values with logits b (β = 0) to the RBM (β = 1), with
     −F_β(x) = ((1 − β) b + β c) · x + Σ_j softplus(β (a_j + W_j · x)).
-    From visible biases alone (b = c) chains may never reach the data's modes: on images Z comes out
-    more than 20 nats too small, with 16,000 temperatures too.
+    From the visible biases alone (b = c) chains may never reach the data's modes: on images log Z
+    comes out more than 20 nats too small, even with 16,000 temperatures.
 
     Args:
         weight: W (hidden, D). hidden_bias: a (N, hidden). visible_bias: c (N, D). base: b (D,).

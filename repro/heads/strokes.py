@@ -40,7 +40,7 @@ class StrokeHead(nn.Module):
         self.components = components
 
     def initialise_from_data(self, mean: Tensor, std: Tensor, count: int) -> None:
-        """Let it begin at the means and standard deviations of lift, Δx and Δy, (3,) each."""
+        """Initialise the head at the mean and std of lift, Δx and Δy, (3,) each."""
         initialise_output(self.lift, log_odds(mean[:1], count))
         moves = (moment[1:].repeat(self.components) for moment in (mean, std))
         self.layer.initialise_from_moments(*moves)

@@ -1,1 +1,1 @@
-"""Bounds and estimators of log p(x); they know no data set."""
+"""Bounds and estimators of log p(x), independent of data sets."""

@@ -1,4 +1,4 @@
-"""Bounds on log p(x) from per-step terms alone; no model and no data set is known here."""
+"""Bounds on log p(x) from per-step terms alone, independent of models and data sets."""
 
 import math
 
@@ -11,7 +11,7 @@ from repro.models.base import Terms
 def elbo(terms: Terms, kl_weight: float | Tensor = 1.0) -> Tensor:
     """Return the evidence lower bound of each sequence for each sample, (K, B), in nats.
 
-    Σ_t (log p(x_t | ·) − β KL_t), with the analytic KL of each step where the model has one, else
+    Σ_t (log p(x_t | ·) − β KL_t), with the analytic KL of each step if the model has one, else
     log q − log p at the sample (Chung et al. 2015, eq. 11; Krishnan et al. 2017, eq. 6).
     Its mean over K estimates the bound; β = `kl_weight` < 1 anneals.
     """

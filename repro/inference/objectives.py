@@ -21,10 +21,10 @@ def annealed_elbo(terms: Terms, weight: float) -> Tensor:
 def by_elbo(
     model: SequenceModel, x: Tensor, lengths: Tensor, noise: Tensor, weight: float, state: Any
 ) -> tuple[Tensor, Tensor, Any]:
-    """Return the annealed ELBO, a scalar with its gradient, and the state after these steps.
+    """Return the annealed ELBO, what to maximise, and the state after these steps.
 
-    The second differs from the first where z cannot be differentiated through. Arguments as for
-    `SequenceModel.advance`; weight: β of the KL.
+    There are two scalars, the bound and what to maximise, which differ if z cannot be
+    differentiated through. Arguments as for `SequenceModel.advance`; weight: β of the KL.
     """
     terms, state = model.advance(x, lengths, noise, state)
     objective = annealed_elbo(terms, weight)
@@ -38,7 +38,7 @@ def by_iwae(
     """Return the importance-weighted bound of K samples, a scalar, and what to maximise.
 
     log (1/K) Σ_k w_k with w = p(x | z) (p(z) / q(z | x))^β (Burda et al. 2016, arXiv 1509.00519,
-    eq. 8). Where z cannot be differentiated through, the second has VIMCO's gradient. Arguments as
+    eq. 8). If z cannot be differentiated through, the second has VIMCO's gradient. Arguments as
     for `by_elbo`; K ≥ 2.
     """
     terms = model(x, lengths, noise)
@@ -52,14 +52,15 @@ def by_iwae(
 
 
 def vimco(log_weight: Tensor, log_q: Tensor) -> Tensor:
-    """Return what has the score-function part of the gradient of log (1/K) Σ w, (B,).
+    """Return a surrogate with the score-function part of the gradient of log (1/K) Σ w, (B,).
 
     Σ_k (L − L_k) log q(z_k), where L is the bound and L_k the bound with w_k replaced by the
     geometric mean of the others, which does not depend on z_k: a baseline that needs no network
     (Mnih & Rezende 2016, arXiv 1602.06725, eq. 7 to 10).
 
     Args:
-        log_weight: without a gradient. log_q: of the whole sequence. Both (K, B), K ≥ 2.
+        log_weight: without a gradient.
+        log_q: of the whole sequence. Both (K, B), K ≥ 2.
     """
     count = len(log_weight)
     others = (log_weight.sum(0) - log_weight) / (count - 1)
@@ -81,9 +82,9 @@ def by_filter(
 
     Args:
         name: `fivo`, the estimate itself, or `nasmc`.
-        random: resampling draws from it. The others as for `fivo`.
+        random: the generator that resampling draws from. The others as for `fivo`.
     Raises:
-        ConfigError: there is no objective of this name.
+        ConfigError: there is no objective with this name.
     """
     require_known("objective", name, FILTER_OBJECTIVES)
     uniforms = torch.rand(noise.shape[:3], generator=random, device=noise.device)

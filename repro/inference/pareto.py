@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-FEWEST = 25  # samples; with less, a fifth of them is too short a tail to fit
-ALL_EQUAL = 1e-9  # spread of log weights that is rounding
+FEWEST = 25  # samples; with fewer, a fifth of them is too short a tail to fit
+ALL_EQUAL = 1e-9  # a spread of log weights up to this is rounding
 
 
 def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
@@ -17,7 +17,7 @@ def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
     Args:
         log_weight: (K, B).
     Returns:
-        None where the tail cannot be fitted: below 25 samples, or without arviz-stats (which a
+        None if the tail cannot be fitted: below 25 samples, or without arviz-stats (which a
         machine that only trains and evaluates need not have).
     """
     if len(log_weight) < FEWEST or find_spec("arviz_stats") is None:
@@ -27,8 +27,8 @@ def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
     shapes = np.zeros(log_weight.shape[1])
     uneven = np.ptp(log_weight, axis=0) > ALL_EQUAL
     if uneven.any():
-        # It takes log-likelihoods of leave-one-out, whose negatives are the log weights. Where z is
-        # discrete the tail's smallest weights can be equal, of which numpy would warn.
+        # psislw takes leave-one-out log-likelihoods, which are the negative log weights. If z is
+        # discrete, the tail's smallest weights can be equal, which numpy would warn about.
         with np.errstate(divide="ignore", invalid="ignore"):
             shapes[uneven] = array_stats.psislw(-log_weight[:, uneven], axis=0)[1]
     return shapes

@@ -31,7 +31,7 @@ def multinomial(uniforms: Tensor) -> Tensor:
 def resample(log_weight: Tensor, points: Tensor) -> Tensor:
     """Return the ancestor of each particle, (K, B), drawn in proportion to weights (K, B).
 
-    An ancestor is the particle in whose share of the unit interval a point (K, B) falls.
+    A particle's ancestor is the one whose share of the unit interval contains its point (K, B).
     """
     shares = torch.softmax(log_weight, dim=0).cumsum(0)
     ancestors = torch.searchsorted(shares.T.contiguous(), points.T.contiguous(), right=True)
@@ -50,7 +50,7 @@ def fivo(
 
     Its expectation is a lower bound of log p(x) (Maddison et al. 2017, arXiv 1705.09279). The
     gradient flows through weights and z, not through the choice of ancestors, whose score functions
-    are left out for their variance (section 4 there). Arguments as for `particle_filter`.
+    are left out because of their variance (their section 4). Arguments as for `particle_filter`.
     """
     *_, last = particle_filter(model, x, lengths, noise, uniforms, scheme)
     return last.estimate
@@ -66,9 +66,9 @@ def nasmc(
 
         Σ_t Σ_k w̃_t^k ∇ [log p(x_t, z_t^k | ·) + log q(z_t^k | ·)],
 
-    with the filter's normalised weights w̃_t and every z held where it is. It moves p up the
-    likelihood and q towards the filtering posterior in the inclusive KL(p ‖ q), of which q must
-    cover all, where the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
+    with the filter's normalised weights w̃_t and every z held constant. It moves p up the likelihood
+    and q towards the filtering posterior in the inclusive KL(p ‖ q), under which q must cover all
+    of that posterior; the ELBO has KL(q ‖ p). Arguments as for `particle_filter`.
     """
     with detached_samples():
         steps = list(particle_filter(model, x, lengths, noise, uniforms))
@@ -84,7 +84,7 @@ class Filtered(NamedTuple):
     """After a step: its terms (1, K, B), log weights (K, B), and the estimate of log p(x_≤t), (B,).
 
     The weights are those since the last resampling. The estimate of p(x_≤t), not of its logarithm,
-    is unbiased for every t, even where q has looked ahead. Past a sequence's end it stays the same.
+    is unbiased for every t, even if q has looked ahead. Past a sequence's end it stays the same.
     """
 
     terms: Terms
@@ -100,10 +100,11 @@ def particle_filter(
     uniforms: Tensor,
     scheme: Scheme = systematic,
 ) -> Iterator[Filtered]:
-    """Yield what a particle filter has after every step.
+    """Yield the state of a particle filter after every step.
 
-    The model's own q proposes; whenever the effective sample size falls below K/2, the mean weight
-    joins the estimate and the particles are drawn anew (Maddison et al. 2017, algorithm 1).
+    The model's own q proposes; whenever the effective sample size falls below K/2, the estimate is
+    multiplied by the mean weight and the particles are resampled (Maddison et al. 2017, algorithm
+    1).
 
     Args:
         x: (T, B, D), zero past each length. lengths: (B,).
@@ -125,11 +126,11 @@ def particle_filter(
             log_weight = log_weight + gained.where(t < lengths, 0.0)
             now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
             yield Filtered(terms, log_weight, now)
-            held = log_weight.detach()
-            poor = (effective_sample_size(held) < count / 2) & (t + 1 < lengths)
+            detached = log_weight.detach()
+            poor = (effective_sample_size(detached) < count / 2) & (t + 1 < lengths)
             if poor.any():
                 points = scheme(uniforms[t].double())
-                ancestors = resample(held, points).where(poor, own).unsqueeze(-1)
+                ancestors = resample(detached, points).where(poor, own).unsqueeze(-1)
                 state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
                 estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
                 log_weight = log_weight.where(~poor, 0.0)

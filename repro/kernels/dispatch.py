@@ -1,7 +1,7 @@
-"""Which path a computation takes. The code that has two asks `current()`; nothing else decides.
+"""Which path a computation takes. Code that has two paths asks `current()`; nothing else decides.
 
-The plain path, torch's own differentiable operations, is the definition. README.md here says when
-the fast one is taken.
+The plain path, torch's own differentiable operations, is the definition. README.md in this folder
+says when the fast one is taken.
 """
 
 import math
@@ -19,19 +19,19 @@ from repro.runtime.hardware import processor
 
 Kernels = Literal["plain", "fast"]
 
-# Rows × inputs × outputs from which `Linear` defers its weight gradient; below, the calls that this
-# takes cost more than they save.
+# Rows × inputs × outputs from which `Linear` defers its weight gradient; for smaller products the
+# extra calls cost more than they save.
 LINEAR_MIN_FLOPS = 2_000_000
-# Where AVX-512 is 512 bits wide: rows × inputs × outputs below which MKL wins, since a call of
-# oneDNN costs about 20 µs before it begins. Where it is not: inputs × outputs from which oneDNN
-# does.
+# Where AVX-512 units are 512 bits wide: rows × inputs × outputs below which MKL wins, since a call
+# of oneDNN has an overhead of about 20 µs. Where they are not: inputs × outputs from which oneDNN
+# wins.
 ONEDNN_MIN_FLOPS = 800_000
 ONEDNN_MIN_WEIGHTS = 250_000
 FULL_WIDTH_FAMILY = 26  # AMD's first processors with AVX-512 units of 512 bits (Zen 5)
 
 
 class MatmulRules(NamedTuple):
-    """When a float32 product on a CPU is oneDNN's, and not MKL's.
+    """When oneDNN, rather than MKL, computes a float32 product on a CPU.
 
     torch carries both. On AMD's processors MKL does not use AVX-512 and oneDNN does. From family 26
     (Zen 5) on that is twice as fast, for all but small products. On Zen 4, which does AVX-512 in
@@ -40,9 +40,9 @@ class MatmulRules(NamedTuple):
     to 40 % longer.
 
     Attributes:
-        onednn: whether it is used at all.
-        full_width: whether AVX-512 takes 512 bits at once.
-        min_flops, min_weights: from where, with and without `full_width`.
+        onednn: whether oneDNN is used at all.
+        full_width: whether AVX-512 instructions process 512 bits at once.
+        min_flops, min_weights: the size from which oneDNN is used, with and without `full_width`.
     """
 
     onednn: bool
@@ -66,11 +66,11 @@ def rules_of_this_processor() -> MatmulRules:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """What decides between two paths.
+    """The settings that decide between two paths.
 
     Attributes:
         kernels: "fast", or "plain" for torch's own operations alone.
-        linear_min_flops: rows × inputs × outputs from which `Linear` is more than `nn.Linear`.
+        linear_min_flops: rows × inputs × outputs from which `Linear` takes its own path.
         detach_samples: whether no gradient flows through a z drawn by `Gaussian.sample`.
         matmul: None for the rules of this processor.
     """
@@ -90,7 +90,7 @@ class Dispatch:
 
     @property
     def matmul_rules(self) -> MatmulRules:
-        """Return when a product is oneDNN's."""
+        """Return the rules that decide when oneDNN computes a product."""
         return self.matmul or rules_of_this_processor()
 
 
@@ -98,7 +98,7 @@ _current = ContextVar("dispatch", default=Dispatch())  # noqa: B039 (it is froze
 
 
 def current() -> Dispatch:
-    """Return the paths that computations take here and now."""
+    """Return the settings in force in this thread."""
     return _current.get()
 
 
@@ -116,7 +116,7 @@ def using(**changes: Any) -> Iterator[None]:
 def vmap_compatible() -> Iterator[None]:
     """Take the plain path for the block: `torch.vmap` can batch its operations.
 
-    What models of several seeds need to train as one.
+    Models of several seeds need this to train as one.
     """
     with using(kernels="plain"):
         yield
@@ -124,7 +124,7 @@ def vmap_compatible() -> Iterator[None]:
 
 @contextmanager
 def plain_linear() -> Iterator[None]:
-    """Make every `Linear` an `nn.Linear` for the block; other kernels stay as they are."""
+    """Make every `Linear` behave as `nn.Linear` for the block; other kernels are unaffected."""
     with using(linear_min_flops=math.inf):
         yield
 

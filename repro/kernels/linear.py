@@ -10,8 +10,8 @@ Backward:
     grad_x_k = grad_y_k W
     grad_W = Σ_k grad_y_kᵀ x_k;  grad_b = Σ_k Σ_rows grad_y_k
 
-The first is done call by call. The sums wait until the last call is differentiated: then all
-grad_y_k and x_k are put together and grad_W is one product. For that W and b enter the graph once,
+grad_x is computed call by call. The sums wait until the last call is differentiated: then all
+grad_y_k and x_k are concatenated and grad_W is one product. For this, W and b enter the graph once,
 through a scalar `token` that every call depends on: autograd differentiates `_SharedWeight` after
 all calls.
 """
@@ -31,7 +31,7 @@ from repro.kernels.matmul import PrepackedWeight, product, weight_gradient
 
 
 class _Loop:
-    """One weight in a loop, and what its gradient is made of.
+    """One weight in a loop, and what its gradient is computed from.
 
     Attributes:
         weight: W for products.
@@ -39,7 +39,7 @@ class _Loop:
     """
 
     def __init__(self, weight: Tensor, many_calls: bool) -> None:
-        # Rearranged only where many products make up for it.
+        # Rearranging pays only for many products.
         self._layout = PrepackedWeight if many_calls else Tensor.detach
         self._weight = weight.detach()
         self.weight = self._layout(self._weight)
@@ -94,7 +94,7 @@ class Linear(nn.Linear):
 
     Between `begin` and `end` the gradient of the weight is one product over all calls, made when
     the last of them is differentiated, instead of one product and one addition per call. A single
-    call is a loop of one. Small products, other devices and other types are `F.linear`'s, as is
+    call is a loop of one. Small products, other devices and other types go to `F.linear`, as does
     everything on the plain path. Differentiable once.
     """
 

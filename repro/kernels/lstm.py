@@ -1,7 +1,7 @@
 """LSTMs, forward and backward by hand: over packed rows, and one cell at a time.
 
-torch's own kernel is slow for packed batches (its backward pass is quadratic in time), and for
-padded ones it computes the padding.
+torch's own kernel is slow for packed batches (its backward pass takes quadratic time in the number
+of steps), and for padded batches it spends time on the padding.
 
 Forward, with pre-activations a_t = W x_t + U h_{t-1} + b of the input, forget, candidate and output
 gates:
@@ -10,8 +10,8 @@ gates:
     c_t = f c_{t-1} + i g
     h_t = o tanh(c_t)
 
-Backward (`cell_backward`), from grad_h and grad_c, the gradients of h_t and c_t by what comes after
-them:
+Backward (`cell_backward`), from grad_h and grad_c, the gradients of h_t and c_t from everything
+after them:
 
     grad_c      += grad_h o (1 − tanh²(c_t))
     grad_a_o     = grad_h tanh(c_t) o (1 − o)
@@ -56,7 +56,7 @@ def lstm_rows(
     """Run an LSTM of one layer over rows.
 
     Args:
-        lstm: gives the weights.
+        lstm: the layer whose weights are used.
         x: (N, ·), the rows of one step after those of another (`packing`).
         sizes: rows of each step; they never grow.
         hidden, cell: before the first step, (B, H).
@@ -86,7 +86,7 @@ def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 def lstm_steps(
     lstm: nn.LSTM, x: Tensor, hidden: Tensor, cell: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM of one layer step by step over x (T, B, ·); return what `lstm_rows` does."""
+    """Run an LSTM of one layer step by step over x (T, B, ·); returns as `lstm_rows` does."""
     input_weight, recurrent_weight, bias = weights_of(lstm)
     states = []
     for gates in F.linear(x, input_weight, bias).unbind():
@@ -104,7 +104,7 @@ def weights_of(rnn: nn.RNNBase) -> tuple[Tensor, Tensor, Tensor]:
 class Gates(NamedTuple):
     """The four gates of a step: side by side, (·, 4H), and views of each, (·, H).
 
-    For activated gates `candidate` may be a tensor of its own.
+    For activated gates `candidate` may be a separate tensor.
     """
 
     all: Tensor
@@ -153,14 +153,14 @@ def cell_backward(
 
     Args:
         gates: activated. cell: c_{t-1}. tanh_cell: tanh(c_t).
-        out: where the result goes; it may be `grad_cell`.
+        out: the tensor to write the result to; it may be `grad_cell`.
     """
     torch.mul(grad_hidden, tanh_cell, out=grad_gates.output)
     total = torch.mul(grad_hidden, gates.output)
     tanh_backward(total, tanh_cell, grad_input=total).add_(grad_cell)
     torch.mul(total, gates.candidate, out=grad_gates.input)
     torch.mul(total, cell, out=grad_gates.forget)
-    # The candidate's part of this is overwritten by the line after it.
+    # The next line overwrites the candidate's part of this one.
     sigmoid_backward(grad_gates.all, gates.all, grad_input=grad_gates.all)
     tanh_backward(total * gates.input, gates.candidate, grad_input=grad_gates.candidate)
     return torch.mul(total, gates.forget, out=out)
@@ -229,7 +229,7 @@ class _LSTMRows(torch.autograd.Function):
         direction = ctx.sizes, ctx.backward_in_time
         transposed = PrepackedWeight(recurrent_weight.T)
         grad_gates = torch.empty_like(gates)  # of the pre-activations, (N, 4H)
-        # Of each sequence's state after the step at hand, (B, H); at first, after its last step.
+        # Of each sequence's state after the current step, (B, H); at first, after its last step.
         grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
         rows = (grad_hiddens, tanh_cells, before(cells, cell, *direction))
         steps = list(

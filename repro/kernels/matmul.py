@@ -1,4 +1,4 @@
-"""Products of float32 matrices on a CPU by the faster of the two libraries that torch carries.
+"""Products of float32 matrices on a CPU, by the faster of the two libraries that torch includes.
 
 `dispatch.MatmulRules` says which one that is.
 """
@@ -15,7 +15,7 @@ ROWS_HINT = 128  # any value near it gives the same speed
 
 
 class PrepackedWeight:
-    """W (out, in) for many products of few rows: input by input for MKL, rearranged for oneDNN.
+    """W (out, in) for many products of few rows each, in the layout that suits MKL or oneDNN.
 
     For the 20 rows of a time step MKL is up to 40 % faster (Intel Xeon) where the weights of an
     input are contiguous. oneDNN would otherwise rearrange W at every call, which takes longer than
@@ -36,7 +36,7 @@ class PrepackedWeight:
         return torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), ROWS_HINT)
 
     def suited_to(self, x: Tensor) -> Tensor:
-        """Return W in the layout that is the faster one for as many rows as x has."""
+        """Return W in the layout that is faster for as many rows as x has."""
         rules = dispatch.current().matmul_rules
         if not (rules.onednn and _on_cpu_in_float32(x)):
             return self.by_inputs

@@ -37,20 +37,20 @@ from repro.kernels.packing import packing
 # (a, b, i, _, r, …): the scalar products a[r] · b[i]. It is the gradient of the weights in a
 # weighted sum of rows (`F.embedding_bag`); torch has no other operation for such products.
 scalar_products = torch.ops.aten._embedding_bag_per_sample_weights_backward
-SUM, NO_PADDING = 0, -1  # its number for that mode, and the row that it would leave out
+SUM, NO_PADDING = 0, -1  # its code for mode="sum", and the index of the row to leave out (none)
 
 
 class _Runs(NamedTuple):
-    """The places of the R hidden vectors of N binary vectors, packed as steps of N sequences are.
+    """Indices of the R hidden vectors of N binary vectors, packed as steps of N sequences are.
 
     Attributes:
         sizes: how many vectors have a first hidden vector, a second, and so on; they never grow.
-        source: what begins each row, (R,): vector n, or N + i for a one among the D values at i.
+        source: what each row begins with, (R,): n for vector n, or N + i for a one at value i.
         scored: the row that each value is scored with, (N, D).
         by_vector: the rows of the first vector, then those of the second, and so on, (R,).
         last: the last row of each vector, (N,).
-        place: of every one, its index among the D values, (R - N,).
-        until: the row that ends with it, (R - N,).
+        column: of every one in x, its index among the D values, (R - N,).
+        until: the row that ends with that one, (R - N,).
     """
 
     sizes: list[int]
@@ -58,7 +58,7 @@ class _Runs(NamedTuple):
     scored: Tensor
     by_vector: Tensor
     last: Tensor
-    place: Tensor
+    column: Tensor
     until: Tensor
 
 
@@ -73,7 +73,7 @@ def run_logits(hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> T
 
 
 def plain_logits(hidden_bias: Tensor, read: Tensor, write: Tensor, x: Tensor) -> Tensor:
-    """Return the same with a hidden vector for every value, (N, D, H) of them: the plain path."""
+    """Return the same from one hidden vector per value, (N, D, H) in all: the plain path."""
     pulls = x.unsqueeze(-1) * read  # (N, D, H)
     hidden = torch.sigmoid(hidden_bias.unsqueeze(1) + pulls.cumsum(1) - pulls)
     return (hidden * write).sum(-1)
@@ -112,8 +112,8 @@ class _RunLogits(torch.autograd.Function):
         grad_pre = sigmoid_backward(grad_hidden, hidden, grad_input=grad_hidden)  # (R, H)
         _accumulate(grad_pre, runs.sizes)  # now of each row and those before it
         grad_hidden_bias = grad_pre.index_select(0, runs.last)  # (N, H)
-        until = runs.until[runs.place.argsort(stable=True)]
-        ones = torch.bincount(runs.place, minlength=x.shape[1])
+        until = runs.until[runs.column.argsort(stable=True)]
+        ones = torch.bincount(runs.column, minlength=x.shape[1])
         grad_read = x.T @ grad_hidden_bias - _sums(grad_pre, until, ones)
         return grad_hidden_bias, grad_read, grad_write, None
 
@@ -123,21 +123,21 @@ def _runs(x: Tensor) -> _Runs:
     counts = x.sum(-1) + 1
     packed = packing(counts, int(counts.max()))
     table = counts.new_empty(packed.shape).T  # of each vector's hidden vectors
-    table.T.view(-1)[packed.places] = torch.arange(len(packed.places), device=x.device)
+    table.T.view(-1)[packed.indices] = torch.arange(len(packed.indices), device=x.device)
     inside = torch.arange(table.shape[1], device=x.device) < counts.unsqueeze(1)
     before = x.cumsum(-1) - x
-    vector, place = x.nonzero(as_tuple=True)
-    rank = before[vector, place]
-    source = counts.new_empty(len(packed.places))
+    vector, column = x.nonzero(as_tuple=True)
+    rank = before[vector, column]
+    source = counts.new_empty(len(packed.indices))
     source[table[:, 0]] = torch.arange(len(x), device=x.device)
-    source[table[vector, rank + 1]] = len(x) + place
+    source[table[vector, rank + 1]] = len(x) + column
     return _Runs(
         sizes=packed.sizes,
         source=source,
         scored=table.gather(1, before),
         by_vector=table[inside],
         last=table.gather(1, counts.unsqueeze(1) - 1).squeeze(1),
-        place=place,
+        column=column,
         until=table[vector, rank],
     )
 
@@ -148,8 +148,8 @@ def _accumulate(rows: Tensor, sizes: list[int]) -> None:
 
 
 def _sums(rows: Tensor, which: Tensor, counts: Tensor, weights: Tensor | None = None) -> Tensor:
-    # Of the first `counts[0]` rows that are named, the next `counts[1]`, and so on. Detached: or
-    # else the kernel prepares for a backward pass of its own.
+    # Sums over the first `counts[0]` rows that `which` names, the next `counts[1]`, and so on. The
+    # rows are detached, or else the kernel would prepare for its own backward pass.
     starts = counts.cumsum(0) - counts
     return F.embedding_bag(which, rows.detach(), starts, mode="sum", per_sample_weights=weights)
 

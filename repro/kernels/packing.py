@@ -9,28 +9,28 @@ from torch import Tensor
 class Packing(NamedTuple):
     """Where the rows come from: step by step, in each step the longest sequences first.
 
-    A step's rows are the first rows of the step before, less the sequences that have ended.
+    A step's rows continue the first rows of the step before; the sequences that ended are gone.
 
     Attributes:
-        places: of each of the N rows among the T · B steps of the padded batch, (N,).
+        indices: of each of the N rows among the T · B steps of the padded batch, (N,).
         sizes: rows of each step; they never grow.
         order: the sequences, longest first, (B,).
         shape: (T, B).
     """
 
-    places: Tensor
+    indices: Tensor
     sizes: list[int]
     order: Tensor
     shape: tuple[int, int]
 
     def pack(self, x: Tensor) -> Tensor:
         """Return the rows (K, N, ·) of x (T, K, B, ·)."""
-        return x.movedim(1, 0).flatten(1, 2).index_select(1, self.places)
+        return x.movedim(1, 0).flatten(1, 2).index_select(1, self.indices)
 
     def unpack(self, rows: Tensor) -> Tensor:
         """Return rows (K, N, ...) as (T, K, B, ...), zeros past each sequence's end."""
         padded = rows.new_zeros(len(rows), self.shape[0] * self.shape[1], *rows.shape[2:])
-        return padded.index_copy(1, self.places, rows).unflatten(1, self.shape).movedim(0, 1)
+        return padded.index_copy(1, self.indices, rows).unflatten(1, self.shape).movedim(0, 1)
 
 
 def packing(lengths: Tensor, steps: int) -> Packing:
@@ -47,16 +47,16 @@ def last_rows(rows: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
     """Return the last of each sequence's rows (N, ·), (B, ·), longest sequence first.
 
     Args:
-        backward: the last in the direction from the end to the beginning.
+        backward: the direction is from each sequence's end to its beginning.
     """
     if backward:
         return rows[: sizes[0]]
     steps = zip(rows.split(sizes), [*sizes[1:], 0], strict=True)
-    return torch.cat([step[going_on:] for step, going_on in steps][::-1])
+    return torch.cat([step[continuing:] for step, continuing in steps][::-1])
 
 
 def before(rows: Tensor, start: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
-    """Return rows (N, ·) of one step before; at a sequence's first step, those of start (B, ·).
+    """Return rows (N, ·) moved by one step; at a sequence's first step, those of start (B, ·).
 
     Args:
         backward: the direction is from each sequence's end to its beginning.
@@ -71,8 +71,9 @@ def carried(state: Tensor, start: Tensor, size: int) -> Tensor:
     """Return the state with which `size` sequences enter a step.
 
     Args:
-        state: after the step before, longest sequence first; of fewer sequences where some begin
-            here, of more where some have ended. start: of those that begin, (B, ·).
+        state: after the previous step, longest sequence first; it has fewer sequences if some
+            begin here, and more if some have ended.
+        start: the state of those that begin, (B, ·).
     """
     if len(state) >= size:
         return state[:size]

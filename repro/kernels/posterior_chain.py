@@ -46,7 +46,7 @@ class PosteriorSteps(NamedTuple):
 
 
 class CombinerWeights(NamedTuple):
-    """The combiner's: W (H, Z), b (H,), V (2Z, H), c (2Z,)."""
+    """The combiner's weights: W (H, Z), b (H,), V (2Z, H), c (2Z,)."""
 
     in_weight: Tensor
     in_bias: Tensor
@@ -62,7 +62,7 @@ def posterior_chain(
     sizes: list[int],
     weights: CombinerWeights,
 ) -> PosteriorSteps:
-    """Return q(z_t | z_{t-1}, x) and its samples for all steps; the module has the equations.
+    """Return q(z_t | z_{t-1}, x) and its samples for all steps; equations: the module's docstring.
 
     Args:
         data_share: d (N, H), the rows of one step after those of another (`packing`).

@@ -1,6 +1,6 @@
 """A ReLU RNN over packed rows, forward and backward by hand.
 
-torch has no kernel for it on a CPU: it writes each step's few operations for autograd.
+torch has no kernel for it on a CPU: autograd records each step's few operations one by one.
 
 Forward:
 
@@ -38,7 +38,7 @@ def relu_rows(
     """Run h_t = ReLU(W x_t + U h_{t-1} + b) of one layer over rows.
 
     Args:
-        rnn: gives the weights.
+        rnn: the layer whose weights are used.
         x: (N, ·), the rows of one step after those of another (`packing`).
         sizes: rows of each step; they never grow.
         hidden: before the first step, (B, H).
@@ -86,7 +86,7 @@ class _ReLURows(torch.autograd.Function):
         x, input_weight, recurrent_weight, hidden, hiddens = ctx.saved_tensors
         transposed = PrepackedWeight(recurrent_weight.T)
         grad_a = torch.empty_like(hiddens)  # (N, H)
-        grad_hidden = torch.zeros_like(hidden)  # of the state after the step at hand, (B, H)
+        grad_hidden = torch.zeros_like(hidden)  # of the state after the current step, (B, H)
         rows = (grad_hiddens, hiddens, grad_a)
         steps = list(zip(*(t.split(ctx.sizes) for t in rows), strict=True))
         for grad_output, h_t, grad_a_t in steps if ctx.backward_in_time else reversed(steps):

@@ -50,7 +50,7 @@ class VRNNSteps(NamedTuple):
 
 
 class VRNNWeights(NamedTuple):
-    """What a step multiplies with; E is the width of the encoder's first layer.
+    """The weights of a step; E is the width of the encoder's first layer.
 
     Attributes:
         encoder_h: h_{t-1} to the encoder's first layer, (E, H).
@@ -96,7 +96,7 @@ def vrnn_chain(
 
 
 class _VRNNChain(torch.autograd.Function):
-    # Layer j + 1 of the module's equations is at place j in the lists; `outputs` are y_0 … y_n.
+    # Layer j + 1 of the module's equations has index j in the lists; `outputs` are y_0 … y_n.
 
     @staticmethod
     def forward(
@@ -121,14 +121,14 @@ class _VRNNChain(torch.autograd.Function):
         h, c, steps, ended = hidden, cell, [], []
         rows = (t.split(sizes) for t in (first_layer, all_gates, noise))
         for first_t, gates_t, noise_t in zip(*rows, strict=True):
-            going = len(noise_t)
-            if going < len(h):
-                ended.append((h[going:], c[going:]))
-                h, c = h[:going], c[:going]
+            size = len(noise_t)
+            if size < len(h):
+                ended.append((h[size:], c[size:]))
+                h, c = h[:size], c[:size]
             outputs = [addmm_(first_t, h, to_encoder).relu_()]
-            for place, (weight, bias) in enumerate(layers):
+            for j, (weight, bias) in enumerate(layers):
                 output = product(outputs[-1], weight, bias)
-                if place == depth:
+                if j == depth:
                     mean, spread = output.split(latent, dim=1)
                     std = F.softplus(spread).add_(STD_FLOOR)
                     outputs.append(torch.addcmul(mean, std, noise_t))
@@ -178,7 +178,7 @@ class _VRNNChain(torch.autograd.Function):
         grad_pre = [torch.empty_like(output) for output in outputs]
         grad_pre[depth + 1] = torch.cat([grad_mean, grad_std * slope], dim=1)
         grad_inputs = torch.cat([grad_features_z, grad_before], dim=1)
-        # Of each sequence's state after the step at hand, (B, H); at first, after its last step.
+        # Of each sequence's state after the current step, (B, H); at first, after its last step.
         grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
         rows = (grad_z, grad_inputs, noise * slope, cells, tanh_cells, *outputs, *grad_pre)
         steps = zip(
@@ -193,15 +193,15 @@ class _VRNNChain(torch.autograd.Function):
             cell_backward(h, c, gates_t, cell_before, tanh_cell, grad_gates_t, out=c)
             addmm_(grad_inputs_t, grad_gates_t.all, into_inputs)
             grad_output, grad_h = grad_inputs_t.tensor_split([-width], dim=1)
-            for place in reversed(range(len(into))):
-                grad_p = grad_pre_t[place + 1]
-                if place == depth:
+            for j in reversed(range(len(into))):
+                grad_p = grad_pre_t[j + 1]
+                if j == depth:
                     grad_output += grad_z_t
                     grad_p[:, :latent] += grad_output
                     grad_p[:, latent:].addcmul_(grad_output, slope_t)
                 else:
-                    relu_backward(grad_output, outputs_t[place + 1], 0, grad_input=grad_p)
-                grad_output = product(grad_p, into[place])
+                    relu_backward(grad_output, outputs_t[j + 1], 0, grad_input=grad_p)
+                grad_output = product(grad_p, into[j])
             relu_backward(grad_output, outputs_t[0], 0, grad_input=grad_pre_t[0])
             torch.add(product(grad_pre_t[0], into_h), grad_h, out=h)
         grad_cell_weights = weight_gradient(grad_gates.all, inputs)

@@ -1,4 +1,4 @@
-"""One file a family. `build` finds a family by its name; there is no list to keep."""
+"""One file per family. `build` finds a family by its name; there is no list to keep."""
 
 from repro.config.plugins import load_object
 from repro.models.base import ModelSpec, SequenceModel

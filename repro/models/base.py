@@ -23,7 +23,7 @@ from repro.models import time_loop
 from repro.models.terms import Layer, Terms, gaussian_terms, without_latent
 from repro.nn.dropout import Dropout
 
-# All that a family's file needs, one's own too.
+# Everything that a family's file needs, a user's own too.
 __all__ = ["Layer", "ModelSpec", "SequenceModel", "Terms", "gaussian_terms", "without_latent"]
 RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
@@ -51,10 +51,10 @@ class SequenceModel(nn.Module):
 
     A latent family implements `encode`, `initial`, `propose` and `score`; only `propose` runs in
     the time loop. A family without latent variables sets `latent = 0` and overrides `advance`.
-    `traits` says what the family is like; `true_latents` is True where z means what it meant to the
-    generator of the data, so that it can be compared; `can_continue` is False where `advance`
-    cannot take a state, because recurrences over x would have to go on, too; `always_from_data` is
-    True where training calls `initialise_from_data` unasked.
+    `traits` says what the family is like; `true_latents` is True if z means the same as in the
+    generator of the data, so that both can be compared; `can_continue` is False if `advance` cannot
+    take a state, because recurrences over x would have to continue too; `always_from_data` is True
+    if training calls `initialise_from_data` whatever the settings are.
     """
 
     latent: int = 0
@@ -73,38 +73,38 @@ class SequenceModel(nn.Module):
 
     @property
     def can_stack(self) -> bool:
-        """Whether several of it, of different seeds, can train as one (`repro.training.stacked`).
+        """Whether models of different seeds can train as one (`repro.training.stacked`).
 
-        Not where z needs a score function, and not where a module says `can_stack = False`: its
-        computation depends on values, it draws random numbers, or it needs a kernel of torch's.
+        They cannot if z needs a score function, nor if a module has `can_stack = False`, because
+        its computation depends on values, it draws random numbers, or it needs a kernel of torch's.
         """
         inside = (module for module in self.modules() if module is not self)
         return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
 
     @property
     def estimates_z(self) -> bool:
-        """Whether its likelihood rests on an estimate of a normaliser, which takes long."""
+        """Whether its likelihood depends on an estimated normaliser, which takes long."""
         inside = (module for module in self.modules() if module is not self)
         return any(getattr(module, "estimates_z", False) for module in inside)
 
     def set_generator(self, generator: torch.Generator) -> None:
-        """Let dropout, the choice of MADE's order and Gibbs steps come from it, beside `noise`."""
+        """Draw dropout, MADE's order and Gibbs steps from `generator`, in addition to `noise`."""
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
 
     def initialise_from_data(self, train: Iterable[Tensor]) -> None:
-        """Let the observation distribution begin at the moments of the training part.
+        """Initialise the observation distribution at the moments of the training part.
 
         Args:
             train: its sequences, (T, D) each.
         Raises:
-            ConfigError: the family has no head that can.
+            ConfigError: the family has no head that can be initialised in this way.
         """
         head: Any = getattr(self, "head", None)
         if not hasattr(head, "initialise_from_data"):
             raise ConfigError(
-                f"{type(self).__name__} has no head whose distribution can begin at the data: "
+                f"{type(self).__name__} has no head that can be initialised from data: "
                 "remove `initialise_from_data` from its training."
             )
         moments = Moments()
@@ -116,7 +116,7 @@ class SequenceModel(nn.Module):
 
     @property
     def logged_scalars(self) -> dict[str, float]:
-        """Return learned numbers that mean something by themselves, to be logged each epoch."""
+        """Return learned numbers with a meaning of their own, to be logged each epoch."""
         return {}
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -126,12 +126,12 @@ class SequenceModel(nn.Module):
     def encode_after(self, state: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Return the same for steps that follow a state of `advance`.
 
-        For a family whose encoding looks back: there the first step of x has one before it.
+        For a family whose encoding looks back: the first step of x has a predecessor in `state`.
         """
         return self.encode(x, lengths)
 
     def encode_rows(self, x: Tensor, lengths: Tensor, rows: Packing) -> Any:
-        """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has the places."""
+        """Return `encode`'s result without padding, (1, N, ·) tensors; `rows` has their indices."""
         return time_loop.pack(self.encode(x, lengths), rows)
 
     def initial(self, num_samples: int, x: Tensor) -> tuple[Tensor, ...]:
@@ -159,7 +159,7 @@ class SequenceModel(nn.Module):
     ) -> tuple[Any, Any]:
         """Run the time loop over packed rows; return all steps and each sequence's last state.
 
-        Here as `propose` says, step by step; a family may have the recurrence by hand.
+        Here `propose` is called step by step; a family may have a hand-written recurrence.
 
         Args:
             context, noise: (·, N, ·), the rows of one step after those of another (`packing`).
@@ -169,7 +169,7 @@ class SequenceModel(nn.Module):
         return time_loop.propose_rows(self, context, state, noise, sizes)
 
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor | None:
-        """Return what training maximises beside the ELBO; None for a reparameterised family.
+        """Return what training maximises besides the ELBO; None for a reparameterised family.
 
         A scalar whose gradient is the part of the ELBO's that does not flow through `terms`; its
         value means nothing.
@@ -205,15 +205,15 @@ class SequenceModel(nn.Module):
         state: Any = None,
         steps_at_once: int | None = None,
     ) -> tuple[Terms, Any]:
-        """Return the terms of a stretch of each sequence, and the state after it.
+        """Return the terms of a segment of each sequence, and the state after it.
 
         Args:
-            state: what the call on the stretch before returned, a NamedTuple of (K, B, ·) tensors;
+            state: what the call on the segment before returned, a NamedTuple of (K, B, ·) tensors;
                 None at the start of the sequences. The others as for `forward`.
         """
         if state is not None and not self.can_continue:
             raise ConfigError(
-                f"{type(self).__name__} cannot go on from the state of an earlier segment: its "
+                f"{type(self).__name__} cannot continue from the state of an earlier segment: its "
                 "recurrences over x start again in each. Give it whole sequences."
             )
         if steps_at_once is None and x.device.type == "cpu" and not dispatch.current().plain:

@@ -15,9 +15,9 @@ from repro.nn.recognition import build_inference
 class FixedLinear(MarkovModel):
     """z_t ~ N(A z_{t-1} + b, Q) from z_0 = 0, x_t ~ N(C z_t + d, R), all known; only q is learned.
 
-    What the bound lacks to the Kalman filter's log-likelihood is then KL(q ‖ exact posterior), the
-    recognition network's own fault. Q and R are diagonal, as in the paper's experiment; C, d and R
-    absorb the normalisation of the data.
+    The gap between the bound and the Kalman filter's log-likelihood is then KL(q ‖ exact
+    posterior), for which only the recognition network is responsible. Q and R are diagonal, as
+    in the paper's experiment; C, d and R absorb the normalisation of the data.
     """
 
     traits = Traits(whole_sequences=True, needed_option="parameters")

@@ -1,4 +1,4 @@
-"""What models with a Markov chain of latent states share: how q(z_t | z_{t-1}, x) is drawn."""
+"""Common to models with a Markov chain of latent states: how q(z_t | z_{t-1}, x) is drawn."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ class Step(NamedTuple):
 class MarkovModel(SequenceModel):
     """A chain z_1, z_2, … from z_0 = 0 with a recognition network `self.inference`.
 
-    A family gives `score`, and where that needs more than x its own `observe` and `context`, whose
-    last field is `posterior_share`.
+    A family implements `score` and, if that needs more than x, its own `observe` and `context`,
+    whose last field is `posterior_share`.
     """
 
     inference: StructuredInference | MeanFieldInference

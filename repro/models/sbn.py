@@ -22,7 +22,7 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """Nothing, (K, B, 0): a step knows nothing of the last."""
+    """Nothing, (K, B, 0): a step does not depend on the last."""
 
     empty: Tensor
 
@@ -45,7 +45,7 @@ class SBN(SequenceModel):
 
         f_l = log p(z_{l-1} | z_l) + H(q_l),  f_L = log p(z_{L-1} | z_L) − KL(q_L ‖ p),  z_0 = x,
 
-    in which z_l appears from f_l on: NVIL's downstream costs, layers in the place of time. H and KL
+    in which z_l appears from f_l on: NVIL's downstream costs, with layers instead of time. H and KL
     are analytic. The baseline knows x and the layer.
     """
 

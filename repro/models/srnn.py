@@ -55,7 +55,7 @@ class SRNN(SequenceModel):
     (`ClippedLeakyReLU`): with ReLUs all units of φ_q died on jsb_chorales within an epoch. The
     paper's recurrences are GRUs, here LSTMs; the code's mean and variance have hidden layers of
     their own, here they share them; `input_dropout` falls in training on what d_t reads, which is
-    ours. Both recurrences run once for all samples; in the time loop stands only what waits for
+    ours. Both recurrences run once for all samples; the time loop has only what waits for
     z_{t-1}.
     """
 

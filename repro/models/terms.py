@@ -26,12 +26,12 @@ class Terms(NamedTuple):
         log_likelihood: log p(x_t | z_≤t, x_<t).
         log_prior: log p(z_t | z_<t, x_<t) at the sample.
         log_proposal: log q(z_t | z_<t, x) at the sample.
-        kl: analytic KL(q ‖ p) of the step given the sampled past, or None where there is none.
-        layers: where a step has several layers of discrete latents, the shares of each in turn as
-            they are drawn; a layer is in no share before its own.
-        distributions: q(z_t | ·) and p(z_t | ·) of the steps that `score` was given, where the
-            family shows them: Gaussians, or logits of binary z, of (T, ·, B, Z). What is done to
-            the terms (`each`) is not done to them: they are left behind.
+        kl: analytic KL(q ‖ p) of the step given the sampled past, or None if there is none.
+        layers: if a step has several layers of discrete latents, the shares of each, in the order
+            in which they are drawn; a layer is in no share before its own.
+        distributions: q(z_t | ·) and p(z_t | ·) of the steps that `score` was given, if the family
+            provides them: Gaussians, or logits of binary z, of (T, ·, B, Z). Changed terms (`each`)
+            do not have them.
     """
 
     log_likelihood: Tensor
@@ -77,7 +77,7 @@ def masked(terms: Terms, lengths: Tensor) -> Terms:
 
 
 def concatenate(scored: list[Terms]) -> Terms:
-    """Return the terms of stretches, one after the other, as those of the whole."""
+    """Return the terms of successive segments as those of the whole."""
     if len(scored) == 1:
         return scored[0]
     kl = [terms.kl for terms in scored if terms.kl is not None]

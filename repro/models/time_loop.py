@@ -1,8 +1,8 @@
-"""The loop over time that draws z_t ~ q: over padded steps, or over the steps that are there.
+"""The loop over time that draws z_t ~ q: over padded steps, or over real steps only.
 
-Both have the same results up to rounding. On a CPU the packed loop saves the padding's share; it is
-where a family may have a hand-written recurrence (`SequenceModel.propose_rows`). The padded loop is
-the definition, and handles few steps at once where memory is short. Axes as in `repro.models.base`.
+Both have the same results up to rounding. On a CPU the packed loop saves the time for padding, and
+a family may have a hand-written recurrence for it (`SequenceModel.propose_rows`). The padded loop
+is the definition, and can handle few steps at once to save memory. Axes as in `repro.models.base`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,10 +66,10 @@ def propose_all(
 def packed_terms(
     model: "SequenceModel", x: Tensor, lengths: Tensor, noise: Tensor, state: Any
 ) -> tuple[Terms, Any]:
-    """Return the same from the steps that are there alone.
+    """Return the same from the real steps only.
 
-    A step has the rows of the sequences that still go on, and `score` sees all rows side by side,
-    as if they were sequences of one step.
+    A step has the rows of the sequences that have not ended, and `score` sees all rows side by
+    side, as if they were sequences of one step.
     """
     rows = packing(lengths, len(x))
     if state is None:
@@ -91,10 +91,10 @@ def propose_rows(
     parts = (tensor.split(sizes, dim=1) for tensor in (*context, noise))
     with deferred_weight_gradients(model):
         for *context_t, noise_t in zip(*parts, strict=True):
-            going = noise_t.shape[1]
-            if going < state[0].shape[1]:
-                ended.append([s[:, going:] for s in state])
-                state = _like(state, [s[:, :going] for s in state])
+            count = noise_t.shape[1]
+            if count < state[0].shape[1]:
+                ended.append([s[:, count:] for s in state])
+                state = _like(state, [s[:, :count] for s in state])
             state, step = model.propose(_like(context, context_t), state, noise_t)
             steps.append(step)
     last = (torch.cat(field, dim=1) for field in zip(state, *reversed(ended), strict=True))

@@ -1,4 +1,4 @@
-"""Two unknown numbers of a known nonlinear model, learned with its recognition network."""
+"""Two unknown parameters of a known nonlinear model, learned with its recognition network."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class TwoParameters(MarkovModel):
     """z_t ~ N([0.2 z⁰ + tanh(α z¹), 0.2 z¹ + sin(β z⁰)], I), x_t ~ N(0.5 z_t, 0.1 I), z_0 = 0.
 
     On the right z is z_{t-1}, superscripts are coordinates, and second arguments are variances
-    (Krishnan et al. 2017, section 6.1, figure 3). Everything is known but α and β; they start
+    (Krishnan et al. 2017, section 6.1, figure 3). Everything is known except α and β; they start
     uniform in ±1 (the paper does not say) and are learned together with q.
     """
 

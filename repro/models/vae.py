@@ -24,7 +24,7 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """Nothing, (K, B, 0): a step knows nothing of the last."""
+    """Nothing, (K, B, 0): a step does not depend on the last."""
 
     empty: Tensor
 

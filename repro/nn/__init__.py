@@ -1,1 +1,1 @@
-"""Parts that know no model. Axes: T time, K samples, B batch, D data, Z latent, H hidden."""
+"""Parts that depend on no model. Axes: T time, K samples, B batch, D data, Z latent, H hidden."""

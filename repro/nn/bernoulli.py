@@ -1,4 +1,4 @@
-"""Independent binary variables by their logits."""
+"""Independent binary variables, given by their logits."""
 
 import torch
 from torch import Tensor
@@ -31,12 +31,12 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, noise: Tensor) -> Tensor:
-    """Return z of 0 and 1 drawn by standard normal noise: 1 where Φ(noise) < σ(logits)."""
+    """Return z of 0 and 1 drawn from standard normal noise: 1 where Φ(noise) < σ(logits)."""
     return (torch.special.ndtr(noise) < torch.sigmoid(logits)).to(logits.dtype)
 
 
 def toss(probability: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return 1 with these probabilities and else 0, (...); a third of torch.bernoulli's time."""
+    """Return 1 with these probabilities, else 0, (...); takes a third of torch.bernoulli's time."""
     uniforms = torch.rand(
         probability.shape,
         generator=generator,

@@ -10,8 +10,8 @@ class Dropout(nn.Module):
     """Sets a share of the values to 0 in training and scales the others by 1 / (1 − share).
 
     Attributes:
-        mask: what to multiply with, (T, B, width), if someone drew it; empty otherwise.
-        generator: where masks come from; torch's default if None.
+        mask: the factors, (T, B, width), if they were drawn beforehand; empty otherwise.
+        generator: draws the masks; torch's default if None.
     """
 
     mask: Tensor

@@ -78,13 +78,13 @@ class GaussianLayer(nn.Module):
         self.variance = variance
 
     def initialise(self) -> None:
-        """Set the bias of the spread to its published start."""
+        """Set the bias of the spread to its published initial value."""
         nn.init.zeros_(self.linear.bias)
         if not self.variance:
             nn.init.constant_(self.linear.bias[self.size :], 0.6)
 
     def initialise_from_moments(self, mean: Tensor, std: Tensor) -> None:
-        """Let the Gaussian begin near this mean and std, (size,) each, for any features."""
+        """Initialise the Gaussian near this mean and std, (size,) each, for any features."""
         spread = std.square() - VARIANCE_FLOOR if self.variance else std - STD_FLOOR
         initialise_output(self.linear, torch.cat([mean, inverse_softplus(spread)]))
 
@@ -93,7 +93,7 @@ class GaussianLayer(nn.Module):
         return self.from_linear(self.linear(features))
 
     def from_linear(self, outputs: Tensor) -> Gaussian:
-        """Return the Gaussian of `outputs`: its mean, and beside it softplus's argument."""
+        """Return the Gaussian of `outputs`, which are its mean and then softplus's argument."""
         mean, spread = outputs.split(self.size, dim=-1)
         if self.variance:
             return Gaussian(mean, (F.softplus(spread) + VARIANCE_FLOOR).sqrt())

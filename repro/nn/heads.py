@@ -1,4 +1,4 @@
-"""The old address of `repro.heads.basic`, for models in users' own files; it goes in 0.3."""
+"""The old name of `repro.heads.basic`, for models in users' own files; removed in 0.3."""
 
 import warnings
 from typing import Any

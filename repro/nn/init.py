@@ -1,4 +1,4 @@
-"""The papers' initialisations, and a beginning at the moments of the data."""
+"""The papers' initialisations, and initialisation at the moments of the data."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from repro.nn.recurrent import RecurrentLinear
 def initialise(model: nn.Module, scale: float | None) -> None:
     """Set weights uniform in ±scale, recurrent ones orthogonal gate by gate, biases to 0.
 
-    As in the code of both Chung et al. 2015 (scale 0.08) and Krishnan et al. 2017 (0.1). A module
-    with a rule of its own (`initialise()`) has the last word.
+    As in the code of both Chung et al. 2015 (scale 0.08) and Krishnan et al. 2017 (0.1). A module's
+    own rule (`initialise()`) is applied last.
 
     Args:
         scale: None for Glorot & Bengio's (2010): ±√(6 / (inputs + outputs)) of each layer.
@@ -48,19 +48,19 @@ def _orthogonal_blocks(weight: Tensor) -> None:
         nn.init.orthogonal_(block)
 
 
-OUTPUT_SCALE = 0.2  # of an output layer's weights beside a bias taken from the data
+OUTPUT_SCALE = 0.2  # of an output layer's weights when its bias is taken from the data
 SMALLEST_STD = 1e-3
 
 
 @torch.no_grad()
 def initialise_output(layer: nn.Linear, bias: Tensor) -> None:
-    """Let an output layer begin near a bias: its weights become a fifth of what they were."""
+    """Initialise an output layer near a bias: its weights are reduced to a fifth."""
     layer.weight.mul_(OUTPUT_SCALE)
     layer.bias.copy_(bias)
 
 
 def log_odds(mean: Tensor, count: int) -> Tensor:
-    """Return the log-odds of means of `count` binary values, no value rarer than half a count."""
+    """Return the log-odds of means of `count` binary values; 0 and 1 count at least half a time."""
     return torch.logit(mean, eps=0.5 / count)
 
 

@@ -1,4 +1,4 @@
-"""What a layer reads: the step before, and x beside z."""
+"""What a layer reads: the previous step, and z concatenated with x."""
 
 import torch
 from torch import Tensor
@@ -13,5 +13,5 @@ def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:
 
 
 def beside(z: Tensor, x: Tensor) -> Tensor:
-    """Return z (..., Z) with x beside it, (..., Z + D); the leading axes of x broadcast."""
+    """Return z (..., Z) concatenated with x, (..., Z + D); the leading axes of x broadcast."""
     return torch.cat([z, x.expand(*z.shape[:-1], -1)], dim=-1)

@@ -26,9 +26,9 @@ class MLP(nn.Sequential):
 
 
 class ClippedLeakyReLU(nn.Module):
-    """max(x, x/3) held within ±3, as in the code of Fraccaro et al. (2016).
+    """max(x, x/3) clipped to ±3, as in the code of Fraccaro et al. (2016).
 
-    No unit dies, and what a chain of latent states carries on stays bounded.
+    No unit dies, and the values in a chain of latent states stay bounded.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ class NVIL(nn.Module):
 
         E Σ_t ∇ log q(z_t | ·) (Q̂_t − b_t) + E Σ_t ∇ f_t,    Q̂_t = Σ_{s≥t} f_s,
 
-    for any b_t that does not depend on z_≥t. Here b_t = Σ_{s≥t} c(x, s) + m: a network's guess of
-    each f_s from the data, and a running mean. With several samples of each sequence the mean of
-    the others' Q̂_t − b_t is taken off too: what the network missed in the data is the same for
-    all. q's gradient is divided by the running standard deviation of the signal, where that exceeds
-    1. That KL_t is analytic, not log q − log p at the sample, lowers the variance and keeps the
-    expectation.
+    for any b_t that does not depend on z_≥t. Here b_t = Σ_{s≥t} c(x, s) + m: a network's prediction
+    of each f_s from the data, and a running mean. With several samples per sequence, the mean of
+    the others' Q̂_t − b_t is subtracted too: the network's error on the data is the same for all of
+    them. q's gradient is divided by the running standard deviation of the signal if that exceeds 1.
+    The analytic KL_t, instead of log q − log p at the sample, lowers the variance and leaves the
+    expectation unchanged.
     """
 
     mean: Tensor
@@ -35,10 +35,10 @@ class NVIL(nn.Module):
         self.register_buffer("variance", torch.ones(()))
 
     def scaled(self, logits: Tensor) -> Tensor:
-        """Return q's logits as they are; their gradient is divided by the signal's deviation.
+        """Return q's logits unchanged; their gradient is divided by the signal's deviation.
 
-        All of q's gradient is, that of the analytic KL too: dividing the score function alone would
-        weigh the KL more and drive q into the prior.
+        That is all of q's gradient, with that of the analytic KL: dividing the score function alone
+        would give the KL more weight and drive q into the prior.
         """
         fixed = logits.detach()
         return fixed + (logits - fixed) / self.variance.sqrt().clamp(min=1.0)
@@ -49,11 +49,13 @@ class NVIL(nn.Module):
         """Return two scalars, means over samples and sequences.
 
         The first has the score-function part of the gradient (its value means nothing); the second
-        is the mean squared error of the network's guesses, to be minimised.
+        is the mean squared error of the network's predictions, to be minimised.
 
         Args:
-            values: f_s, (T, K, B), zero past each length. log_q: log q(z_t | ·), the same.
-            seen: of the data alone, (T, B, ·). lengths: (B,).
+            values: f_s, (T, K, B), zero past each length.
+            log_q: log q(z_t | ·), of the same shape.
+            seen: features of the data alone, (T, B, ·).
+            lengths: (B,).
         """
         inside = (torch.arange(len(values), device=lengths.device).unsqueeze(1) < lengths)[:, None]
         guesses = self.network(seen).squeeze(-1).unsqueeze(1).where(inside, 0.0)  # (T, 1, B)

@@ -53,8 +53,7 @@ class RecognitionNetwork(nn.Module):
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return what the data x (T, B, D) say about each z_t, (T, B, ·).
 
-        It is `self.finish` of `self.output`. On a CPU nothing is computed on padding, where the
-        outputs are 0.
+        That is `self.finish` of `self.output`. On a CPU padding costs nothing; its outputs are 0.
         """
         if x.device.type == "cpu" and not dispatch.current().plain:
             rows = packing(lengths, len(x))
@@ -66,15 +65,15 @@ class RecognitionNetwork(nn.Module):
         return self.finish(self.output(dropped))
 
     def encode_rows(self, x: Tensor, rows: Packing) -> Tensor:
-        """Return the same of rows of x (N, D), (N, ·)."""
+        """Return the same for rows of x (N, D), (N, ·)."""
         return self.finish(self._output_rows(x, rows))
 
     def output(self, hidden: list[Tensor]) -> Tensor:
-        """Map the hidden states of each direction, (..., H), to what is kept of them, (..., ·)."""
+        """Map the hidden states of each direction, (..., H), to one tensor (..., ·)."""
         raise NotImplementedError
 
     def finish(self, outputs: Tensor) -> Tensor:
-        """Map what `output` gave, zeros on padding, to what the posterior is made of, (..., ·)."""
+        """Map what `output` returned, 0 on padding, to what `posterior_at` reads, (..., ·)."""
         return outputs
 
     def _output_rows(self, x: Tensor, rows: Packing) -> Tensor:
@@ -129,9 +128,9 @@ class StructuredInference(RecognitionNetwork):
 
 
 class MeanFieldInference(RecognitionNetwork):
-    """q(z_t | x) of MF-L and MF-LR: a Gaussian per direction, multiplied (section 4).
+    """q(z_t | x) of MF-L and MF-LR: the product of one Gaussian per direction (section 4).
 
-    μ = W h_t + b and σ² = softplus(W h_t + b) for each direction; of two directions the product,
+    μ = W h_t + b and σ² = softplus(W h_t + b) for each direction; for two directions the product is
     μ = (μ_r σ_l² + μ_l σ_r²) / (σ_r² + σ_l²), σ² = σ_r² σ_l² / (σ_r² + σ_l²).
     """
 
@@ -157,7 +156,7 @@ class MeanFieldInference(RecognitionNetwork):
         return torch.cat(whole, dim=-1)
 
     def posterior_at(self, data_share: Tensor, previous: Tensor) -> Gaussian:
-        """Return q(z_t | x), (1, B, Z); z_{t-1} does not matter."""
+        """Return q(z_t | x), (1, B, Z), which does not depend on z_{t-1}."""
         return Gaussian(*data_share.chunk(2, dim=-1))
 
 
@@ -165,7 +164,7 @@ def build_inference(dim: int, latent: int, sizes: dict) -> StructuredInference |
     """Return the recognition network that `sizes["inference_network"]` names.
 
     Raises:
-        ConfigError: there is no network of this name.
+        ConfigError: there is no network with this name.
     """
     require_known("inference_network", sizes["inference_network"], DIRECTIONS)
     mean_field = sizes["inference_network"].startswith("mf-")

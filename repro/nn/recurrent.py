@@ -1,4 +1,4 @@
-"""Recurrent networks over whole sequences, safe for ragged batches."""
+"""Recurrent networks over whole sequences, correct for ragged batches."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from repro.kernels.lstm import lstm_rows, lstm_steps
 from repro.kernels.packing import packing
 from repro.kernels.relu_rnn import relu_rows, relu_steps
 
-PACKING_MAX_VALID_SHARE = 0.9  # of all steps; with a larger one, rows are not faster than padding
+PACKING_MAX_VALID_SHARE = 0.9  # of all steps; above it, rows are not faster than padding
 
 
 def worth_packing(lengths: Tensor, x: Tensor) -> bool:
@@ -42,9 +42,9 @@ def run_lstm(
     cell: Tensor,
     backward: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run an LSTM of one layer over a padded batch; much padding is not computed on a CPU.
+    """Run an LSTM of one layer over a padded batch; on a CPU much padding is skipped.
 
-    torch's own kernel computes all of it, but each step a little faster.
+    torch's own kernel computes all of the padding, but each step a little faster.
 
     Args:
         x: (T, B, ·). lengths: (B,).
@@ -104,8 +104,8 @@ def tanh_step(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
 class DirectedLSTM(nn.Module):
     """An LSTM over (T, B, ·), forwards, or backwards from each sequence's own last step.
 
-    Its state before the first step is a constant, `start`, of h and c; torch's two bias vectors
-    are kept (they add).
+    Its state before the first step is a constant `start` for h and for c. As in torch, there are
+    two bias vectors (which are added).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learning curves and estimates against the number of samples; every figure of a data set."""
+"""All figures of a data set, among them learning curves and estimates against sample count."""
 
 from itertools import groupby
 from pathlib import Path
@@ -28,12 +28,12 @@ import seaborn as sns
 def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
     """Draw the figures of each data set as SVG; return their paths.
 
-    Learning curves and costs are left out where nothing was trained, and samples of cells that have
-    none.
+    Learning curves and costs are left out where nothing was trained, and samples for cells that
+    have none.
 
     Args:
         results: sorted by cell.
-        runs: the preset's folder, with samples beside the checkpoints.
+        runs: the preset's folder, with samples next to the checkpoints.
     """
     use_style()
     paths = []
@@ -56,10 +56,10 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
 
 
 def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
-    """Return the validation bound over epochs, a line a seed; below it, what else was watched.
+    """Return the validation bound over epochs, one line per seed; below it, learned scalars.
 
-    Dashed: the importance-sampled estimate, where the training had `validation_samples`. None where
-    every model came with its true parameters, or was trained by code that kept no curve.
+    Dashed: the importance-sampled estimate, if the training had `validation_samples`. None if every
+    model came with its true parameters, or was trained by code that kept no curve.
     """
     curves = [
         pd.DataFrame({"model": r.title, "seed": r.seed, **r.training["validations"]})
@@ -99,7 +99,7 @@ def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
 
 
 def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
-    """Return the importance-sampled estimate against K; what needs no samples as lines."""
+    """Return the importance-sampled estimate against K; exact values are horizontal lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
     colours = palette(len(cells(results)))
     shown = []
@@ -110,8 +110,8 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
             axes.axhline(value, color="black", lw=1.5, label=title)
         elif how != "sampled":
             value = float(np.mean([r.per_step("is") for r in cell]))
-            said = "exact, " * (how == "exact") + f"{value:.4g}"
-            label = f"{title} ({said})"  # the value too: the line may leave the picture
+            described = "exact, " * (how == "exact") + f"{value:.4g}"
+            label = f"{title} ({described})"  # with the value: the line may leave the picture
             axes.axhline(value, color=colour, ls="--", lw=1.2, label=label)
             continue
         else:

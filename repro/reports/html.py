@@ -1,4 +1,4 @@
-"""One HTML page with all that is known of a preset; it opens from disk, without a network."""
+"""One HTML page with everything about a preset's run; it opens from disk, without a network."""
 
 import base64
 from itertools import groupby
@@ -30,12 +30,12 @@ def write_report(
     """Write the page of a preset; return its path.
 
     Args:
-        results: of the preset, sorted by cell.
-        folder: with its tables, figures and check.md.
+        results: the preset's Results, sorted by cell.
+        folder: has its tables, figures and check.md.
         runs: the preset's folder under runs/, with its samples; default: `folder`.
-        description: of the preset, as its file has it.
-        left_out: a line for each data set or cell that has no Result, and why.
-        scoreboard: Markdown about the published tables; left out where there is none.
+        description: the preset's own, from its file.
+        left_out: one line per data set or cell that has no Result, with the reason.
+        scoreboard: Markdown about the published tables; left out if the file does not exist.
     Raises:
         DataError: there are no tables yet, or they are older than the Results.
     """
@@ -84,7 +84,7 @@ def write_report(
 
 
 def _origin(cell: list[Result]) -> dict:
-    # Where a cell's numbers come from: all that differs between machines and versions.
+    # Where a cell's numbers come from: everything that differs between machines and versions.
     first = cell[0]
     training = first.environment["training"]
     return {
@@ -101,7 +101,7 @@ def _origin(cell: list[Result]) -> dict:
 
 
 def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:
-    # One real sequence, and one sample of each model, where the data make a sound.
+    # One real sequence, and one sample of each model, if the data are sound.
     sounds: list[dict] = []
     for cell in found:
         first = cell[0]
@@ -117,12 +117,12 @@ def _sounds(found: list[list[Result]], folder: Path) -> list[dict]:
 
 
 def _text(path: Path) -> str:
-    # Without the heading, which the page has itself.
+    # Without the heading: the page has its own.
     text = path.read_text(encoding="utf-8") if path.exists() else "# \nnot run\n"
     return text.partition("\n")[2]
 
 
 def _svg(path: Path) -> str:
-    # Inline: from the <svg> tag on, without the XML declaration and the address of its DTD.
+    # Inline: from the <svg> tag on, without the XML declaration and the URL of its DTD.
     text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]

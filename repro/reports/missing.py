@@ -1,4 +1,4 @@
-"""Which Results of a run there are, and for each that is not, which step failed and why."""
+"""Which Results of a run exist, and for each missing one, which step failed and why."""
 
 import re
 from collections import defaultdict
@@ -12,11 +12,11 @@ from repro.errors import ReproError
 from repro.results.record import Result, read
 from repro.runtime.paths import data_file
 
-LONGEST = 300  # letters of a reason
+LONGEST = 300  # characters of a reason
 
 
 class Step(NamedTuple):
-    """A step on the way to a Result: its name, what it leaves, and where its log may be."""
+    """A step on the way to a Result: its name, what it writes, and where its log may be."""
 
     name: str
     output: Path
@@ -24,7 +24,7 @@ class Step(NamedTuple):
 
 
 class Lack(NamedTuple):
-    """Why a Result is not there: the step that failed, and why; "" where it was never begun."""
+    """Why a Result is missing: the step that failed, and why ("" if it was never started)."""
 
     step: str
     reason: str
@@ -32,13 +32,13 @@ class Lack(NamedTuple):
 
 
 def up_to_date(paths: list[Path]) -> tuple[list[Result], list[str]]:
-    """Return the Results that belong to the configuration and the data as they are, and the rest.
+    """Return the Results that belong to the current configuration and data, and what is missing.
 
     Args:
-        paths: of every Result that was asked for, runs/<preset>/<data set>/<model>/seed<n>.json.
+        paths: of all requested Results, runs/<preset>/<data set>/<model>/seed<n>.json.
     Returns:
-        The Results, and a line for each failed step: which data set or cell, why, and where its
-        log is. The last line counts what was not run.
+        The Results, and one line per failed step: which data set or cell, why, and where its log
+        is. The last line counts what was not run.
     """
     found, failed, waiting = [], defaultdict(list), 0
     for path in paths:
@@ -60,7 +60,7 @@ def up_to_date(paths: list[Path]) -> tuple[list[Result], list[str]]:
 
 
 def failed_pages(runs: Path) -> list[str]:
-    """Return a line for each of a preset's tables, figures, check and report that failed."""
+    """Return one line for each of a preset's tables, figures, check and report that failed."""
     logs = [runs / f"{name}.log" for name in ("tables", "figures", "check", "report")]
     errors = [(log, _errors(log)) for log in logs if log.exists()]
     return [f"{log.stem} failed: {found[-1]} ({log})" for log, found in errors if found]
@@ -91,11 +91,11 @@ def _lack(path: Path) -> Lack | None:
 
 
 def _reason(log: Path) -> str:
-    """Return the last error that a log speaks of, else its last line."""
+    """Return the last error in a log, else its last line."""
     lines, errors = _lines(log), _errors(log)
     if errors:
         return errors[-1]
-    return f"stopped after “{lines[-1][:LONGEST]}”" if lines else "stopped without a word"
+    return f"stopped after “{lines[-1][:LONGEST]}”" if lines else "stopped without a message"
 
 
 def _errors(log: Path) -> list[str]:
@@ -112,14 +112,14 @@ def _current(path: Path) -> Result:
     """Return a Result.
 
     Raises:
-        ReproError: it is damaged, or of another recipe or other data than the run's.
+        ReproError: it is damaged, or belongs to another recipe or other data than the run's.
     """
     result = read(path)
     if read_yaml(path.with_name("config.yaml")) != result.recipe:
-        raise ReproError("is of another recipe: it was not evaluated again")
+        raise ReproError("belongs to another recipe: it was not evaluated again")
     spec, _ = prepared.load(data_file(result.dataset), ())
     if asdict(spec) != result.data:
-        raise ReproError("is of other data: it was not evaluated again")
+        raise ReproError("belongs to other data: it was not evaluated again")
     return result
 
 

@@ -23,10 +23,10 @@ class Number(NamedTuple):
 
 
 def overview(results: list[Result], tables: dict[str, pd.DataFrame]) -> list[dict]:
-    """Return a row for each model: its title and, for each data set, a Number or None.
+    """Return one row per model: its title and, for each data set, a Number or None.
 
     Args:
-        results: of the preset, sorted by cell.
+        results: the preset's Results, sorted by cell.
         tables: the numbers of each data set as `repro tables` wrote them.
     Raises:
         DataError: a table lacks a model that has Results.
@@ -63,36 +63,36 @@ def _column(
 
 
 def _marks(column: list[list[Result]], metrics: list[str]) -> list[str]:
-    # True parameters are a reference, which no trained model can beat; of other data's test
-    # sequences nothing follows.
+    # True parameters are a reference that no trained model can beat; Results on different test
+    # sequences cannot be compared.
     trained = [i for i, cell in enumerate(column) if not cell[0].true_parameters]
     marks = [""] * len(column)
     if len(trained) < 2 or len({r.data["sha256"] for cell in column for r in cell}) > 1:
         return marks
     best, as_good = best_of([column[i] for i in trained], [metrics[i] for i in trained])
-    for place, i in enumerate(trained):
-        marks[i] = BEST if place == best else AS_GOOD if place in as_good else ""
+    for rank, i in enumerate(trained):
+        marks[i] = BEST if rank == best else AS_GOOD if rank in as_good else ""
     return marks
 
 
 def _in_order(found: list[list[Result]]) -> list[str]:
-    # Each data set has its models in the order of config/models.yaml: a model that is new goes
-    # behind the one that it follows there.
+    # Each data set has its models in the order of config/models.yaml: a new model goes behind the
+    # one that precedes it there.
     models: list[str] = []
-    dataset, place = "", 0
+    dataset, position = "", 0
     for cell in found:
-        place = 0 if cell[0].dataset != dataset else place
+        position = 0 if cell[0].dataset != dataset else position
         dataset, model = cell[0].dataset, cell[0].model
         if model not in models:
-            models.insert(place, model)
-        place = models.index(model) + 1
+            models.insert(position, model)
+        position = models.index(model) + 1
     return models
 
 
 def what_was_run(
     results: list[Result], left_out: list[str], check: Path
 ) -> list[tuple[str, list[str]]]:
-    """Return the facts of a preset's run: a name and its lines each; check.md has its verdict."""
+    """Return the facts of a preset's run, each a name and its lines; check.md has the verdict."""
     found = cells(results)
     models, datasets = {c[0].model for c in found}, {c[0].dataset for c in found}
     seeds = ", ".join(map(str, sorted({r.seed for r in results})))
@@ -129,7 +129,7 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _dates(environments: list[dict]) -> list[str]:
-    # Results of before version 0.2.0 do not have them.
+    # Results from before version 0.2.0 have no dates.
     dates = sorted(e["date"] for e in environments if "date" in e)
     if not dates:
         return []
@@ -138,6 +138,6 @@ def _dates(environments: list[dict]) -> list[str]:
 
 
 def _verdict(check: Path) -> list[str]:
-    # The line that `repro check` prints, too.
+    # The same line that `repro check` prints.
     lines = check.read_text(encoding="utf-8").splitlines() if check.exists() else []
     return [line.removeprefix("check: ") for line in lines if line.startswith("check: ")]

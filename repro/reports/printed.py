@@ -1,4 +1,4 @@
-"""What papers print: the tables in paper_tables/, one folder each, checked as they are read."""
+"""The papers' printed numbers: paper_tables/, one folder per table, checked as they are read."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -10,12 +10,12 @@ import pandas as pd
 from repro.config.recipes import read_yaml
 from repro.errors import ConfigError, hint
 
-# How a number is known, and the mark it gets: read in the paper, read as a quotation in another
-# text, or written from memory and found in no text.
+# How a number is known, and its mark: read in the paper, read as a quotation in another text, or
+# written from memory and found in no text.
 EVIDENCE = {"read": "", "quoted": " (quoted)", "recalled": " (recalled)"}
 INCONSISTENT, OTHER_DATA = "printed cell inconsistent", "other data"
 INFERRED = f"{OTHER_DATA} (inferred)"
-# Verdicts that are known beforehand: no result of ours can be measured by such a number.
+# Verdicts that are known beforehand: our results cannot be compared with such a number.
 KNOWN_VERDICTS = (INCONSISTENT, OTHER_DATA, INFERRED)
 TEXT = ["paper", "arxiv", "table", "dataset", "model", "model_as_printed", "metric", "relation",
         "unit", "evidence", "source", "verdict", "verdict_note", "printed_on", "note"]  # fmt: skip
@@ -40,9 +40,9 @@ def read_table(
     """Return table.yaml and published.csv of a folder, rows in the order of the table's models.
 
     Args:
-        metrics, units: those that are known.
+        metrics, units: the known ones.
     Raises:
-        ConfigError: a file is missing or holds something that is not known; says which line.
+        ConfigError: a file is missing or has something unknown in it; says in which line.
     """
     settings = _settings(folder / "table.yaml")
     path = folder / "published.csv"
@@ -50,8 +50,8 @@ def read_table(
     for line, row in enumerate(published.to_dict("records"), start=2):
         _check_row(f"{path}, line {line}", row, settings, metrics)
     if published["unit"].nunique() != 1 or published["unit"].iloc[0] not in units:
-        raise ConfigError(f"{path}: all numbers need one unit, of {', '.join(units)}.")
-    # By model as table.yaml lists them, then by data set as the file does.
+        raise ConfigError(f"{path}: all numbers need the same unit, one of {', '.join(units)}.")
+    # Sorted by model as table.yaml lists them, then by data set as the file does.
     orders = {"model": settings["models"], "dataset": published["dataset"].unique().tolist()}
     return settings, published.sort_values(
         ["model", "dataset"], key=lambda names: names.map(orders[names.name].index), kind="stable"
@@ -59,7 +59,7 @@ def read_table(
 
 
 def preset_of(settings: dict, dataset: str) -> str:
-    """Return the preset whose Results stand beside the print: one for all, or by data set."""
+    """Return the preset whose Results are compared with the print: one for all, or by data set."""
     preset = settings["preset"]
     return preset if isinstance(preset, str) else preset[dataset]
 
@@ -83,7 +83,7 @@ def _settings(path: Path) -> dict:
 
 
 def _names_only(key: str, value: Any) -> bool:
-    # Whether what stands inside a setting is text, and of a data set `instead` its name and a note.
+    # Whether a setting contains only text, and for each data set in `instead` a name and a note.
     if key == "instead":
         return all(
             isinstance(other, dict) and set(other) == {"dataset", "note"} and _names_only("", other)
@@ -117,16 +117,16 @@ def _rows(path: Path) -> pd.DataFrame:
     if sorted(table.columns) != sorted(COLUMNS):
         differing = sorted(set(table.columns) ^ set(COLUMNS))
         raise ConfigError(
-            f"{path}: columns missing or unknown: {', '.join(differing) or 'one stands twice'}; "
+            f"{path}: columns missing or unknown: {', '.join(differing) or 'one appears twice'}; "
             f"needed: {', '.join(COLUMNS)}."
         )
     if table.empty:
-        raise ConfigError(f"{path} holds no number.")
+        raise ConfigError(f"{path} has no numbers.")
     return table
 
 
 def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) -> None:
-    # Every word that decides something is one of a list; what needs a reason has one.
+    # Every word that decides something comes from a list; what needs a reason has one.
     for column, words in (
         ("evidence", EVIDENCE),
         ("metric", metrics),
@@ -150,11 +150,13 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
         )
     other = row["verdict"] in (OTHER_DATA, INFERRED)
     if other != bool(row["verdict_note"]):
-        raise ConfigError(f"{where}: verdict_note belongs to other data, and says which.")
+        raise ConfigError(
+            f"{where}: verdict_note is for the verdict 'other data', and says which data."
+        )
     if row["printed_on"] and not (row["verdict"] == OTHER_DATA and "printed_on" in settings):
         raise ConfigError(
-            f"{where}: printed_on needs the verdict '{OTHER_DATA}', and in table.yaml printed_on, "
-            "the preset of the results there."
+            f"{where}: printed_on needs the verdict '{OTHER_DATA}', and a setting printed_on in "
+            "table.yaml, the preset of the results on those data."
         )
     preset = settings["preset"]
     if isinstance(preset, dict) and row["dataset"] not in preset:

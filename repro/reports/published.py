@@ -1,4 +1,4 @@
-"""Published tables beside our stored Results: one folder of paper_tables/ each."""
+"""Published tables compared with our stored Results: one folder of paper_tables/ each."""
 
 import math
 import textwrap
@@ -60,16 +60,16 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     """Write table.md, .tex and .html of a published table; return their paths.
 
     Args:
-        folder: has published.csv (a number a row, with how it is known) and table.yaml: title;
-            order of models; `preset` whose Results stand beside the print (one, or by data set);
-            `our_recipe`, the preset of the same models trained our way; which other data set
-            stands in for one `instead`, with a note; what to say of data sets without Results;
-            open data sets to show below, with theirs; `printed_on`, the preset of Results on the
+        folder: has published.csv (one number per row, with how it is known) and table.yaml: title;
+            order of models; `preset` whose Results are compared with the print (one, or by data
+            set); `our_recipe`, the preset of the same models trained our way; `instead`, data sets
+            that replace others, with a note; what to say about data sets without Results; open
+            data sets to show below, with their presets; `printed_on`, the preset of Results on the
             data that numbers with the verdict "other data" were printed for.
         results: the stored results.
     Raises:
-        ConfigError: a file is missing or holds a word that nobody defined.
-        DataError: a Result is damaged, or of one recipe under the other's preset.
+        ConfigError: a file is missing or contains an unknown word.
+        DataError: a Result is damaged, or has one recipe but is under the other's preset.
     """
     settings, compared = compare_published(folder, results)
     notes: list[str] = []
@@ -116,8 +116,8 @@ def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.Data
     """Return a data set's numbers in the units of a table of sequences, and what they mean.
 
     Args:
-        printed: with how many samples the table's own estimates are; a column each, where some
-            cell has it, beside that of the most samples.
+        printed: the numbers of samples of the table's own estimates; each gets a column, if some
+            cell has it, in addition to the estimate with the most samples.
     """
     rows, samples = [], max(cell[0].evaluation["num_samples"] for cell in cells)
     estimated = f"≈ {samples} or " if samples > 1 else ""
@@ -144,7 +144,7 @@ def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.Data
     text = textwrap.fill(
         f"{data['name']}, preset {cells[0][0].preset}: open data, no published number. σ = "
         f"{data['std'][-1]:.5g}, {sequences} test sequences of {steps / sequences:.1f} steps on "
-        f"average, {data['dim']} values a step. nats/step, bits/dimension and ESS are of the "
+        f"average, {data['dim']} values per step. nats/step, bits/dimension and ESS are of the "
         "estimate with the most samples.",
         width=100,
     )
@@ -194,7 +194,7 @@ def _there(compared: Compared, notes: list[str]) -> dict:
 
 
 def _mark(note: str, notes: list[str]) -> str:
-    # The mark of a footnote, if there is one; a new one joins `notes`.
+    # The mark of a footnote, if there is one; a new footnote is added to `notes`.
     if not note:
         return ""
     if note not in notes:
@@ -203,7 +203,7 @@ def _mark(note: str, notes: list[str]) -> str:
 
 
 def _per_sequence(cell: list[Result], metric: str) -> str:
-    # Empty where the cell has no such number.
+    # Empty if the cell has no such number.
     if metric not in cell[0].per_sequence:
         return ""
     return with_seed_error([result.per_sequence_mean(metric) for result in cell])

@@ -1,4 +1,4 @@
-"""All published tables in one: how many of their numbers are reproduced."""
+"""One table about all published tables: how many of their numbers are reproduced."""
 
 import textwrap
 from collections import Counter
@@ -60,7 +60,7 @@ def show_scoreboard(scoreboard: Path, page: Path) -> None:
     """Put the scoreboard without its heading between the two marks in a Markdown page.
 
     Raises:
-        ConfigError: the page does not have both marks once.
+        ConfigError: the page does not have each mark exactly once.
     """
     text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
@@ -72,7 +72,7 @@ def show_scoreboard(scoreboard: Path, page: Path) -> None:
 
 
 def _outcome(compared: Compared) -> str:
-    # On the data that a number was printed for, as soon as there are results; else on ours.
+    # Compared on the data that a number was printed for, once there are results; else on ours.
     there = compared.there
     return there.outcome if there and there.seeds else compared.paper.outcome
 

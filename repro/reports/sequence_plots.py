@@ -1,4 +1,4 @@
-"""Sequences as pictures: rolls, waveforms, pen trajectories; real ones beside a model's."""
+"""Sequences as pictures (rolls, waveforms, pen trajectories): real ones and a model's samples."""
 
 import math
 from pathlib import Path
@@ -14,17 +14,17 @@ import seaborn as sns
 from repro.results.record import Result, cells
 from repro.runtime.files import replacing
 
-SHOWN = 3  # sequences a panel of samples shows
+SHOWN = 3  # sequences per panel of samples
 
 
 def use_style() -> None:
-    """Set how every figure looks; same numbers, same bytes: no random identifiers, text as text."""
+    """Set the style of all figures, so that the same numbers give the same bytes, text as text."""
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     plt.rcParams.update({"svg.hashsalt": "repro", "svg.fonttype": "none"})
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """Return colours that an eye can tell apart: for up to ten models, and for up to twenty."""
+    """Return distinguishable colours: one palette for up to ten models, one for up to twenty."""
     return sns.color_palette("colorblind" if count <= 10 else "tab20", count)
 
 
@@ -68,7 +68,7 @@ def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) 
 
 
 def samples_of(cell: list[Result], runs: Path) -> Path:
-    """Return where `repro sample` writes for the first seed of a cell."""
+    """Return the file that `repro sample` writes for the first seed of a cell."""
     first = cell[0]
     return runs / first.dataset / first.model / f"seed{first.seed}" / "samples.npz"
 
@@ -119,7 +119,7 @@ def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
 def draw_kl(results: list[Result], runs: Path) -> plt.Figure:
     """Return a real sequence and, below it, each model's KL(q ‖ p) of every step.
 
-    As figure 2 of Chung et al. (2015): it rises where the sequence turns to something new.
+    Like figure 2 of Chung et al. (2015): the KL rises where the sequence turns to something new.
     """
     drawn = [(cell[0].title, read_samples(cell, runs)) for cell in cells(results)]
     latent = [(title, d["kl"][0]) for title, d in drawn if "kl" in d]

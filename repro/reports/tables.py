@@ -1,4 +1,4 @@
-"""Results in, one table a data set out: Markdown, LaTeX, CSV, and HTML for the report."""
+"""Results in, one table per data set out: Markdown, LaTeX, CSV, and HTML for the report."""
 
 import math
 from itertools import groupby
@@ -21,7 +21,7 @@ from repro.runtime.files import write_text
 
 
 def numbers(results: list[Result]) -> pd.DataFrame:
-    """Return one row a cell with every average and error, in nats; the CSV."""
+    """Return one row per cell with every average and error, in nats; this is the CSV."""
     found = cells(results)
     exact = {cell[0].dataset: cell for cell in found if cell[0].true_parameters}
     return pd.DataFrame([_row(cell, exact.get(cell[0].dataset)) for cell in found])
@@ -92,7 +92,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def display(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns a reader wants, as text."""
+    """Return the columns that readers want, as text."""
     rows, has_rmse = [], "rmse" in table and table["rmse"].notna().all()
     has_tenth, has_k = "is_tenth_per_step" in table, table["pareto_k"].notna().any()
     uneven = table["seeds"].nunique() > 1
@@ -151,7 +151,7 @@ def _learned(row: dict) -> dict:
 
 
 def caption(results: list[Result]) -> str:
-    """Return the units, normalisation and counts that the table's numbers rest on."""
+    """Return the units, normalisation and counts behind the table's numbers."""
     first = results[0]
     data, samples = first.data, max(r.evaluation["num_samples"] for r in results)
     counts = {len(cell) for cell in cells(results)}
@@ -174,7 +174,7 @@ def caption(results: list[Result]) -> str:
 
 
 def _remarks(results: list[Result]) -> str:
-    # On columns that only some data sets have.
+    # About columns that only some data sets have.
     remarks = ""
     if any(r.true_parameters for r in results):
         remarks += (

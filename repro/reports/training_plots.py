@@ -29,10 +29,10 @@ COLUMNS = 3
 
 
 def draw_training(results: list[Result]) -> plt.Figure | None:
-    """Return what a data set's trainings showed of themselves, a line per model (first seed).
+    """Return the statistics recorded in a data set's trainings, one line per model (first seed).
 
     Solid: a sample of the training part, without dropout; dashed: one of the validation part.
-    Standard deviations have three lines, the smallest, the mean and the largest. None where no
+    Standard deviations have three lines, the smallest, the mean and the largest. None if no
     training kept these numbers.
     """
     frame = _first_seeds(results)
@@ -88,7 +88,7 @@ def _first_seeds(results: list[Result]) -> pd.DataFrame:
 
 
 def _leave_out_the_start(axes: plt.Axes, frame: pd.DataFrame, columns: list[str]) -> None:
-    # The first epochs are far below; what matters is how the curves part near their ends.
+    # The first epochs are far below; what matters is how the curves differ near their ends.
     ends = frame.groupby("model")[columns].max()
     low, high = ends.min().min(), ends.max().max()
     axes.set_ylim(low - 0.7 * (high - low + 0.1), high + 0.1 * (high - low + 0.1))

@@ -1,4 +1,4 @@
-"""Printed numbers beside ours: what each kind of number means, and the verdict."""
+"""Printed numbers compared with ours: what each kind of number means, and the verdict."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ class Metric(NamedTuple):
     """What a published number's name means.
 
     Attributes:
-        symbol: in tables. measure: its value of one Result. lower_is_better: as it says.
-        statistic: of `per_sequence` that older Results lack, if it needs one; `nearest` is the
-            metric that is shown where no verdict follows from it.
+        symbol: what tables call it. measure: its value for one Result.
+        statistic: the entry of `per_sequence` that it needs and older Results lack.
+        nearest: the metric to show for Results that lack it, without a verdict.
     """
 
     symbol: str
@@ -43,7 +43,7 @@ METRICS = {
 }
 UNITS = ("nats/step", "nats/sequence")
 ESTIMATES = ("is_nll", "is_ll")
-NOT_OPEN = "data not open"  # the outcome where `without_results` says why nothing is run
+NOT_OPEN = "data not open"  # the outcome if `without_results` says why nothing is run
 
 
 class Beside(NamedTuple):
@@ -57,7 +57,7 @@ class Beside(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A printed number, and ours by the paper's recipe, by ours, and on the data it is of."""
+    """A printed number, and ours: by the paper's recipe, by ours, and on the data of the print."""
 
     printed: dict
     paper: Beside
@@ -66,7 +66,7 @@ class Compared(NamedTuple):
 
 
 def compare_published(folder: Path, results: Path) -> tuple[dict, list[Compared]]:
-    """Return a table's settings, and each of its numbers beside ours.
+    """Return a table's settings, and each of its numbers compared with ours.
 
     Arguments and errors as for `repro.reports.published.render_published`.
     """
@@ -113,7 +113,7 @@ def _compare(row: dict, settings: dict, results: Path) -> Compared:
 
 
 def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> None:
-    # Which recipe made a Result is known from the settings that only ours has.
+    # The settings that only our recipe has show which recipe made a Result.
     for result in cell:
         training = result.recipe["model"].get("training", {})
         found = [key for key, value in our["marks"].items() if training.get(key) == value]
@@ -123,7 +123,7 @@ def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> No
         wanted = ", ".join(f"{key}: {value}" for key, value in our["marks"].items())
         reason = f"has {found[0]}: {training[found[0]]}" if found else f"has none of {wanted}"
         raise DataError(
-            f"{path}: preset {result.preset} is of {kind} recipe, and this Result {reason}; "
+            f"{path}: preset {result.preset} is for {kind} recipe, but this Result {reason}; "
             "store it under the other preset, or correct our_recipe in table.yaml."
         )
 

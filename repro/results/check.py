@@ -42,12 +42,12 @@ class Verdict:
 
 
 def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> list[Verdict]:
-    """Return the verdicts of every cell, for bound and importance-sampled estimate.
+    """Return the verdicts on every cell, for the bound and the importance-sampled estimate.
 
     Args:
         results: the new Results, sorted by cell.
         stored: the folder of stored results.
-        whole: whether `results` are all of the preset, so that stored cells may be missing.
+        whole: whether `results` cover the whole preset, so that stored cells may be missing.
     """
     verdicts: list[Verdict] = []
     tested = []
@@ -68,11 +68,11 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
     tests = [Comparison.of(cell, old, metric) for _, cell, old, metric in tested]
     worse = holm([test.p_worse for test in tests])
     better = holm([test.p_better for test in tests])
-    for i, (place, cell, old, metric) in enumerate(tested):
+    for i, (row, cell, old, metric) in enumerate(tested):
         outcome = "worse" if worse[i] else "better" if better[i] else "ok"
         commits = [side[0].environment["commit"] for side in (old, cell)]
         note = "" if commits[0] == commits[1] else f"code {commits[0][:7]} → {commits[1][:7]}"
-        verdicts[place] = Verdict(
+        verdicts[row] = Verdict(
             cell[0].dataset,
             cell[0].model,
             metric,
@@ -92,7 +92,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
 
 
 def metrics_of(cell: list[Result]) -> tuple[str, ...]:
-    """Return what is compared; without a latent variable bound and estimate are one number."""
+    """Return the metrics to compare; unless the likelihood is sampled, both are one number."""
     return ("bound", "is") if cell[0].likelihood == SAMPLED else ("is",)
 
 

@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare_samples(new: np.ndarray, old: np.ndarray, paired: bool) -> Comparison:
-    """Return the comparison of two samples of seeds; `paired` if they stand in the same order."""
+    """Return the comparison of two samples of seeds; `paired` if both are in the same order."""
     difference = float(new.mean() - old.mean())
     rounding = ROUNDING * abs(old.mean())
     degrees = len(new) + len(old) - 2
@@ -81,7 +81,7 @@ def _p_values(
 ) -> tuple[float, float]:
     if abs(difference) <= rounding:
         return 1.0, 1.0
-    if error <= rounding:  # seeds repeat their bits, and all moved alike
+    if error <= rounding:  # runs are bitwise repeatable, and all seeds moved by the same amount
         return (0.0, 1.0) if difference < 0 else (1.0, 0.0)
     t = difference / error
     return float(stdtr(degrees, t)), float(stdtr(degrees, -t))  # Student's t below and above
@@ -108,15 +108,16 @@ def estimator(cell: list[Result]) -> str:
 def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int]]:
     """Return the index of the best cell of one data set, and those that cannot be told from it.
 
-    A cell is told from the best one if its loss exceeds both errors: that over trainings, by the
-    t-test of two samples of seeds (another model's seeds have nothing in common, so they are not
-    paired), and that over test sequences, which all models share, so that the differences sequence
-    by sequence are tested. The larger p-value counts, with Holm's correction for all cells. Where
-    both have one seed, the loss must exceed MARGIN and three standard errors over sequences.
+    A cell is told from the best one if its loss exceeds both errors: the error over trainings, by
+    the t-test of two samples of seeds (not paired, since the seeds of different models have nothing
+    in common), and the error over test sequences, which all models share, so that the differences
+    sequence by sequence are tested. The larger p-value counts, with Holm's correction for all
+    cells. If both have one seed, the loss must exceed MARGIN and three standard errors over
+    sequences.
 
     Args:
         cells: of different models, on the same test sequences.
-        metrics: which statistic counts of each; nats per step, higher is better.
+        metrics: the statistic to use for each; nats per step, higher is better.
     """
     means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
     best = int(np.argmax(means))
@@ -129,7 +130,7 @@ def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int
 def _p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
     lengths = best[0].values("length")
     if len(lengths) == 1:
-        return 1.0  # one sequence says nothing of others
+        return 1.0  # one sequence says nothing about others
     loser = np.mean([r.values(metric) for r in cell], axis=0)
     gap = loser - np.mean([r.values(of_best) for r in best], axis=0)
     difference, error = float(gap.sum() / lengths.sum()), error_over_sequences(gap, lengths)

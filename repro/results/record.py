@@ -18,7 +18,7 @@ from repro.runtime.files import sha256_of, write_text
 
 SCHEMA = 3
 DRAWS = 2000  # of the bootstrap
-NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of them in indented JSON
+NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of numbers in indented JSON
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Result:
     Attributes:
         schema: version of this record.
         preset, dataset, model, seed: which cell.
-        title: the model as tables call it: its name in a new Result, and once it is stored what
-            config/models.yaml or the preset called it then.
-        likelihood: how log p(x) is had: "exact"; "sampled", by importance sampling over a latent
-            variable; or "Z by AIS", exact but for an estimated normaliser.
+        title: what tables call the model: its name in a new Result; in a stored one, its title in
+            config/models.yaml or the preset at that time.
+        likelihood: how log p(x) is computed: "exact"; "sampled", by importance sampling over a
+            latent variable; or "Z by AIS", exact up to an estimated normaliser.
         true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
@@ -106,7 +106,7 @@ class Result:
 
 
 def cells(results: list[Result]) -> list[list[Result]]:
-    """Return the Results grouped by (data set, model), in the order they come."""
+    """Return the Results grouped by (data set, model), in the order given."""
     groups = groupby(results, key=lambda r: (r.dataset, r.model))
     return [list(group) for _, group in groups]
 
@@ -133,8 +133,9 @@ def interval(results: list[Result], metric: str) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of a cell's metric, in nats per step.
 
     Seeds are drawn, and sequences within them: the same ones for every seed, because all seeds
-    are judged on one test part. Few seeds make it narrow, as every bootstrap of few values is: in
-    simulations it held the truth in 77 to 94 % of the cases with three seeds, 92 to 95 % with ten.
+    are judged on one test part. With few seeds it is too narrow, as every bootstrap of few values
+    is: in simulations it contained the truth in 77 to 94 % of the cases with three seeds, and in
+    92 to 95 % with ten.
     """
     generator = np.random.default_rng(0)
     lengths = results[0].values("length")
@@ -179,7 +180,7 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write a Result as JSON, a list of numbers a line, with a digest of all of it."""
+    """Write a Result as JSON, one list of numbers per line, with a digest of the whole record."""
     record = asdict(result)
     record["sha256"] = sha256_of(record)
     text = json.dumps(record, indent=1, sort_keys=True)
@@ -190,7 +191,7 @@ def read(path: Path) -> Result:
     """Return the Result in a file.
 
     Raises:
-        DataError: the file is missing, is no Result, is of another schema version, or was changed
+        DataError: the file is missing, is not a Result, has another schema version, or was changed
             after it was written.
     """
     try:
@@ -202,7 +203,9 @@ def read(path: Path) -> Result:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no Result ({error}): remove it and evaluate again.") from None
+        raise DataError(
+            f"{path} is not a Result ({error}): remove it and evaluate again."
+        ) from None
     if result.schema != SCHEMA:
         raise DataError(
             f"{path} has schema {result.schema}, this code reads {SCHEMA}: evaluate again."
@@ -219,7 +222,7 @@ def read(path: Path) -> Result:
 
 
 def result_path(root: Path, preset: str, dataset: str, model: str, seed: int) -> Path:
-    """Return where a Result stands, under runs/ and results/ alike."""
+    """Return the path of a Result, the same under runs/ and results/."""
     return root / preset / dataset / model / f"seed{seed}.json"
 
 
@@ -227,13 +230,13 @@ def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]
     """Return all Results of a cell under `root`, by seed; empty if there are none.
 
     Raises:
-        DataError: a file is damaged, or of another cell than its path says.
+        DataError: a file is damaged, or belongs to another cell than its path says.
     """
     results = []
     for path in (root / preset / dataset / model).glob("seed*.json"):
         result = read(path)
         own = result_path(root, result.preset, result.dataset, result.model, result.seed)
         if own != path:
-            raise DataError(f"{path} is the Result of {own}: it stands in the wrong place.")
+            raise DataError(f"{path} holds the Result that belongs at {own}: move it there.")
         results.append(result)
     return sorted(results, key=lambda result: result.seed)

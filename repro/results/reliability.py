@@ -22,7 +22,7 @@ class Reliability:
     Attributes:
         size: effective sample size.
         pareto_k: shape of the weights' tail; NaN where it was not computed.
-        doubtful: whether either says that more samples would still change the estimate.
+        doubtful: whether either of them says that more samples would still change the estimate.
     """
 
     size: float
@@ -31,7 +31,7 @@ class Reliability:
 
 
 def reliability(cell: list[Result]) -> Reliability:
-    """Return what the weights of a cell say of its importance-sampled estimate."""
+    """Return what the weights of a cell say about its importance-sampled estimate."""
     samples = cell[0].evaluation["num_samples"]
     size = _median(cell, "ess")
     known = all("pareto_k" in result.per_sequence for result in cell)

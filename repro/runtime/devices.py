@@ -15,8 +15,8 @@ MMAP_LIMIT = 32 * 2**20  # the highest that glibc takes
 def use_threads(threads: int) -> None:
     """Fix torch's CPU threads, and let glibc keep the memory that tensors free.
 
-    It would give large blocks back to the system at once, and each step would fault the pages of
-    the next in anew: a tenth to a fifth of a VRNN's step. Where there is no glibc, nothing is set.
+    By default glibc returns large blocks to the system at once, so that each step faults their
+    pages in again, which costs a tenth to a fifth of a VRNN's step. Without glibc, nothing is set.
     """
     torch.set_num_threads(threads)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
@@ -30,8 +30,8 @@ def prepare_device(setting: str, threads: int, precision: str = "float32") -> to
     Args:
         setting: "auto" (a GPU if there is one), "cpu" or "cuda".
         threads: CPU threads; bits differ between thread counts, so it is never left to torch.
-        precision: of products on a GPU, "float32" or "tf32" (ten bits of mantissa, faster); torch
-            alone would take TF32 inside LSTMs.
+        precision: of matrix products on a GPU, "float32" or "tf32" (ten bits of mantissa, faster);
+            torch by itself would use TF32 inside LSTMs.
     Raises:
         ConfigError: "cuda" where there is none.
     """
@@ -40,8 +40,8 @@ def prepare_device(setting: str, threads: int, precision: str = "float32") -> to
         raise ConfigError("device: cuda, but torch sees no GPU here; set it to auto or cpu.")
     use_gpu = setting == "cuda" or (setting == "auto" and torch.cuda.is_available())
     if use_gpu:
-        # On a CPU these models repeat their bits without it, and it costs a second of imports.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only so
+        # On a CPU these models are bitwise repeatable without it, and it costs a second of imports.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats only with it
         torch.use_deterministic_algorithms(True)
         bits = "tf32" if precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = bits

@@ -15,10 +15,10 @@ from repro.errors import ReproError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed over `path`.
+    """Yield a temporary path next to `path`; on success it is renamed over `path`.
 
     A crash, a kill, a power cut or a full disk leaves the old file (or none), never half of a new
-    one. What a killed process left beside it is removed by the next that writes `path`.
+    one. What a killed process left behind is removed by the next process that writes `path`.
 
     Raises:
         ReproError: the disk is full or the folder cannot be written.
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("r+b") as file:  # Windows cannot flush a file opened for reading alone
             os.fsync(file.fileno())  # bytes before the name, or a power cut leaves an empty file
-        partial.chmod(0o666 & ~_umask())  # some libraries write files that only we could read
+        partial.chmod(0o666 & ~_umask())  # some libraries write files that only their owner reads
         os.replace(partial, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -48,14 +48,12 @@ def _umask() -> int:
 def cannot_write(path: Path, error: OSError) -> ReproError:
     """Return the error that says why `path` cannot be written, and what to do about it."""
     denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    remedy = (
-        "Work in a clone of your own." if denied else "Free some space or choose another folder."
-    )
+    remedy = "Work in your own clone." if denied else "Free some space or choose another folder."
     return ReproError(f"cannot write {path}: {error.strerror or error}. {remedy}")
 
 
 def require_writable(folders: Iterable[Path]) -> None:
-    """Refuse folders that are there and cannot be written, such as those in another user's clone.
+    """Refuse folders that exist but cannot be written, such as those in another user's clone.
 
     Raises:
         ReproError: names the first.
@@ -111,7 +109,7 @@ def sha256(path: Path) -> str:
 
 
 def is_hidden(path: PurePath | str) -> bool:
-    """Return whether a path is of a hidden file, or of what macOS leaves beside files."""
+    """Return whether a path belongs to a hidden file, or to what macOS leaves next to files."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePath(path).parts)
 
 
@@ -135,10 +133,10 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def readable(path: Path) -> bool:
-    """Return whether there is a file, which can be read.
+    """Return whether the file exists and can be read.
 
     Raises:
-        ReproError: there is one, or a folder above it, that may not be read.
+        ReproError: it, or a folder above it, exists but may not be read.
     """
     try:
         with path.open("rb"):

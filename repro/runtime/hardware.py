@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def processor(field: str) -> str:
-    """Return a field of /proc/cpuinfo; where it has none, what Python knows of the processor."""
+    """Return a field of /proc/cpuinfo; without one, what Python knows about the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith(field):

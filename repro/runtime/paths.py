@@ -1,4 +1,4 @@
-"""Where things stand, from the repository's root; the Snakefile writes the same paths out."""
+"""Paths from the repository's root; the Snakefile writes the same paths out."""
 
 from pathlib import Path
 

@@ -43,17 +43,17 @@ def peak_memory_mb() -> int:
         import psutil
 
         return round(psutil.Process().memory_info().peak_wset / 2**20)
-    import resource  # Unix has it, and psutil knows no peak there
+    import resource  # only Unix has it; psutil does not report the peak there
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes there, KB elsewhere
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # macOS: bytes; others: KB
 
 
 def commit_of(package: Path) -> dict:
     """Return the commit that a package's folder is at, and whether its files are as committed.
 
     A copy without its history (on a borrowed machine, say) is not an error, and a package that is
-    installed below somebody else's repository is not a part of that.
+    installed inside somebody else's repository does not count as part of it.
     """
 
     # git refuses another user's clone, which is read here and not run, unless told that it is safe.
@@ -82,7 +82,7 @@ def commit_of(package: Path) -> dict:
 
 
 def _cpu() -> str:
-    # On a virtual machine a name alone may stand for several generations, twice as fast as another.
+    # On a virtual machine one name may cover several generations, one twice as fast as another.
     name = processor("model name") or "unknown CPU"
     family, model = processor("cpu family"), processor("model")
     numbers = f" (family {family}, model {model})" if (family + model).isdigit() else ""

@@ -1,1 +1,1 @@
-"""How far to trust the estimators and the check."""
+"""How trustworthy the estimators and the check are."""

@@ -22,10 +22,10 @@ def alarm_rates(
     """Return how often a table raises any alarm, and how often its first cell does.
 
     Args:
-        seeds: of the new and of the stored side.
+        seeds: their number, on the new and on the stored side.
         spread: standard deviation over trainings, nats per step.
         tables: how many tables of CELLS to simulate.
-        loss: what the first cell lost, nats per step.
+        loss: how much the first cell lost, nats per step.
         related: correlation of a seed's two trainings (0: another machine; near 1: nearly the
             same bits).
         paired: whether both sides have the same seeds.
@@ -48,7 +48,7 @@ def alarm_rates(
 
 
 def power(tables: int) -> pd.DataFrame:
-    """Return how often the check finds the cell that lost, by loss, spread and count of seeds."""
+    """Return how often the check finds the cell that lost, by loss, spread and number of seeds."""
     rows = []
     for seeds in SEEDS:
         for spread in SPREADS:

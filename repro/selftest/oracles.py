@@ -1,4 +1,4 @@
-"""Estimators where the truth is known: a linear-Gaussian model beside its exact likelihood."""
+"""Estimators against a known truth: the exact likelihood of a linear-Gaussian model."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The page that says how far to trust the suite's own tools: oracles, and the check's errors."""
+"""The page on how far the suite's own tools can be trusted: oracles, and the check's errors."""
 
 import math
 from pathlib import Path
@@ -15,11 +15,11 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-FALSE_ALARM_TABLES, POWER_TABLES = 400, 100  # simulated; power needs one cell of each only
+FALSE_ALARM_TABLES, POWER_TABLES = 400, 100  # simulated; power needs only one cell of each
 
 
 def write_trust(folder: Path) -> list[Path]:
-    """Write trust.md, estimates.svg and check.svg, from nothing but seeds; return their paths."""
+    """Write trust.md, estimates.svg and check.svg, computed from seeds; return their paths."""
     use_style()
     exact, convergence, lengths = oracles.exactness(), oracles.convergence(), oracles.lengths()
     false = {
@@ -37,14 +37,14 @@ def write_trust(folder: Path) -> list[Path]:
 
 
 def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]) -> str:
-    """Return the numbers and what they mean as Markdown; `false` are the rates of false alarms."""
+    """Return the numbers and their meaning as Markdown; `false` has the rates of false alarms."""
     shown = exact.map(lambda value: f"{value:.6g}" if abs(value) > 1e-6 else f"{value:.0e}")
     last = convergence.iloc[-1]
     ratio = f"{last['mean_ratio']:.3f} ± {last['mean_ratio_error']:.3f}"
     noise = math.sqrt(LEVEL * (1 - LEVEL) / FALSE_ALARM_TABLES)
     alarms = ", ".join(f"{rate:.1%} with {seeds} seeds" for seeds, rate in false.items())
     return (
-        "# How far to trust the tools\n\n"
+        "# Can the tools be trusted?\n\n"
         "A linear-Gaussian state space model has an exact likelihood: here the density of all "
         "steps as one Gaussian vector. With the exact smoothing posterior as q, every importance "
         "weight must equal it:\n\n"
@@ -58,13 +58,13 @@ def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]
         "particles each).\n\n"
         f"The check against stored results, on {FALSE_ALARM_TABLES} simulated tables of "
         f"{calibration.CELLS} cells that nothing changed, found a loss somewhere in {alarms} "
-        f"(meant: {LEVEL:.0%}; noise of this simulation: ± {noise:.1%}). What it finds where one "
-        "cell did lose depends on how far trainings spread.\n"
+        f"(meant: {LEVEL:.0%}; noise of this simulation: ± {noise:.1%}). How often it finds a real "
+        "loss in one cell depends on the spread of trainings.\n"
     )
 
 
 def draw_estimates(convergence: pd.DataFrame, lengths: pd.DataFrame) -> plt.Figure:
-    """Return bias and spread against K beside theory, and the gap to the truth against T."""
+    """Return bias and spread against K, with theory, and the gap to the truth against T."""
     figure, (bias, spread, gap) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     samples = convergence["samples"]
     for axes, name, sign in ((bias, "bias", -1), (spread, "spread", 1)):

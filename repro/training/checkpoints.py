@@ -1,4 +1,4 @@
-"""Checkpoints: the chosen weights with all that is needed to use them, and the state to resume."""
+"""Checkpoints: the chosen weights with everything needed to use them; and the state to resume."""
 
 import hashlib
 import io
@@ -18,14 +18,14 @@ from repro.runtime.files import readable, replacing
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What stands beside the weights.
+    """What a checkpoint holds besides the weights.
 
     Attributes:
         recipe: the frozen configuration of the run. seed: its seed.
         data: specification of the data it was trained on.
-        training: epochs, updates, seconds by the clock and of CPU time, best epoch and its
-            validation bound, parameter count; under "validations" the learning curve, a list a
-            column: epoch, valid_bound (nats per step), valid_is where it was watched.
+        training: epochs, updates, seconds of wall-clock and of CPU time, best epoch and its
+            validation bound, parameter count; under "validations" the learning curve, one list per
+            column: epoch, valid_bound (nats per step), valid_is if it was computed.
         environment: code version, libraries and hardware of the training.
     """
 
@@ -37,7 +37,7 @@ class CheckpointInfo:
 
 
 def model_spec(recipe: dict, data: DataSpec) -> ModelSpec:
-    """Return what `models.build` needs, from a recipe and the data it is for."""
+    """Return what `models.build` needs, from a recipe and the specification of its data."""
     model = recipe["model"]
     return ModelSpec(
         name=model["name"],
@@ -64,13 +64,13 @@ def save_checkpoint(path: Path, weights: dict[str, torch.Tensor], info: Checkpoi
 def load_checkpoint(
     path: Path, expected: dict[str, Any] | None = None
 ) -> tuple[SequenceModel, CheckpointInfo]:
-    """Return the model in a checkpoint and what stands beside its weights.
+    """Return the model in a checkpoint and what is stored with its weights.
 
     Args:
         path: the file.
         expected: what the caller believes it holds: any of "model", "dataset", "seed".
     Raises:
-        CheckpointError: the file is missing, damaged, or of something else than expected.
+        CheckpointError: the file is missing, damaged, or not what was expected.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -102,7 +102,7 @@ def load_checkpoint(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path} does not fit the code of model {found['model']} any more "
+            f"{path} no longer fits the code of model {found['model']} "
             f"({str(error).splitlines()[-1].strip()}): train again."
         ) from None
     return model, info
@@ -111,10 +111,10 @@ def load_checkpoint(
 def require_same_data(
     checkpoint: Path, info: CheckpointInfo, data_file: Path, found: DataSpec
 ) -> None:
-    """Refuse data that a checkpoint was not trained on: other values, or normalised otherwise.
+    """Refuse data that a checkpoint was not trained on: other values, or another normalisation.
 
     Args:
-        checkpoint, data_file: for the message. found: the specification of the data at hand.
+        checkpoint, data_file: for the message. found: the specification of these data.
     Raises:
         CheckpointError: they differ.
     """
@@ -122,7 +122,7 @@ def require_same_data(
     if trained.sha256 != found.sha256:
         how = f"sha256 {trained.sha256[:12]}… and {found.sha256[:12]}…"
     elif (trained.mean, trained.std) != (found.mean, found.std):
-        how = "their values are normalised by other means or standard deviations"
+        how = "normalised with other means or standard deviations"
     else:
         return
     raise CheckpointError(
@@ -131,12 +131,12 @@ def require_same_data(
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """Return where a run's folder has its checkpoint."""
+    """Return the path of the checkpoint in a run's folder."""
     return folder / "checkpoint.safetensors"
 
 
 def is_trained(path: Path, recipe: dict, data_sha256: str) -> bool:
-    """Return whether `path` is a whole checkpoint of a recipe on these data."""
+    """Return whether `path` is a complete checkpoint of a recipe on these data."""
     if not readable(path):
         return False
     info = load_checkpoint(path)[1]
@@ -144,7 +144,7 @@ def is_trained(path: Path, recipe: dict, data_sha256: str) -> bool:
 
 
 def save_state(path: Path, state: dict) -> None:
-    """Write all that a run needs to go on as if it had never stopped, behind its SHA-256."""
+    """Write everything a run needs to continue as if it had never stopped, after its SHA-256."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
@@ -153,7 +153,7 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def load_state(path: Path, fingerprint: str) -> dict | None:
-    """Return the state to resume from; None if there is none, or it is of another configuration."""
+    """Return the state to resume from; None if there is none for this configuration."""
     if not readable(path):
         return None
     content = path.read_bytes()

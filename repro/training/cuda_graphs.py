@@ -1,19 +1,19 @@
-"""CUDA graphs: a computation's kernels recorded once a shape, and replayed without Python."""
+"""CUDA graphs: a computation's kernels, recorded once per shape and replayed without Python."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-WARM_UPS = 3  # calls before the recording, in which libraries choose kernels and take memory
+WARM_UPS = 3  # calls before the recording, in which libraries choose kernels and allocate memory
 
 
 class Recorded:
-    """A function of tensors, replayed where the shapes of its inputs came before.
+    """A function of tensors, replayed if inputs of the same shapes came before.
 
-    The function must launch the same kernels at every call of a shape and never wait for the
-    device; what it reads beside its inputs must stay where it is in memory. What it returns is
-    overwritten by the next call of the same shapes. Never run on a GPU so far: see docs/cluster.md.
+    The function must launch the same kernels at every call with these shapes and never wait for the
+    device; what it reads apart from its inputs must stay where it is in memory. What it returns is
+    overwritten by the next call with the same shapes. Not run on a GPU yet: see docs/cluster.md.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -27,8 +27,8 @@ class Recorded:
             own = [tensor.clone() for tensor in inputs]
             self._records[shapes] = own, *self._record(own)
         own, replay, outputs = self._records[shapes]
-        for place, tensor in zip(own, inputs, strict=True):
-            place.copy_(tensor)
+        for recorded, tensor in zip(own, inputs, strict=True):
+            recorded.copy_(tensor)
         replay()
         return outputs
 

@@ -24,9 +24,9 @@ class Muon(torch.optim.Optimizer):
 
     for every matrix W with gradient G (Jordan et al. 2024, "Muon: an optimizer for hidden layers in
     neural networks"; Nesterov's momentum). The same update as `torch.optim.Muon` with
-    `adjust_lr_fn="original"`, which computes in bfloat16: on a processor without instructions for
-    it, twenty times as slow as float32. Here the type is the weights', and matrices of one shape
-    are orthogonalised together.
+    `adjust_lr_fn="original"`, which computes in bfloat16 (on a processor without instructions for
+    it, twenty times slower than float32). Here the type is that of the weights, and matrices of one
+    shape are orthogonalised together.
 
     Args:
         parameters: matrices.
@@ -67,9 +67,9 @@ def _directions(updates: Sequence[Tensor]) -> list[Tensor]:
     for i, update in enumerate(updates):
         shapes[tuple(sorted(update.shape))].append(i)
     found = list(updates)
-    for places in shapes.values():
-        upright = [updates[i] if _is_wide(updates[i]) else updates[i].T for i in places]
-        for i, direction in zip(places, orthogonalise(torch.stack(upright)), strict=True):
+    for indices in shapes.values():
+        upright = [updates[i] if _is_wide(updates[i]) else updates[i].T for i in indices]
+        for i, direction in zip(indices, orthogonalise(torch.stack(upright)), strict=True):
             rows, columns = updates[i].shape
             found[i] = direction if _is_wide(updates[i]) else (rows / columns) ** 0.5 * direction.T
     return found
@@ -80,10 +80,10 @@ def _is_wide(matrix: Tensor) -> bool:
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Return what Newton–Schulz makes of matrices (N, m, n), m ≤ n: singular values near 1.
+    """Return matrices (N, m, n), m ≤ n, with singular values near 1, by Newton–Schulz iteration.
 
-    X ← a X + b X Xᵀ X + c (X Xᵀ)² X, five times. The singular values come to lie between 0.7 and
-    1.2 for all that were not tiny beside the largest; the singular vectors stay.
+    X ← a X + b X Xᵀ X + c (X Xᵀ)² X, five times. Singular values that were not tiny compared with
+    the largest end between 0.7 and 1.2; the singular vectors stay the same.
     """
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     rows, columns = x.shape[-2:]
@@ -95,8 +95,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def _orthogonalise_by_gram(x: Tensor) -> Tensor:
-    # Every step multiplies X with a polynomial Q of G = X Xᵀ, and G with Q². Where X is wide, its
-    # own products cost more than those of G: X is multiplied once, with the product of all Q.
+    # Every step multiplies X by a polynomial Q of G = X Xᵀ, and G by Q². If X is wide, products
+    # with X cost more than products with G: X is multiplied once, by the product of all Q.
     gram = product = x @ x.mT
     for step in range(NEWTON_SCHULZ_STEPS):
         polynomial = _polynomial(gram)
@@ -120,7 +120,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
     Adam for everything. Decoupled weight decay is for matrices alone.
 
     Raises:
-        ConfigError: there is no optimiser of this name.
+        ConfigError: there is no optimiser with this name.
     """
     name = settings.get("optimizer", "adam")
     require_known("optimizer", name, ("adam", "muon"))
@@ -131,7 +131,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
     optimizers: list[torch.optim.Optimizer] = []
     groups: list[dict[str, Any]] = [
         {"params": others or [torch.zeros(0)], "weight_decay": 0.0}
-    ]  # some have none
+    ]  # Adam refuses an empty list
     if name == "muon":
         if matrices:
             rate, momentum = settings["muon_learning_rate"], settings["muon_momentum"]
@@ -145,7 +145,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
         lr=settings["learning_rate"],
         betas=tuple(settings["adam_betas"]),
         eps=settings.get("adam_epsilon", 1e-8),
-        fused=True,  # one kernel a parameter instead of a dozen operations
+        fused=True,  # one kernel per parameter instead of a dozen operations
     )
     for optimizer in (*optimizers, adam):
         for group in optimizer.param_groups:
@@ -160,7 +160,7 @@ class WeightAverage:
         values: the averages, in the order of the parameters; they begin as the initial weights.
 
     Args:
-        decay: None leaves everything as it is.
+        decay: None for no average.
     """
 
     def __init__(self, model: nn.Module, decay: float | None) -> None:
@@ -169,13 +169,13 @@ class WeightAverage:
         self._move = get_ema_multi_avg_fn(decay or 0.0)
 
     def update(self) -> None:
-        """Move the averages towards the weights as they are."""
+        """Move the averages towards the current weights."""
         if self.values:
             self._move(self.values, [weight.detach() for weight in self._weights], 1)
 
     @contextmanager
     def in_the_model(self) -> Iterator[None]:
-        """Let the model have the averages for its weights inside."""
+        """Give the model the averages as its weights for the block."""
         weights = [weight.detach().clone() for weight in self._weights]
         self._set(self.values)
         try:

@@ -1,4 +1,4 @@
-"""What a person watching a run sees, and Weights & Biases if they ask for it."""
+"""What a person watching a run sees, and what is sent to Weights & Biases if they ask for it."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ class Run:
 
 @contextmanager
 def bars() -> Iterator[Any]:
-    """Show progress bars on a terminal while it lasts; yield None where there is none."""
+    """Show progress bars for the block, on a terminal; yield None if there is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -44,13 +44,13 @@ def bars() -> Iterator[Any]:
 
 
 class Monitor:
-    """Shows a training's progress: a bar on a terminal, else one plain line a validation.
+    """Shows a training's progress: a bar on a terminal, else one plain line per validation.
 
     Args:
         run: what is being trained.
         epochs: how many there will be at most.
         wandb_mode: disabled, offline or online.
-        shown: of `bars`.
+        shown: what `bars` yields.
     """
 
     def __init__(self, run: Run, epochs: int, wandb_mode: str, shown: Any) -> None:
@@ -62,16 +62,16 @@ class Monitor:
             self.wandb_run = _start_wandb(run, wandb_mode)
 
     def replay(self, history: list[dict]) -> None:
-        """Tell Weights & Biases of the epochs before a training was stopped, where it must be told.
+        """Log the epochs from before a training was stopped to Weights & Biases again, if offline.
 
-        `wandb sync` uploads a run of one identity over what is there, so that the last folder must
-        hold everything; a server that was told online remembers.
+        `wandb sync` replaces an uploaded run of the same identity, so that the last folder must
+        hold everything; online, the server has the earlier epochs already.
         """
         if self.wandb_run and self.wandb_run.offline:
             _log_all(self.wandb_run, history)
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Report one epoch; `row` has its numbers, the validation bound where one was computed."""
+        """Report one epoch; `row` has its numbers, with the validation bound if it was computed."""
         validated = "valid_bound" in row
         bound = f"{row['valid_bound']:.4f} nats/step" if validated else ""
         if self.bar:
@@ -83,12 +83,12 @@ class Monitor:
             self.wandb_run.log(row, step=int(row["epoch"]))
 
     def summary(self, numbers: dict[str, Any]) -> None:
-        """Report what came out in the end."""
+        """Report the final numbers."""
         if self.wandb_run:
             self.wandb_run.summary.update(numbers)
 
     def note(self, text: str) -> None:
-        """Say something once."""
+        """Print a note."""
         print(f"{self.title}  {text}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Monitor":
@@ -105,7 +105,7 @@ class Monitor:
 
 
 def report_result(run: Run, wandb_mode: str, numbers: dict[str, float]) -> None:
-    """Put what an evaluation found into the summary of its training's Weights & Biases run."""
+    """Add an evaluation's numbers to the summary of its training's Weights & Biases run."""
     started = None if wandb_mode == "disabled" else _start_wandb(run, wandb_mode)
     if started:
         history = run.folder / "history.jsonl"
@@ -132,8 +132,8 @@ def _start_wandb(run: Run, mode: str) -> Any:
     recipe = run.recipe
     config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
-    # One identity a run, so that a resumed training goes on in the run it began. Offline it has one
-    # folder, which is written again with all that it held.
+    # One identity per run, so that a resumed training continues the run it began. An offline run
+    # has one folder, which is written again with everything it held.
     identity = sha256_of(config)[:16]
     if mode == "offline":
         for folder in (run.folder / "wandb").glob(f"offline-run-*-{identity}"):
@@ -143,14 +143,14 @@ def _start_wandb(run: Run, mode: str) -> Any:
             project="repro",
             name=run.title,
             group=group,
-            mode=mode,  # type: ignore[arg-type]  # the schema allows its values only
+            mode=mode,  # type: ignore[arg-type]  # the schema allows only its values
             config=config,
             dir=run.folder,
             id=identity,
             resume="allow" if mode == "online" else None,
-            reinit="create_new",  # seeds that train together have a run each
+            reinit="create_new",  # seeds that train together have one run each
         )
     except wandb.errors.Error as error:
-        # Numbers do not depend on it: a training without account or network goes on without it.
-        print(f"{run.title}  wandb is left out: {error}", file=sys.stderr, flush=True)
+        # Numbers do not depend on it: a training without account or network continues.
+        print(f"{run.title}  continues without wandb: {error}", file=sys.stderr, flush=True)
         return None

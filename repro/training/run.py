@@ -29,21 +29,22 @@ def train(
 ) -> Path:
     """Train one model from one seed; return its checkpoint, chosen on the validation bound.
 
-    Initial weights, batch order, noise and dropout have streams of their own, all derived from
-    `seed`. State is saved at every validation under `folder`/state, and a run that was stopped
-    goes on from there to the same bits. A loss or gradient that is not finite ends the training at
-    once: it is an outcome, not a failure, that the checkpoint says under "diverged". Where another
-    process is at this run (it may have outlived a killed snakemake), its checkpoint is waited for.
+    Initial weights, batch order, noise and dropout have separate streams, all derived from `seed`.
+    State is saved at every validation under `folder`/state, and a run that was stopped continues
+    from there to the same bits. A loss or gradient that is not finite ends the training at once:
+    that is an outcome, not a failure, and the checkpoint records it under "diverged". If another
+    process is training this run (it may have outlived a killed snakemake), this one waits for its
+    checkpoint.
 
     Args:
         recipe: the frozen configuration (`config.resolve`).
         data_file: prepared sequences; the test part is not read.
         folder: gets checkpoint.safetensors and history.jsonl.
-        validation_samples: importance samples of the validation part at epochs 5 % apart, for the
-            learning curve; 0 leaves them out. Nothing else depends on it.
+        validation_samples: importance samples for the validation part at epochs 5 % apart, for the
+            learning curve; 0 for none. Nothing else depends on it.
     Raises:
         DataError: the data are missing or damaged.
-        ConfigError: the model cannot be trained as the recipe says (`families.misfit`).
+        ConfigError: the model cannot be trained as the recipe says (`config.traits.misfit`).
     """
     seeds, folders = [seed], [folder]
     return train_seeds(recipe, data_file, seeds, folders, device, wandb, validation_samples)[0]
@@ -59,30 +60,30 @@ def train_seeds(
     validation_samples: int = 0,
     graphs: bool = False,
 ) -> list[Path]:
-    """Train a model from several seeds in one process, as one batched model where it can be.
+    """Train a model from several seeds in one process, as one batched model if possible.
 
     Every seed gets what it gets alone, up to rounding: its own batches and random numbers, early
     stopping, state and checkpoint. Models that cannot be batched (`SequenceModel.can_stack`), and
-    trainings on segments or by NASMC, run one seed after another. Arguments as for `train`, a
-    folder a seed.
+    trainings on segments or with another objective than the ELBO, run one seed after another.
+    Arguments as for `train`, with one folder per seed.
 
     Args:
-        graphs: on a GPU, replay recorded kernels (`repro.training.cuda_graphs`) where the model
-            can be batched.
+        graphs: on a GPU, replay recorded kernels (`repro.training.cuda_graphs`) if the model can be
+            batched.
     """
     paths = {folder: checkpoint_in(folder) for folder in folders}
-    with ExitStack() as open_ones:
-        shown = open_ones.enter_context(bars())
+    with ExitStack() as contexts:
+        shown = contexts.enter_context(bars())
         trainings = []
         for seed, folder in zip(seeds, folders, strict=True):
-            free = open_ones.enter_context(_only_here(folder))
+            free = contexts.enter_context(_only_here(folder))
             digest = prepared.load(data_file, ())[0].sha256
             if free or not is_trained(paths[folder], recipe, digest):
                 one = Training(recipe, data_file, seed, folder, device, validation_samples)
                 _require_fitting(one)
                 run = Run(recipe, seed, folder)
                 monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
-                one.begin(open_ones.enter_context(monitor))
+                one.begin(contexts.enter_context(monitor))
                 trainings.append(one)
         settings = recipe["model"]["training"]
         simple = "segment" not in settings and settings.get("objective", "elbo") == "elbo"
@@ -97,7 +98,7 @@ def train_seeds(
 
 
 def _require_fitting(training: Training) -> None:
-    # The configuration asked the family's source; only the model itself knows what it inherits.
+    # The configuration read the family's source; only the built model knows what it inherits.
     recipe, model = training.recipe, training.model
     traits = model.traits._replace(latent=bool(model.latent))
     reason = misfit(traits, training.settings, recipe["dataset"]["options"])
@@ -117,7 +118,7 @@ def _train_alone(training: Training) -> None:
 
 @contextmanager
 def _only_here(folder: Path) -> Iterator[bool]:
-    """Keep other processes out of a run's folder; yield False if one of them was just there."""
+    """Keep other processes out of a run's folder; yield False if one of them was just in it."""
     lock, free = FileLock(folder / "state.lock"), True
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,17 +6,17 @@ from repro.errors import require_known
 
 
 def learning_rate_factor(settings: dict, update: int, epoch: int, progress: float) -> float:
-    """Return what the step size is multiplied with at an update.
+    """Return the factor of the step size at an update.
 
     `learning_rate_half_life` halves it every so many epochs, after `constant_epochs`; `schedule:
     cosine` lets it fall to 0 over the training along half a cosine (Loshchilov & Hutter 2017, arXiv
-    1608.03983, eq. 5, one cycle); `warmup_updates` lets it rise linearly before.
+    1608.03983, eq. 5, one cycle); with `warmup_updates` it first rises linearly.
 
     Args:
         settings: of the training.
-        update: how many came before.
-        epoch: how many have ended.
-        progress: share of the whole training that came before, from 0 to 1.
+        update: number of updates before this one.
+        epoch: number of epochs completed.
+        progress: share of the whole training completed, from 0 to 1.
     """
     factor = 1.0
     if "learning_rate_half_life" in settings:
@@ -29,10 +29,10 @@ def learning_rate_factor(settings: dict, update: int, epoch: int, progress: floa
 
 
 def kl_weight(settings: dict, update: int, progress: float) -> float:
-    """Return β of an update: it rises linearly from `kl_start` to 1.
+    """Return β of an update, which rises linearly from `kl_start` to 1.
 
-    Over `kl_updates` updates, or over the share `kl_share` of the whole training. Arguments as for
-    `learning_rate_factor`.
+    It rises over `kl_updates` updates, or over the share `kl_share` of the whole training.
+    Arguments as for `learning_rate_factor`.
     """
     start, share = settings["kl_start"], settings.get("kl_share")
     done, whole = (progress, share) if share else (update, settings["kl_updates"])

@@ -21,10 +21,10 @@ SHAPES = 16  # with CUDA graphs, batches are padded to a multiple of so many ste
 
 
 def train_stack(trainings: list[Training], graphs: bool = False) -> None:
-    """Train models that differ only in their seed to their ends, each as it would be alone.
+    """Train models that differ only in their seed until all have ended, each as it would alone.
 
-    Where they stand at different epochs (a kill came between two of their states), those behind go
-    first. One that has ended leaves the others.
+    If they are at different epochs (a kill came between two of their states), those behind go
+    first. A training that has ended leaves the stack.
 
     Args:
         graphs: record the computation of each shape of a batch and replay it
@@ -33,9 +33,9 @@ def train_stack(trainings: list[Training], graphs: bool = False) -> None:
         ConfigError: the model does something that cannot be batched.
     """
     stack = None
-    while going := [one for one in trainings if not one.ended]:
-        first = min(one.epoch for one in going)
-        members = [one for one in going if one.epoch == first]
+    while unfinished := [one for one in trainings if not one.ended]:
+        first = min(one.epoch for one in unfinished)
+        members = [one for one in unfinished if one.epoch == first]
         if stack is None or members != stack.trainings:
             stack = _Stack(members, graphs)
         stack.one_epoch()
@@ -49,7 +49,7 @@ def _or_diverge(training: Training, step: Callable[[], None]) -> None:
 
 
 class StackedModels:
-    """Models of one architecture whose parameters stand side by side along a first axis S.
+    """Models of one architecture whose parameters are stacked along a first axis S.
 
     Each model's own parameters become views of the stack's.
 
@@ -66,7 +66,7 @@ class StackedModels:
         self.l2_penalty = l2_penalty
         self.gradients = Recorded(self._gradients) if graphs else self._gradients
         for model in models:
-            model.train()  # stacking wants all in one mode
+            model.train()  # stacking requires all in one mode
         self.parameters, self.buffers = stack_module_state(list(models))
         for s, model in enumerate(models):
             for name, parameter in model.named_parameters():
@@ -88,17 +88,18 @@ class StackedModels:
         noise: Tensor,
         *masks: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Return the objectives (S,), the losses (S,) and their gradients by each parameter.
+        """Return objectives (S,), losses (S,) and the losses' gradients for each parameter.
 
         Args:
-            weight: β of the KL, a scalar. counts: sequences of each batch, without padding (S,).
+            weight: β of the KL, a scalar.
+            counts: the number of sequences in each batch, without padding, (S,).
             x, lengths, noise: as for `SequenceModel.forward`, with S as a first axis.
-            masks: of every dropout, (S, T, B, width).
+            masks: the mask of every dropout layer, (S, T, B, width).
         """
 
         def objective(parameters: dict, buffers: dict, count: Tensor, *inputs: Tensor) -> Tensor:
             terms = functional_call(self.model, {**parameters, **buffers}, inputs)
-            bounds = elbo(terms, weight)  # (K, B), zero for the sequences of padding
+            bounds = elbo(terms, weight)  # (K, B), zero for sequences that are padding
             return bounds.sum() / (count * len(bounds))
 
         buffers = {**self.buffers, **dict(zip(self.mask_names, masks, strict=True))}
@@ -114,7 +115,7 @@ class StackedModels:
 
 
 class _Stack:
-    """Trainings whose models are stacked; optimiser, validation and checkpoint stay each one's."""
+    """Trainings whose models are stacked; each has its own optimiser, validation and checkpoint."""
 
     def __init__(self, trainings: list[Training], graphs: bool) -> None:
         self.trainings = trainings
@@ -154,13 +155,14 @@ class _Stack:
             name = self.trainings[0].recipe["model"]["name"]
             raise ConfigError(
                 f"the seeds of {name} cannot be stacked ({str(error).splitlines()[0]}): "
-                "say `can_stack = False` in its class, or set `stack_seeds: false`."
+                "set `can_stack = False` in its class, or `stack_seeds: false` in the preset."
             ) from None
 
     def _inputs(self, group: tuple[Batch, ...], weight: float) -> list[Tensor]:
         """Return β, numbers of sequences (S,), x (S, T, B, D), lengths, noise and dropout masks.
 
-        Everything is drawn in the shape it has alone, and padded to the largest of the stack.
+        Everything is drawn in the shape that each training has alone, and then padded to the
+        largest of the stack.
         """
         steps = -(-max(len(batch.x) for batch in group) // self.multiple) * self.multiple
         rows = max(len(batch.ids) for batch in group)

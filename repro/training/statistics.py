@@ -1,4 +1,4 @@
-"""What a training shows of itself: whether it overfits, and what its latent variables do."""
+"""What is recorded of a training: whether it overfits, and what its latent variables do."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from repro.nn import bernoulli
 from repro.nn.gaussian import Gaussian, kl_per_dimension
 from repro.runtime.seeding import generator
 
-LONGEST = 200  # steps of a sequence that are looked at
-FEWEST_STEPS = 2000  # of a sample, where the part has as many
-SHARE = 0.05  # of the training part's steps, where that is more
+LONGEST = 200  # steps used of each sequence
+FEWEST_STEPS = 2000  # of a sample, if the part has as many
+SHARE = 0.05  # of the training part's steps, if that is more
 SEQUENCES = 50  # in a batch
-ACTIVE = 0.01  # nats per step of KL, from which on a latent unit counts as used
+ACTIVE = 0.01  # nats per step of KL, above which a latent unit counts as used
 
 
 def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tensor]:
     """Return the beginnings of sequences of a part, (T, D) each: the same for the same seed.
 
     Args:
-        train_steps: of the whole training part, which decides how many are taken.
+        train_steps: steps of the whole training part, which decides how many are used.
     """
     wanted, steps = max(FEWEST_STEPS, SHARE * train_steps), 0
     taken: list[Tensor] = []
@@ -41,13 +41,13 @@ def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tens
 
 
 class Spread:
-    """The smallest, mean and largest standard deviation among those it was shown."""
+    """The smallest, mean and largest of the standard deviations added to it."""
 
     def __init__(self) -> None:
         self.least, self.most, self.total, self.count = float("inf"), 0.0, 0.0, 0
 
     def add(self, std: Tensor) -> None:
-        """Take standard deviations into account, of any shape."""
+        """Add standard deviations, of any shape."""
         self.least = min(self.least, std.min().item())
         self.most = max(self.most, std.max().item())
         self.total, self.count = self.total + std.sum().item(), self.count + std.numel()
@@ -60,13 +60,13 @@ class Spread:
 
 @torch.no_grad()
 def part_statistics(model: SequenceModel, part: list[Tensor], seed: int) -> dict[str, Any]:
-    """Return what a model does on some sequences, without dropout, with one sample of z each.
+    """Return statistics of a model on some sequences, without dropout, with one sample of z each.
 
-    Which numbers there are follows from the model's terms and its head: `bound`, `log_likelihood`
-    and `kl` in nats per step; where the family shows q and p of a step (`Terms.distributions`)
+    Which ones there are depends on the model's terms and its head: `bound`, `log_likelihood` and
+    `kl` in nats per step; if the family gives q and p of a step (`Terms.distributions`),
     `kl_per_unit`, Z numbers in nats per step, and `active_units`, how many of them exceed 0.01;
-    least, mean and largest standard deviation of every Gaussian: `posterior_std_min` and so on,
-    `prior_…`, and `emission_…` where the head makes one.
+    smallest, mean and largest standard deviation of every Gaussian: `posterior_std_min` and so on,
+    `prior_…`, and `emission_…` if the head has one.
     """
     model.eval()
     stream = generator(seed, "statistics noise", device=part[0].device)
@@ -115,7 +115,7 @@ def _kl_per_unit(q: Any, p: Any) -> Tensor:
 
 @contextmanager
 def _emissions(model: SequenceModel, inside: Tensor, spread: Spread) -> Iterator[None]:
-    # A head's parameters are a Gaussian, or hold one: (T, B, ·), with samples (T, 1, B, ·).
+    # A head's parameters are a Gaussian or contain one: (T, B, ·), with samples (T, 1, B, ·).
     real = inside.unsqueeze(1) if model.latent else inside
 
     def look(head: Any, inputs: Any, output: Any) -> None:

@@ -36,9 +36,9 @@ from repro.training.schedules import kl_weight, learning_rate_factor
 from repro.training.statistics import part_statistics, sample_of
 from repro.training.validation import validation_bound, validation_is
 
-STATE = 3  # version of what a saved state holds; an older one is not resumed
+STATE = 3  # version of the saved state; an older one is not resumed
 OBJECTIVES = ("elbo", "iwae", *FILTER_OBJECTIVES)
-MIN_EPOCH_RATIO = 1.05  # of one epoch with statistics or a validation IS to the one before
+MIN_EPOCH_RATIO = 1.05  # between successive epochs with statistics or a validation IS
 
 
 class Training:
@@ -88,19 +88,19 @@ class Training:
         self.gradient_norms: list[float] = []  # of the epoch's updates
         self.seconds = self.cpu_seconds = 0.0
         self.diverged = ""
-        self.waits = device.type == "cpu"  # for every loss; a GPU's are looked at after an epoch
-        self._not_looked_at: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
+        self.waits = device.type == "cpu"  # for every loss; on a GPU they are checked per epoch
+        self._unchecked: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
         self.state_file = folder / "state" / "last.pt"
         self.checkpoint = checkpoint_in(folder)
 
     def begin(self, monitor: Monitor) -> None:
-        """Go on from the saved state, or look at the untrained model, for the learning curve."""
+        """Continue from the saved state, or validate the untrained model for the learning curve."""
         self.monitor = monitor
         if self._resume():
             monitor.note(f"resumes after epoch {self.epoch}")
             monitor.replay(self.history)
         elif self.checkpoint.exists():
-            monitor.note(f"begins anew; {self.checkpoint} is replaced in the end")
+            monitor.note(f"starts from the beginning; {self.checkpoint} is replaced at the end")
         if self.epoch == 0 and not self.history:
             before = {"epoch": 0, "updates": 0, "cpu_seconds": 0.0}
             self._validate({**before, **self.model.logged_scalars})
@@ -108,7 +108,7 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        """Whether no epoch is to come."""
+        """Whether no further epoch will be trained."""
         patience = self.settings["patience"]
         since = sum("valid_bound" in row and row["epoch"] > self.best_epoch for row in self.history)
         impatient = patience is not None and since >= patience
@@ -122,17 +122,17 @@ class Training:
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch."""
         size, order = self.settings["batch_size"], self.settings["batch_order"]
-        pieces: batches.Sequences = self.train_part
+        sequences: batches.Sequences = self.train_part
         count = None
         if steps := self.settings.get("random_segments"):
-            # As many batches in every epoch and from every seed, wherever the cuts are.
+            # The same number of batches in every epoch and for every seed, wherever the cuts are.
             lengths = batches.lengths_of(self.train_part)
             count = max(1, round(sum(max(1.0, length / steps) for length in lengths) / size))
-            pieces = batches.random_segments(self.train_part, steps, self.order_rng)
-        groups = batches.groups(pieces, size, order, self.order_rng, count)
+            sequences = batches.random_segments(self.train_part, steps, self.order_rng)
+        groups = batches.groups(sequences, size, order, self.order_rng, count)
         for i, ids in enumerate(groups):
             self.progress = (self.epoch + i / len(groups)) / self.settings["max_epochs"]
-            yield batches.collate(pieces, ids)
+            yield batches.collate(sequences, ids)
 
     def draw_noise(self, batch: Batch) -> Tensor:
         """Return the noise of an update, (T, K, B, Z)."""
@@ -150,11 +150,11 @@ class Training:
         settings, total = self.settings, torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in self.batches():
             state = None
-            for i, (part, places) in enumerate(batches.segments(batch, settings.get("segment"))):
+            for i, (part, kept) in enumerate(batches.segments(batch, settings.get("segment"))):
                 state = None if i % settings.get("segments_carried", 1) == 0 else state
                 weight, noise = self.kl_weight, self.draw_noise(part)
-                if state is not None:  # of the sequences that go on; no gradient flows back
-                    state = type(state)(*(s.detach()[:, places] for s in state))
+                if state is not None:  # of the sequences that continue; no gradient flows back
+                    state = type(state)(*(s.detach()[:, kept] for s in state))
                 given = self.model, part.x, part.lengths, noise
                 match settings.get("objective", "elbo"):
                     case "elbo":
@@ -175,7 +175,7 @@ class Training:
         return self.row(total.item(), weight)
 
     def row(self, total: float, weight: float) -> dict:
-        """Return an epoch's row of the history, from its objectives' sum and its β."""
+        """Return an epoch's row of the history, from the sum of its objectives and its β."""
         objective = total / sum(batches.lengths_of(self.train_part))
         norms, self.gradient_norms = self.gradient_norms, []
         progress = {
@@ -189,15 +189,15 @@ class Training:
         return {**progress, **self.model.logged_scalars}
 
     def update(self, loss: Tensor) -> None:
-        """Change the weights by the gradients that stand there, clipped; `loss` is a scalar.
+        """Change the weights by their current gradients, clipped; `loss` is a scalar.
 
-        A GPU is not waited for: there `require_finite` looks at all of an epoch's.
+        This does not wait for a GPU: there `require_finite` checks all updates of an epoch at once.
 
         Raises:
             NumericalError: the loss or the gradient is not finite.
         """
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
-        self._not_looked_at.append(torch.stack([loss, norm]))
+        self._unchecked.append(torch.stack([loss, norm]))
         factor = learning_rate_factor(self.settings, self.updates, self.epoch, self.progress)
         self.updates += 1
         if self.waits:
@@ -209,37 +209,37 @@ class Training:
         self.average.update()
 
     def require_finite(self) -> None:
-        """Look at the updates since the last call.
+        """Check the updates since the last call.
 
         Raises:
             NumericalError: a loss or a gradient was not finite.
         """
-        if not self._not_looked_at:
+        if not self._unchecked:
             return
-        seen = torch.stack(self._not_looked_at)
+        seen = torch.stack(self._unchecked)
         self.gradient_norms += seen[:, 1].tolist()
-        self._not_looked_at.clear()
+        self._unchecked.clear()
         broken = (~seen.isfinite()).nonzero().tolist()
         if broken:
-            place, column = broken[0]
+            row, column = broken[0]
             raise NumericalError(
                 f"the {('loss', 'gradient')[column]} of {self.recipe['model']['name']} on "
                 f"{self.data.name}, seed {self.seed}, is not finite at update "
-                f"{self.updates - len(seen) + place} (epoch {self.epoch + 1}); the weights of "
+                f"{self.updates - len(seen) + row} (epoch {self.epoch + 1}); the weights of "
                 f"epoch {self.best_epoch}, the best before, are kept. Lower learning_rate or "
                 "clip_norm."
             )
 
     def diverge(self, error: NumericalError) -> None:
-        """End the training: this is an outcome, and the checkpoint will say so."""
+        """End the training: this is an outcome, which the checkpoint will record."""
         self.diverged = str(error)
         self.monitor.note(f"diverged: {error}")
 
     def close_epoch(self, row: dict, spent: tuple[float, float]) -> None:
-        """Validate if it is time to; keep the row, and the state to resume from.
+        """Validate if it is due; keep the row, and the state to resume from.
 
         Args:
-            spent: what the updates took, as `Clock.read` returns it.
+            spent: the time that the updates took, as `Clock.read` returns it.
         """
         self.epoch += 1
         clock = Clock()
@@ -275,13 +275,13 @@ class Training:
                 self.best_weights = _copy(self.model)
 
     def _is_due(self, column: str) -> bool:
-        # What costs as much as some updates is done at epochs 5 % apart: the curve's epochs have a
+        # What costs as much as several updates is done at epochs 5 % apart: learning curves have a
         # logarithmic axis.
         last = max((row["epoch"] for row in self.history if column in row), default=0)
         return self.epoch >= MIN_EPOCH_RATIO * last
 
     def _validations(self) -> dict[str, list]:
-        """Return what the history has of the epochs that were validated, a list a column."""
+        """Return the history of the epochs that were validated, one list per column."""
         rows = [row for row in self.history if "valid_bound" in row]
         names = {name: None for row in rows for name, value in row.items() if _is_number(value)}
         return {name: [_rounded(row.get(name)) for row in rows] for name in names}
@@ -358,7 +358,7 @@ _PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds
 
 
 class Clock:
-    """Seconds on the wall and of the CPU since it was made."""
+    """Seconds of wall-clock and of CPU time since it was made."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -373,7 +373,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _rounded(value: float | None) -> float | None:
-    # Results keep these columns: six digits show all that a curve does.
+    # Results keep these columns: six digits are enough for a curve.
     return value if value is None or isinstance(value, int) else float(f"{value:.6g}")
 
 

@@ -11,7 +11,7 @@ from repro.inference.objectives import annealed_elbo
 from repro.models.base import SequenceModel, Terms
 from repro.runtime.seeding import generator
 
-# Sequences × samples in a call; more where they are so short that all have fewer steps together.
+# Sequences × samples per call; more if they are so short that the steps add up to less than this.
 VALIDATION_ROWS, VALIDATION_STEPS = 50, 500
 STEPS_AT_ONCE = 64
 
@@ -31,8 +31,8 @@ def validation_is(
 ) -> float:
     """Return the importance-weighted estimate of log p of the validation part, in nats per step.
 
-    Beside the bound it tells what of a change is the model's and what is q's. Its random numbers
-    are its own, the same at every call: a training is the same with it and without.
+    Compared with the bound, it tells whether a change is due to the model or to q. It has separate
+    random numbers, the same at every call: a training is the same with and without it.
     """
     stream = generator(seed, "validation samples", device=part[0].device)
     return _per_step(model, part, stream, num_samples, _importance_weighted)

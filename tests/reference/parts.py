@@ -16,8 +16,8 @@ def mlp(p, name, v, bend=torch.relu):
 
 
 def clipped(v):
-    bent = torch.where(v > 0, v, v / 3)  # at 0, where biases begin, with torch's slope
-    return torch.where(bent.abs() > 3, 3 * bent.sign(), bent)
+    leaky = torch.where(v > 0, v, v / 3)  # at 0, where biases begin, with torch's slope
+    return torch.where(leaky.abs() > 3, 3 * leaky.sign(), leaky)
 
 
 def linear(p, name, v):

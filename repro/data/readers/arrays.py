@@ -35,7 +35,7 @@ def _read(path: Path) -> Named:
             raise DataError(f"{path} cannot be read ({error}).") from None
         raise DataError(
             f"{path} holds Python objects, such as a list of arrays saved as one: save each "
-            f"sequence as an array of its own, {SAVING}."
+            f"sequence as a separate array, {SAVING}."
         ) from None
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None

@@ -20,8 +20,8 @@ def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
 
     The two archives share some alphabets; a drawing that both hold is taken once. Each stroke is
     resampled to equal times, about `options["interval_ms"]` apart (a browser reports the mouse at
-    irregular times; IAM-OnDB's pen is sampled at regular ones). Coordinates lie on a lattice, on
-    which a density has no upper limit, so that each gets uniform noise of the lattice's width
+    irregular times; IAM-OnDB's pen is sampled at regular ones). Coordinates lie on a lattice, where
+    a density has no upper limit, so uniform noise of the lattice's width is added to each
     (`options["noise_seed"]`).
     """
     drawings: dict[str, str] = {}
@@ -36,7 +36,9 @@ def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
     for name, text in sorted(drawings.items()):
         alphabet = name.partition("/")[0]
         if alphabet not in part_of:
-            raise DataError(f"omniglot_strokes: alphabet {alphabet} is in no part of the options.")
+            raise DataError(
+                f"omniglot_strokes: no part in the options lists the alphabet {alphabet}."
+            )
         strokes = [
             _at_equal_times(stroke, options["interval_ms"]) for stroke in _parse_omniglot(text)
         ]
@@ -46,7 +48,7 @@ def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
 
 
 def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
-    """Return the lines of IAM-OnDB, (T, 3) each, by the lists of its first task.
+    """Return the lines of IAM-OnDB, (T, 3) each, split by the lists of its first task.
 
     The folder holds lineStrokes/ and, anywhere below it, the lists that `options["lists"]` names
     for each part: one form per line, whose lines of writing are
@@ -55,7 +57,7 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
 
     Raises:
         DataError: a list or a form's strokes are missing; a list is empty; a form is in two lists;
-            a file holds a stroke without points.
+            a file has a stroke without points.
     """
     (folder,) = files.values()
     left_out = set(options.get("left_out", []))
@@ -77,7 +79,7 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
                 lines += [path for path in written if path.stem not in left_out]
         parts[part] = _lines(lines)
     if left_out - named:
-        raise DataError(f"iam_ondb: `left_out` names {min(left_out - named)}, which no list has.")
+        raise DataError(f"iam_ondb: `left_out` names {min(left_out - named)}, which is in no list.")
     return parts
 
 
@@ -97,10 +99,10 @@ def _forms(folder: Path, name: str) -> list[str]:
 
 
 def _written(folder: Path, form: str, name: str) -> list[Path]:
-    place = folder / "lineStrokes" / form[:3] / re.sub(r"\D+$", "", form)
-    written = sorted(place.glob(f"{form}-*.xml"))
+    below = folder / "lineStrokes" / form[:3] / re.sub(r"\D+$", "", form)
+    written = sorted(below.glob(f"{form}-*.xml"))
     if not written:
-        raise DataError(f"iam_ondb: {name} lists {form}, but {place} has no strokes of it.")
+        raise DataError(f"iam_ondb: {name} lists {form}, but {below} has no strokes of it.")
     return written
 
 
@@ -113,7 +115,7 @@ def steps_of(strokes: list[np.ndarray], noise: np.ndarray | float = 0.0) -> np.n
     """Return the steps (T, 3) from each point of a drawing to the next.
 
     The pen-up bit is 1 where the stroke ends at the step's point; the first point only says where
-    the drawing begins, and is no step.
+    the drawing begins, and is not a step.
     """
     points = np.concatenate(strokes) + noise
     lifts = np.zeros(len(points))
@@ -133,7 +135,7 @@ def _parse_omniglot(text: str) -> list[np.ndarray]:
 
 def _at_equal_times(stroke: np.ndarray, interval: float) -> np.ndarray:
     x, y, time = stroke.T
-    time = np.maximum.accumulate(time)  # a handful of clocks step back
+    time = np.maximum.accumulate(time)  # in a handful of drawings the clock steps back
     count = int((time[-1] - time[0]) // interval) + 1
     when = np.linspace(time[0], time[-1], max(count, 2)) if time[-1] > time[0] else time[:1]
     return np.column_stack([np.interp(when, time, x), np.interp(when, time, y)])
@@ -143,7 +145,7 @@ def _parse_iam(path: Path) -> list[np.ndarray]:
     try:
         text = path.read_bytes()
         if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise ValueError("it declares entities, which no stroke file does")
+            raise ValueError("it declares entities, as no stroke file does")
         root = ElementTree.fromstring(text)
         strokes = [
             [[float(point.attrib["x"]), float(point.attrib["y"])] for point in stroke.iter("Point")]

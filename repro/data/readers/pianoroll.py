@@ -15,7 +15,7 @@ from repro.errors import ConfigError, DataError
 from repro.runtime.files import visible_files
 
 LOWEST, KEYS = 21, 88
-STREAMS = 16  # into which Fraccaro et al. cut a part; the segments of one of their batches
+STREAMS = 16  # into which Fraccaro et al. cut a part; their batches have one segment of each
 CHORALES = "music21/corpus/bach/bwv"
 DRUMS = 9  # the channel whose numbers are instruments, not pitches
 LONGEST = 1_000_000  # steps; a file that lasts longer has a wrong time in it
@@ -34,7 +34,9 @@ def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray
             part: [np.asarray(roll) for roll in content[f"{part}data"].ravel()] for part in PARTS
         }
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{path} does not hold piano rolls ({type(error).__name__}: {error})."
+        ) from None
     if any(roll.shape[1:] != (KEYS,) for rolls in parts.values() for roll in rolls):
         raise DataError(f"{path}: a roll does not have {KEYS} columns.")
     return parts
@@ -83,7 +85,9 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
             found = {name: np.asarray(archive[name], dtype=np.float32) for name in names}
             mask = np.asarray(archive["mask_test"], dtype=np.float32)
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise DataError(f"{path} holds no piano rolls ({type(error).__name__}: {error}).") from None
+        raise DataError(
+            f"{path} does not hold piano rolls ({type(error).__name__}: {error})."
+        ) from None
     for name, array in found.items():
         if array.ndim != 3 or array.shape[2] != KEYS:
             raise DataError(f"{path}: {name} does not have the shape (N, T, {KEYS}).")
@@ -95,7 +99,7 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def _check_segments(path: Path, part: str, u: np.ndarray, x: np.ndarray) -> None:
-    # u is x one step earlier, within a segment and from a segment to the next of its run.
+    # u is x one step earlier, within a segment and from a segment to the next of its stream.
     if not (
         u.shape == x.shape
         and x.size
@@ -110,7 +114,7 @@ def _check_segments(path: Path, part: str, u: np.ndarray, x: np.ndarray) -> None
 
 
 def _songs(path: Path, u: np.ndarray, x: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
-    # A song's mask is 1 up to its end; as far as that, u is x one step earlier.
+    # A song's mask is 1 up to its end; up to there, u is x one step earlier.
     songs = []
     steps = np.arange(x.shape[1])
     if u.shape != x.shape or mask.shape != x.shape[:2] or not len(x):
@@ -181,23 +185,23 @@ def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
 
 
 def read_midi_folder(files: dict[str, Path], options: dict) -> dict[str, Part]:
-    """Return the MIDI files below a folder as rolls (T, 88), a file a roll.
+    """Return the MIDI files below a folder as rolls (T, 88), one roll per file.
 
     A step lasts `options["step_seconds"]`, by the files' own tempos, or `options["step_beats"]`
     (quarter notes). A note begins at the nearest step and sounds for the nearest number of steps,
-    one at least; drums, velocities and pedals are left out, and so are the pitches of MIDI's 128
-    that a piano's 88 keys lack: their number is printed. The parts are the folders train, valid
-    and test, or are drawn by file: `valid_fraction` and `test_fraction` with `split_seed`.
+    at least one. Drums, velocities and pedals are left out, and so are notes beyond a piano's 88
+    keys, whose number is printed. The parts are the folders train, valid and test, or are drawn
+    by file: `valid_fraction` and `test_fraction` with `split_seed`.
     `options["left_out"]` names files to leave out, as paths from the folder.
 
     Raises:
-        ConfigError: the options give no length of a step, or two, or no split.
-        DataError: a file is damaged or has no notes on the 88 keys; there are too few.
+        ConfigError: the options give no length of a step, or two lengths, or no split.
+        DataError: a file is damaged or has no notes on the 88 keys; there are too few files.
     """
     (folder,) = files.values()
     if ("step_seconds" in options) == ("step_beats" in options):
         raise ConfigError(
-            "options: a folder of MIDI needs step_seconds or step_beats, one of them."
+            "options: a folder of MIDI files needs either step_seconds or step_beats."
         )
     rolls, empty, lost = {}, [], 0
     for path in visible_files(folder):
@@ -214,7 +218,7 @@ def read_midi_folder(files: dict[str, Path], options: dict) -> dict[str, Part]:
             f"{', …' * (len(empty) > 5)}. Remove them, or name them under `left_out`."
         )
     if lost:
-        print(f"{folder}: {lost} notes are beyond a piano's 88 keys, left out", file=sys.stderr)
+        print(f"{folder}: {lost} notes beyond a piano's 88 keys are left out", file=sys.stderr)
     chosen = _split_files(list(rolls), folder, options)
     return {part: Named(names, [rolls[n] for n in names].__getitem__) for part, names in chosen}
 
@@ -248,7 +252,7 @@ def _midi_notes(path: Path, options: dict) -> list[tuple[float, float, int]]:
     try:
         midi = MidiFile(path)
         if midi.type == 2 or midi.ticks_per_beat < 1 or midi.ticks_per_beat > 0x7FFF:
-            raise ValueError("its tracks or its clock are of a kind that has no common time")
+            raise ValueError("its tracks share no common time, or its clock is not in beats")
         messages = list(midi) if "step_seconds" in options else list(midi.merged_track)
     except Exception as error:  # mido raises many kinds for a damaged file
         raise DataError(
@@ -274,7 +278,7 @@ def _midi_notes(path: Path, options: dict) -> list[tuple[float, float, int]]:
 def _roll(notes: list[tuple[float, float, int]], path: Path) -> np.ndarray:
     if max(end for _, end, _ in notes) > LONGEST:
         raise DataError(f"{path} lasts longer than {LONGEST} steps: a time in it is wrong.")
-    # Halves upwards, so that a note and its neighbour meet without a gap.
+    # Halves are rounded up, so that a note and the next one meet without a gap.
     spans = [(math.floor(start + 0.5), math.floor(end + 0.5), key) for start, end, key in notes]
     roll = np.zeros((max(max(end, start + 1) for start, end, _ in spans), KEYS), dtype=np.uint8)
     for start, end, pitch in spans:

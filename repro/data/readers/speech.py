@@ -83,7 +83,7 @@ def read_timit(files: dict[str, Path], options: dict) -> dict[str, Part]:
 def read_recordings(files: dict[str, Path], options: dict) -> dict[str, Part]:
     """Return all recordings of a folder as frames of the waveform, (T, frame) each.
 
-    For corpora without a split of their own: `options["valid_fraction"]` and
+    For corpora that come without a split: `options["valid_fraction"]` and
     `options["test_fraction"]` of the files are drawn with `options["split_seed"]`.
     """
     (folder,) = files.values()
@@ -101,7 +101,7 @@ def read_recordings(files: dict[str, Path], options: dict) -> dict[str, Part]:
 
 
 def _frames(paths: list[Path], folder: Path, options: dict) -> Named:
-    # Read when they are asked for: a corpus may be larger than memory.
+    # Recordings are read when they are asked for: a corpus may be larger than memory.
     for path in paths:
         check_recording(path, options)
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -115,7 +115,7 @@ def _split(items: list, count: int, seed: int) -> tuple[list, list]:
 
 
 def _parse_ts(text: str) -> list[np.ndarray]:
-    # One case a line: dimensions separated by ':', their values by ',', the label last.
+    # One case per line: dimensions separated by ':', their values by ',', the label last.
     _, found, body = text.partition("@data\n")
     if not found:
         raise DataError("japanese_vowels: a .ts file has no @data section.")

@@ -8,8 +8,8 @@ import numpy as np
 def generate_linear_gaussian(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
     """Return sequences (T, D) of each part, and the z (T, Z) behind them as "{part}.latents".
 
-    z_t ~ N(A z_{t-1} + b, Q) from z_0 = 0, x_t ~ N(C z_t + d, R); A to R stand in
-    `options["parameters"]`, covariances as such.
+    z_t ~ N(A z_{t-1} + b, Q) from z_0 = 0, x_t ~ N(C z_t + d, R); A to R are in
+    `options["parameters"]`; Q and R are covariances, not their square roots.
     """
     p = {name: np.asarray(value) for name, value in options["parameters"].items()}
     latent, dim, steps = len(p["transition_offset"]), len(p["emission_offset"]), options["steps"]
@@ -34,7 +34,7 @@ def generate_two_parameters(files: dict[str, Path], options: dict) -> dict[str, 
     """Return sequences (T, 2) of each part, and the z (T, 2) behind them as "{part}.latents".
 
     z_t ~ N([0.2 z⁰ + tanh(α z¹), 0.2 z¹ + sin(β z⁰)], I) of z_{t-1}, from z_0 = 0, and
-    x_t ~ N(0.5 z_t, 0.1 I); α and β stand in `options["nonlinear_parameters"]`.
+    x_t ~ N(0.5 z_t, 0.1 I); α and β are in `options["nonlinear_parameters"]`.
     """
     alpha, beta = (options["nonlinear_parameters"][name] for name in ("alpha", "beta"))
     rng, steps = np.random.default_rng(options["seed"]), options["steps"]
