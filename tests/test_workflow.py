@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from repro.config.recipes import describe, load, merge
+from repro.config.recipes import load, merge
 
 pytestmark = pytest.mark.workflow
 TINY = {
@@ -69,14 +69,6 @@ def snakemake(folder, *arguments):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
 
 
-# What each preset's settings are is tests/test_config.py's; here, that Snakemake can plan them.
-@pytest.mark.parametrize("preset", ["starter", "paper-music", "half-speech"])
-def test_a_preset_can_be_planned(preset, home):
-    done = snakemake(home, "all", "--dry-run", "--config", f"preset={preset}")
-    assert done.returncode == 0, done.stderr
-    assert "evaluate" in done.stdout + done.stderr
-
-
 def test_licensed_data_are_planned_if_present_and_left_out_otherwise(home):
     arguments = ["all", "--dry-run", "--config", "preset=paper-speech", "seeds=[0]"]
     without = snakemake(home, *arguments)
@@ -85,52 +77,6 @@ def test_licensed_data_are_planned_if_present_and_left_out_otherwise(home):
     given = snakemake(home, *arguments, "corpora=corpora")
     assert given.returncode == 0 and "dataset=timit" in given.stdout + given.stderr
     assert "dataset=blizzard" not in given.stdout + given.stderr
-
-
-@pytest.mark.fault
-def test_a_file_of_another_preset_names_it(home):
-    done = snakemake(home, "runs/starter/linear_gaussian/dmm/seed0.json", "--dry-run", *SMOKE)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert "belongs to preset starter, not smoke" in done.stderr
-
-
-def test_settings_inside_settings_can_be_given_on_the_command_line(home):
-    inside = "evaluation={num_samples: 7, curve: [1, 3]}"
-    done = snakemake(home, "all", "--dry-run", *SMOKE, inside, "stack_seeds=true")
-    assert done.returncode == 0, done.stderr
-    assert "--num-samples 7 --curve 1 --curve 3" in done.stdout + done.stderr
-
-
-def test_linter_and_formatter_find_nothing():
-    done = subprocess.run(
-        [tool("snakemake"), "--lint"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert done.returncode == 0, done.stderr
-    subprocess.run([tool("snakefmt"), "--check", "Snakefile"], cwd=ROOT, check=True)
-    for arguments in (["check"], ["format", "--check"]):
-        subprocess.run([tool("ruff"), *arguments, "."], cwd=ROOT, check=True)
-
-
-def test_type_checker_finds_nothing():
-    done = subprocess.run([tool("mypy")], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("preset=nothing", "no preset 'nothing' in config/"),
-        ("colour=red", "'colour' was unexpected"),
-        ("seeds=3", "seeds: 3 is not of type 'array'"),
-        ("mirror=/nowhere", "mirror: /nowhere is not a directory"),
-        ("evaluation={num_samples: 0}", "num_samples: 0 is less than the minimum"),
-    ],
-)
-def test_a_wrong_setting_is_one_line_without_a_traceback(setting, words, home):
-    done = snakemake(home, "all", "--dry-run", "--config", setting)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ConfigError")]
-    assert words in line
 
 
 @pytest.fixture(scope="module")
@@ -362,49 +308,3 @@ def planned_rules(done):
     if not rules:
         assert any("Nothing to be done" in line for line in lines)
     return set(rules)
-
-
-def test_an_entry_keeps_what_decides_its_bytes():
-    """For every data set: entries that differ only in words and URLs have the same description."""
-    for name, entry in load("starter")["datasets"].items():
-        sources = [
-            {**source, **({"url": [ADDRESS]} if "url" in source else {})}
-            for source in entry["sources"]
-        ]
-        changed = {"datasets": {name: {**entry, **WORDS, "sources": sources}}}
-        before = describe({"datasets": {name: entry}}, name)
-        assert describe(changed, name) == before
-        for key in ("reader", "kind", "normalise"):
-            other = {"datasets": {name: {**entry, key: "another"}}}
-            assert describe(other, name) != before
-        for source in entry["sources"]:
-            part = next(key for key in ("sha256", "content_sha256") if key in source)
-            changed_source = [{**source, part: "0" * 64}, *entry["sources"][1:]]
-            other = {"datasets": {name: {**entry, "sources": changed_source}}}
-            assert describe(other, name) != before
-
-
-def test_published_tables_render_to_the_committed_ones():
-    done = subprocess.run(
-        [tool("repro"), "paper-tables"], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 9, done.stderr
-    subprocess.run(
-        ["git", "diff", "--exit-code", "paper_tables", "README.md"], cwd=ROOT, check=True
-    )
-
-
-@pytest.mark.parametrize(
-    "preset",
-    sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir()),
-)
-def test_stored_results_render_to_the_committed_tables(preset, tmp_path):
-    """Byte for byte: nobody edits a table by hand, and a clone renders them without training."""
-    command = [tool("repro"), "tables", "--preset", preset, "--source", "results"]
-    subprocess.run([*command, "--out", tmp_path], cwd=ROOT, check=True, capture_output=True)
-    # Figures are next to the tables; their bytes depend on the version of matplotlib.
-    folder = ROOT / "paper_tables" / preset
-    committed = sorted(path for path in folder.iterdir() if path.suffix != ".svg")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [p.name for p in committed]
-    for path in committed:
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
