@@ -1,3 +1,21 @@
 """Reference suite for sequential generative models: data, models, bounds, tables."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from repro.tasks.task import task
+
+# Loaded when they are asked for: `import repro` needs no torch, and takes no time.
+_FROM = {"task": "repro.tasks.task"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module 'repro' has no attribute '{name}'")
+    return getattr(import_module(_FROM[name]), name)
+
+
+__all__ = ["task"]
