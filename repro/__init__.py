@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from repro.tasks.foreign import evaluate
+    from repro.tasks.scorers import from_command, from_numpy
     from repro.tasks.task import task
 
 # Loaded when they are asked for: `import repro` needs no torch, and takes no time.
-_FROM = {"task": "repro.tasks.task"}
+_FROM = {
+    "evaluate": "repro.tasks.foreign",
+    "from_command": "repro.tasks.scorers",
+    "from_numpy": "repro.tasks.scorers",
+    "task": "repro.tasks.task",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +25,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_FROM[name]), name)
 
 
-__all__ = ["task"]
+__all__ = ["evaluate", "from_command", "from_numpy", "task"]
