@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from repro.tasks.audit import audit
     from repro.tasks.foreign import evaluate
     from repro.tasks.scorers import from_command, from_numpy
     from repro.tasks.task import task
 
 # Loaded when they are asked for: `import repro` needs no torch, and takes no time.
 _FROM = {
+    "audit": "repro.tasks.audit",
     "evaluate": "repro.tasks.foreign",
     "from_command": "repro.tasks.scorers",
     "from_numpy": "repro.tasks.scorers",
@@ -25,4 +27,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_FROM[name]), name)
 
 
-__all__ = ["evaluate", "from_command", "from_numpy", "task"]
+__all__ = ["audit", "evaluate", "from_command", "from_numpy", "task"]

@@ -2,15 +2,13 @@
 
 import dataclasses
 import re
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import ROOT
+from conftest import ROOT, task_of
 from foreign_models import (
     HMM,
     FactorAnalysis,
@@ -22,31 +20,11 @@ from foreign_models import (
 )
 
 import repro
-from repro.data import prepared
 from repro.errors import ConfigError, DataError, NumericalError, ReproError
 from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import LinearGaussian
 from repro.tasks import task as tasks
 from repro.tasks.task import of_file
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the settings, and few sequences of linear_gaussian, prepared."""
-    folder = tmp_path_factory.mktemp("tasks")
-    shutil.copytree(ROOT / "config", folder / "config")
-    path = folder / "config" / "datasets.yaml"
-    datasets = yaml.safe_load(path.read_text())
-    sequences = {"train": 40, "valid": 10, "test": 10}
-    datasets["datasets"]["linear_gaussian"]["options"]["sequences"] = sequences
-    path.write_text(yaml.safe_dump(datasets))
-    return folder
-
-
-@pytest.fixture
-def linear(home, monkeypatch):
-    monkeypatch.chdir(home)
-    return repro.task("linear_gaussian")
 
 
 def stored_parts(seed=0, columns=2):
@@ -55,12 +33,6 @@ def stored_parts(seed=0, columns=2):
         part: [3.0 + 5.0 * rng.standard_normal((n, columns)) for n in (4, 2, 7)]
         for part in ("train", "valid", "test")
     }
-
-
-def made(folder, parts, kind="real", normalise="per_dimension", units="original"):
-    path = folder / "own" / "sequences.safetensors"
-    prepared.save(parts, "own", {"kind": kind, "normalise": normalise}, path)
-    return of_file(path, "none", units)
 
 
 def test_importing_the_package_loads_no_torch():
@@ -73,7 +45,7 @@ def test_importing_the_package_loads_no_torch():
 
 def test_parts_are_ragged_tensors_in_the_units_that_were_asked_for(tmp_path):
     parts = stored_parts()
-    task = made(tmp_path, parts)
+    task = task_of(tmp_path, parts)
     values = np.concatenate(parts["train"])
     assert task.train.lengths == [4, 2, 7] and task.valid.lengths == [4, 2, 7]
     for ours, theirs in zip(task.train, parts["train"], strict=True):
@@ -98,9 +70,9 @@ def test_a_task_has_no_test_part(linear):
 
 
 def test_the_version_changes_when_data_or_protocol_do(tmp_path, monkeypatch):
-    versions = {made(tmp_path, stored_parts(seed)).version for seed in (0, 0, 1)}
+    versions = {task_of(tmp_path, stored_parts(seed)).version for seed in (0, 0, 1)}
     assert len(versions) == 2
-    task = made(tmp_path, stored_parts())
+    task = task_of(tmp_path, stored_parts())
     assert task.version in versions
     monkeypatch.setitem(tasks.PROTOCOL, "average", "mean over sequences")
     assert of_file(task.file, "none").version not in versions
@@ -108,15 +80,15 @@ def test_the_version_changes_when_data_or_protocol_do(tmp_path, monkeypatch):
 
 @pytest.mark.fault
 def test_a_task_whose_data_changed_is_refused(tmp_path):
-    task = made(tmp_path, stored_parts())
-    made(tmp_path, stored_parts(1))
+    task = task_of(tmp_path, stored_parts())
+    task_of(tmp_path, stored_parts(1))
     with pytest.raises(DataError, match="changed since this task was made"):
         _ = task.train
 
 
 @pytest.mark.fault
-def test_names_units_and_licences_are_asked_for(home, monkeypatch):
-    monkeypatch.chdir(home)
+def test_names_units_and_licences_are_asked_for(tasks_home, monkeypatch):
+    monkeypatch.chdir(tasks_home)
     with pytest.raises(ConfigError, match="did you mean 'jsb_chorales'"):
         repro.task("jsb_choral")
     with pytest.raises(ConfigError, match="'raw' is not one of original, normalised"):
@@ -150,17 +122,6 @@ def exact_model(task):
     )
 
 
-@pytest.fixture
-def rolls(tmp_path):
-    """A task of two bits a step."""
-    rng = np.random.default_rng(0)
-    parts = {
-        part: [(rng.random((n, 2)) < 0.4).astype(float) for n in (4, 1, 6, 3)]
-        for part in ("train", "valid", "test")
-    }
-    return made(tmp_path, parts, "binary", "none")
-
-
 @pytest.mark.oracle
 def test_a_kalman_filter_in_numpy_and_our_exact_model_agree(linear):
     ours = repro.evaluate(exact_model(linear), linear, samples=5)
@@ -174,7 +135,7 @@ def test_a_kalman_filter_in_numpy_and_our_exact_model_agree(linear):
 
 @pytest.mark.oracle
 def test_units_are_those_of_normalised_data_whatever_the_model_takes(linear):
-    normalised = repro.task("linear_gaussian", units="normalised")
+    normalised = of_file(linear.file, linear.licence, "normalised")
     mean, std = float(linear.mean), float(linear.std)
     found = repro.evaluate(Frames(mean, std), linear), repro.evaluate(Frames(0.0, 1.0), normalised)
     assert np.allclose(found[0].values("is"), found[1].values("is"), atol=1e-3)
@@ -330,7 +291,8 @@ def test_counts_that_are_none_are_refused(counts, rolls):
         repro.evaluate(HMM(2), rolls, **counts)
 
 
-def test_the_pages_code_runs(linear, capsys):
+def test_the_pages_code_runs(linear, tasks_home, monkeypatch, capsys):
+    monkeypatch.chdir(tasks_home)
     page = (ROOT / "docs" / "any-model.md").read_text()
     names: dict = {}
     for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
@@ -339,3 +301,4 @@ def test_the_pages_code_runs(linear, capsys):
     assert linear.version in shown[0] and shown[1].endswith(" exact")
     bound, estimate = map(float, shown[2].split())
     assert bound == pytest.approx(estimate, abs=1e-5)  # its proposal is the exact posterior
+    assert "σ" in shown[-1] and shown[-1].startswith("probabilities sum to 1")

@@ -153,7 +153,7 @@ def of_file(file: Path, licence: str, units: str = "original") -> Task:
         sha256=spec.sha256,
         version=version_of(spec),
         notes=spec.notes,
-        file=file,
+        file=file.absolute(),  # a task outlives a change of the working directory
     )
 
 
