@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from repro import results
     from repro.tasks.audit import audit
     from repro.tasks.foreign import evaluate
     from repro.tasks.scorers import from_command, from_numpy
@@ -22,9 +23,11 @@ _FROM = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "results":  # a package that can be called
+        return import_module("repro.results")
     if name not in _FROM:
         raise AttributeError(f"module 'repro' has no attribute '{name}'")
     return getattr(import_module(_FROM[name]), name)
 
 
-__all__ = ["audit", "evaluate", "from_command", "from_numpy", "task"]
+__all__ = ["audit", "evaluate", "from_command", "from_numpy", "results", "task"]

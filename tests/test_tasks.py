@@ -291,14 +291,21 @@ def test_counts_that_are_none_are_refused(counts, rolls):
         repro.evaluate(HMM(2), rolls, **counts)
 
 
-def test_the_pages_code_runs(linear, tasks_home, monkeypatch, capsys):
-    monkeypatch.chdir(tasks_home)
+def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
+    for name in ("config", "results"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "any-model.md").read_text()
     names: dict = {}
     for lines in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(lines, names)
     shown = capsys.readouterr().out.splitlines()
-    assert linear.version in shown[0] and shown[1].endswith(" exact")
+    assert names["task"].version in shown[0] and shown[1].endswith(" exact")
     bound, estimate = map(float, shown[2].split())
     assert bound == pytest.approx(estimate, abs=1e-5)  # its proposal is the exact posterior
-    assert "σ" in shown[-1] and shown[-1].startswith("probabilities sum to 1")
+    assert any(line.startswith("probabilities sum to 1 |") and "σ" in line for line in shown)
+    # Rows of the page are rows of the table.
+    cells = {tuple(map(str.strip, line.split("|")[1:6])) for line in shown if line[:1] == "|"}
+    rows = re.findall(r"^\|.* starter .*\|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    assert {tuple(map(str.strip, row.split("|")[1:6])) for row in rows} <= cells
