@@ -20,11 +20,13 @@ from foreign_models import (
 )
 
 import repro
-from repro.errors import ConfigError, DataError, NumericalError, ReproError
+from repro import api
+from repro.errors import CheckpointError, ConfigError, DataError, NumericalError, ReproError
 from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import LinearGaussian
 from repro.tasks import task as tasks
 from repro.tasks.task import of_file
+from repro.training.checkpoints import load_checkpoint
 
 
 def stored_parts(seed=0, columns=2):
@@ -145,7 +147,7 @@ def test_units_are_those_of_normalised_data_whatever_the_model_takes(linear):
 @pytest.mark.parametrize("make", [StateSpace, WholeSequences])
 def test_a_latent_model_has_bound_is_and_pareto_k(make, linear):
     exact = repro.evaluate(repro.from_numpy(kalman), linear)
-    found = repro.evaluate(make(), linear, samples=400)
+    found = repro.evaluate(make(), linear, samples=100)
     gap = found.values("is") - exact.values("is")
     assert (found.values("bound") < exact.values("is")).all()
     assert found.likelihood == "sampled" and {"pareto_k", "is_tenth"} <= set(found.per_sequence)
@@ -289,6 +291,19 @@ def test_bad_output_is_refused_in_one_or_two_lines(model, error, words, rolls):
 def test_counts_that_are_none_are_refused(counts, rolls):
     with pytest.raises(ConfigError, match="must be a whole number"):
         repro.evaluate(HMM(2), rolls, **counts)
+
+
+def test_models_and_checkpoints_of_the_package_have_their_own_numbers(
+    linear, tasks_home, rolls, monkeypatch
+):
+    monkeypatch.chdir(tasks_home)
+    settings = {"preset": "smoke", "max_epochs": 1, "sizes": {"latent": 2, "transition": 3}}
+    checkpoint = api.train("dmm", "linear_gaussian", **settings)
+    wanted = api.evaluate(checkpoint, num_samples=20, particles=5).per_sequence
+    for model in (checkpoint, str(checkpoint), load_checkpoint(checkpoint)[0]):
+        assert repro.evaluate(model, linear, samples=20, particles=5).per_sequence == wanted
+    with pytest.raises(CheckpointError, match="trained on other data"):
+        repro.evaluate(checkpoint, rolls)
 
 
 def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
