@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import spec
+from conftest import spec, task_of
 from foreign_models import (
     HMM,
     LOG_2PI,
@@ -305,6 +305,19 @@ def test_planted_bugs_of_numbers_are_flagged(bug, linear, monkeypatch):
     monkeypatch.setitem(SIGMA, "std", float(linear.std))
     make, reason = BUGS_OF_NUMBERS[bug]
     flagged(repro.audit(make(), linear), reason)
+
+
+def test_real_data_of_several_dimensions(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {
+        part: [3.0 + 5.0 * rng.standard_normal((n, 3)) for n in (12, 9, 10, 1)]
+        for part in ("train", "valid", "test")
+    }
+    task = task_of(tmp_path, parts)
+    assert repro.audit(Frames(3.0, 5.0), task).failed == []
+    found = repro.audit(lambda x, lengths: normal(x, x, 2.0).sum(-1), task)
+    flagged(found, audits.FUTURE, "steps far away are improbable")
+    assert {finding.reason for finding in found.failed} == {audits.FUTURE}
 
 
 @pytest.mark.parametrize("model", TRUE)

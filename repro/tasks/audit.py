@@ -326,7 +326,8 @@ def _first(probe: Probe) -> Finding:
     spread = float(found.max() - found.min())
     flat = spread < CLOSE and (probe.task.kind != "binary" or float(found.abs().max()) < CLOSE)
     seen = f"log p(x_1) is between {float(found.min()):.4g} and {float(found.max()):.4g}"
-    return Finding(check, FAILED, seen, FIRST) if flat else Finding(check, PASSED, seen)
+    reason = FIRST if float(found.abs().max()) < CLOSE else FUTURE
+    return Finding(check, FAILED, seen, reason) if flat else Finding(check, PASSED, seen)
 
 
 def _far(probe: Probe) -> Finding:
