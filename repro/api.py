@@ -4,7 +4,6 @@ To be run in the repository's root, like the command line; runs are under runs/,
 there. A training that is finished is not repeated.
 """
 
-import json
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ from torch import Tensor
 from repro.config import recipes as configuration
 from repro.data import prepared
 from repro.data.batches import to_tensors
-from repro.data.download import fetch, write_manifest
-from repro.data.prepare import prepare
+from repro.data.prepare import prepared_file
 from repro.errors import ConfigError
 from repro.evaluation.evaluate import evaluate as evaluate_checkpoint
 from repro.kernels import dispatch
 from repro.results.record import Result
 from repro.runtime.devices import prepare_device
 from repro.runtime.files import readable
-from repro.runtime.paths import data_file, raw_folder, run_folder
+from repro.runtime.paths import data_file, run_folder
 from repro.training.checkpoints import checkpoint_in, is_trained, load_checkpoint
 from repro.training.run import train as train_run
 
@@ -39,7 +37,7 @@ def load(
     """
     config = configuration.load(preset)
     config = {**config, "mirror": mirror or config["mirror"]}
-    data = _prepared(dataset, configuration.describe(config, dataset), config)
+    data = prepared_file(dataset, configuration.describe(config, dataset), config)
     _, parts = prepared.load(data, prepared.PARTS)
     cpu = torch.device("cpu")
     return {part: list(to_tensors(found, cpu)) for part, found in parts.items()}
@@ -71,7 +69,7 @@ def train(
     recipe = configuration.resolve(config, dataset, model)
     folder = run_folder(config["preset"], dataset, model, seed)
     checkpoint = checkpoint_in(folder)
-    data = _prepared(dataset, configuration.describe(config, dataset), config)
+    data = prepared_file(dataset, configuration.describe(config, dataset), config)
     if is_trained(checkpoint, recipe, prepared.load(data, ())[0].sha256):
         return checkpoint
     device = prepare_device(config["device"], config["threads"])
@@ -94,20 +92,8 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
     name = info.recipe["dataset"]["name"]
     data = data_file(name)
     if made_by := prepared.made_by(data) if readable(data) else {}:
-        data = _prepared(name, configuration.with_content(made_by, f"datasets.{name}"), {})
+        data = prepared_file(name, configuration.with_content(made_by, f"datasets.{name}"), {})
     return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
-
-
-def _prepared(dataset: str, described: dict, config: dict) -> Path:
-    # A data set's prepared file, prepared again if its entry or its own files have changed.
-    path = data_file(dataset)
-    if not readable(path) or prepared.made_by(path) != json.loads(json.dumps(described)):
-        folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))
-        entry = config["datasets"][dataset] if config else described
-        fetch(dataset, entry, raw_folder(dataset), *folders)
-        write_manifest(entry, raw_folder(dataset).parent / "raw.json")
-        prepare(dataset, described, raw_folder(dataset), path)
-    return path
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -1,5 +1,6 @@
 """Small models and data that several test files use."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 import yaml
 
+import repro
 from repro.data import prepared
 from repro.models import build
 from repro.models.base import ModelSpec
+from repro.tasks.task import of_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -221,3 +224,42 @@ def ragged():
 @pytest.fixture
 def datasets():
     return yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())["datasets"]
+
+
+def task_of(folder, parts, kind="real", normalise="per_dimension", units="original"):
+    """The task of sequences, prepared below a folder."""
+    path = folder / "own" / "sequences.safetensors"
+    prepared.save(parts, "own", {"kind": kind, "normalise": normalise}, path)
+    return of_file(path, "none", units)
+
+
+@pytest.fixture(scope="session")
+def tasks_home(tmp_path_factory):
+    """A folder with the settings, and few sequences of linear_gaussian, prepared."""
+    folder = tmp_path_factory.mktemp("tasks")
+    shutil.copytree(ROOT / "config", folder / "config")
+    path = folder / "config" / "datasets.yaml"
+    datasets = yaml.safe_load(path.read_text())
+    sequences = {"train": 40, "valid": 10, "test": 10}
+    datasets["datasets"]["linear_gaussian"]["options"]["sequences"] = sequences
+    path.write_text(yaml.safe_dump(datasets))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def linear(tasks_home):
+    """The task linear_gaussian, of few sequences."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tasks_home)
+        return repro.task("linear_gaussian")
+
+
+@pytest.fixture
+def rolls(tmp_path):
+    """A task of two bits a step."""
+    rng = np.random.default_rng(0)
+    parts = {
+        part: [(rng.random((n, 2)) < 0.4).astype(float) for n in (4, 1, 6, 3)]
+        for part in ("train", "valid", "test")
+    }
+    return task_of(tmp_path, parts, "binary", "none")

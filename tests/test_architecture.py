@@ -13,6 +13,7 @@ ROOMS = [
     "selftest",
     "planning",
     "api",
+    "tasks",
     "reports",
     "evaluation",
     "training",

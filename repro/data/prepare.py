@@ -8,9 +8,10 @@ from safetensors import safe_open
 
 from repro.config.plugins import load_object
 from repro.data import prepared
-from repro.data.download import raw_files
+from repro.data.download import fetch, raw_files, write_manifest
 from repro.data.prepared import DataSpec
-from repro.runtime.files import write_text
+from repro.runtime.files import readable, write_text
+from repro.runtime.paths import data_file, raw_folder
 
 
 def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
@@ -33,6 +34,26 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
         print(f"{name}: {note}", file=sys.stderr)
     write_digests(path)
     return spec
+
+
+def prepared_file(dataset: str, described: dict, config: dict) -> Path:
+    """Return a data set's prepared file, made where it is missing or its entry has changed.
+
+    Args:
+        described: what decides its bytes (`recipes.describe`).
+        config: the configuration, whose `mirror` and `corpora` are asked first; {} to make it from
+            `described` alone.
+    Raises:
+        DataError: a file cannot be had, or a licensed corpus is missing.
+    """
+    path = data_file(dataset)
+    if not readable(path) or prepared.made_by(path) != json.loads(json.dumps(described)):
+        folders = (Path(config[key]) if config.get(key) else None for key in ("mirror", "corpora"))
+        entry = config["datasets"][dataset] if config else described
+        fetch(dataset, entry, raw_folder(dataset), *folders)
+        write_manifest(entry, raw_folder(dataset).parent / "raw.json")
+        prepare(dataset, described, raw_folder(dataset), path)
+    return path
 
 
 def write_digests(path: Path) -> None:

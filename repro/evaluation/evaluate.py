@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.config.traits import EXACT, SAMPLED, Z_BY_AIS
 from repro.data import batches, prepared
-from repro.data.batches import Batch
+from repro.data.batches import Batch, Sequences
 from repro.errors import NumericalError
 from repro.inference.bounds import effective_sample_size, elbo, importance_weighted
 from repro.inference.pareto import pareto_k
@@ -60,20 +60,7 @@ def evaluate(
     samples = num_samples if model.latent else 1
     curve = [n for n in curve if n <= samples] if model.latent else []
     particles = particles if model.latent else 0
-    rows: dict[str, list[float]] = {}
-    order = batches.by_length(test)
-    group_size = max(1, ROWS // min(samples, 100))
-    for start in range(0, len(order), group_size):
-        batch = batches.collate(test, order[start : start + group_size])
-        statistics = bound_sequences(model, batch, samples, curve, info.seed)
-        if particles:
-            statistics["fivo"] = filter_sequences(model, batch, particles, info.seed)
-        if latents:
-            true = batches.collate(latents, batch.ids).x
-            statistics["squared_error"] = squared_error(model, batch, true, samples, info.seed)
-        for name, values in statistics.items():
-            rows.setdefault(name, []).extend(values.tolist())
-    back = sorted(range(len(order)), key=order.__getitem__)
+    rows = by_sequence(model, test, latents, samples, curve, particles, info.seed)
     recipe = info.recipe
     return Result(
         schema=SCHEMA,
@@ -99,8 +86,47 @@ def evaluate(
             "training": info.environment,
         },
         recipe=recipe,
-        per_sequence={name: [column[i] for i in back] for name, column in rows.items()},
+        per_sequence=rows,
     )
+
+
+def by_sequence(
+    model: SequenceModel,
+    test: Sequences,
+    latents: Sequences,
+    samples: int,
+    curve: list[int],
+    particles: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Return the lists of `Result.per_sequence`, in the order of `test`.
+
+    Args:
+        test: sequences (T, D), normalised. latents: the z behind them; empty where unknown.
+        samples, curve, particles: as for `evaluate`, none where the model has no use of them.
+    Raises:
+        NumericalError: a log weight is NaN or infinite.
+    """
+    rows: dict[str, list[float]] = {}
+    order = batches.by_length(test)
+    group_size = max(1, ROWS // min(samples, 100))
+    for start in range(0, len(order), group_size):
+        batch = batches.collate(test, order[start : start + group_size])
+        statistics = bound_sequences(model, batch, samples, curve, seed)
+        if particles:
+            statistics["fivo"] = filter_sequences(model, batch, particles, seed)
+        if len(latents):
+            true = batches.collate(latents, batch.ids).x
+            statistics["squared_error"] = squared_error(model, batch, true, samples, seed)
+        for name, values in statistics.items():
+            rows.setdefault(name, []).extend(values.tolist())
+    return in_order(rows, order)
+
+
+def in_order(rows: dict[str, list[float]], order: list[int]) -> dict[str, list[float]]:
+    """Return lists whose entries are those of sequences `order` by the sequences' own order."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return {name: [column[i] for i in back] for name, column in rows.items()}
 
 
 def likelihood_of(model: SequenceModel) -> str:
@@ -137,19 +163,33 @@ def bound_sequences(
     log_weight = torch.cat(log_weights)  # (K, B)
     _check_finite(log_weight, batch)
     bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)
+    return {
+        "length": batch.lengths,
+        **weight_statistics(log_weight, bounds, curve),
+        "log_likelihood": log_likelihood,
+        "kl": log_likelihood - bounds.mean(0),
+        "first_log_likelihood": torch.cat(firsts).mean(0),
+    }
+
+
+def weight_statistics(log_weight: Tensor, bounds: Tensor, curve: list[int]) -> dict[str, Tensor]:
+    """Return what log weights (K, B) say of log p(x): bound, IS, their errors, ESS, Pareto k.
+
+    Args:
+        bounds: the ELBO at each sample, (K, B): the log weights themselves, where no step has an
+            analytic KL.
+        curve: smaller numbers of samples to report the estimate for.
+    """
+    num_samples = len(log_weight)
     bound, size = bounds.mean(0), effective_sample_size(log_weight)
     spread = bounds.std(0) if num_samples > 1 else torch.zeros_like(bound)
     statistics = {
-        "length": batch.lengths,
         "bound": bound,
         "bound_error": spread / math.sqrt(num_samples),
         "is": importance_weighted(log_weight),
         # Delta method: Var log(mean w) ≈ Var(w) / (K mean(w)²) = 1/ESS − 1/K.
         "is_error": (1.0 / size - 1.0 / num_samples).clamp(min=0.0).sqrt(),
         "ess": size,
-        "log_likelihood": log_likelihood,
-        "kl": log_likelihood - bound,
-        "first_log_likelihood": torch.cat(firsts).mean(0),
     }
     for n in curve:
         statistics[f"is_{n}"] = _with_fewer(log_weight, n)

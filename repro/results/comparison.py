@@ -122,12 +122,16 @@ def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int
     means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
     best = int(np.argmax(means))
     others = [i for i in range(len(cells)) if i != best]
-    p_values = [_p_below(cells[i], metrics[i], cells[best], metrics[best]) for i in others]
+    p_values = [p_below(cells[i], metrics[i], cells[best], metrics[best]) for i in others]
     told = holm(p_values)
     return best, {i for i, apart in zip(others, told, strict=True) if not apart}
 
 
-def _p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
+def p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
+    """Return the p-value of a cell's loss to another model's: the larger of those of both errors.
+
+    See `best_of`. Where both have one seed it is 0 or 1, by MARGIN and three standard errors.
+    """
     lengths = best[0].values("length")
     if len(lengths) == 1:
         return 1.0  # one sequence says nothing about others

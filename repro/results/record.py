@@ -10,11 +10,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repro.errors import DataError
 from repro.runtime.files import sha256_of, write_text
+from repro.runtime.paths import RESULTS
+
+if TYPE_CHECKING:
+    from repro.results.beside import Beside
 
 SCHEMA = 3
 DRAWS = 2000  # of the bootstrap
@@ -103,6 +108,18 @@ class Result:
         """Return the standard error of `per_step` that is due to the evaluation's samples."""
         errors = self.values(f"{metric}_error")
         return float(np.sqrt((errors**2).sum()) / self.values("length").sum())
+
+    def compare(self, metric: str = "is", stored: Path = RESULTS) -> "Beside":
+        """Return this Result beside every stored row of the same data, paired by test sequence.
+
+        Args:
+            metric: "is" or "bound". stored: the folder of stored results.
+        Raises:
+            DataError: nothing is stored for this data.
+        """
+        from repro.results import beside  # which reads Results
+
+        return beside.compare(self, metric, stored)
 
 
 def cells(results: list[Result]) -> list[list[Result]]:

@@ -1,0 +1,136 @@
+"""One Result beside every stored row of its data, paired by test sequence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from repro.errors import DataError, require_known
+from repro.results.comparison import LEVEL, MARGIN, holm, p_below
+from repro.results.record import Result, error_over_sequences, read_cell, standard_error
+from repro.runtime.paths import RESULTS
+
+METRICS = ("is", "bound")
+BETTER, WORSE, EQUAL = "better", "worse", "not distinguishable"
+RULE = (
+    "Difference: of this model less the stored one (the mean over its seeds), paired by test "
+    "sequence, ± its standard error over sequences. A model is better or worse if the difference "
+    "exceeds both errors: that over test sequences and that over seeds (t-tests, the larger "
+    f"p-value counts), at {LEVEL:.0%} over all rows by Holm's correction; a single seed is taken "
+    "to spread like the other side's, and where both have one, the difference must exceed "
+    f"{MARGIN:g} nats per step and three standard errors over sequences. Sampled numbers rise with "
+    "K: compare equal K."
+)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A Result among the stored ones of the same data.
+
+    Attributes:
+        table: one row per model, the best first; `preset` is empty in the row of this Result.
+            nats_per_step, over_seeds and over_sequences (its standard errors), monte_carlo (that
+            of this evaluation's or a seed's samples), difference and difference_error (this Result
+            less the row), verdict (of this Result against the row), likelihood, samples, seeds.
+        units: of the numbers. left_out: stored rows of other data, which do not compare.
+    """
+
+    table: pd.DataFrame
+    units: str
+    left_out: list[str]
+
+    def to_markdown(self) -> str:
+        """Return the table with its units and the rule of its verdicts, as Markdown."""
+        rows = [_row(entry) for entry in self.table.to_dict("records")]
+        text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+        others = f" Of other data, left out: {', '.join(self.left_out)}." if self.left_out else ""
+        units = self.units[0].upper() + self.units[1:]
+        return f"{text}\n\n{units}, higher is better.{others} {RULE}\n"
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+
+def compare(result: Result, metric: str = "is", stored: Path = RESULTS) -> Beside:
+    """Return a Result beside the stored rows of its data; see `Result.compare`."""
+    require_known("metric", metric, METRICS)
+    cells, left_out = _cells(result, stored)
+    p_worse = [p_below([result], metric, cell, metric) for cell in cells]
+    p_better = [p_below(cell, metric, [result], metric) for cell in cells]
+    worse, better = holm(p_worse), holm(p_better)
+    rows = [{**_numbers([result], metric), "preset": "", "verdict": ""}]
+    for i, cell in enumerate(cells):
+        gap = result.values(metric) - np.mean([r.values(metric) for r in cell], axis=0)
+        lengths = result.values("length")
+        rows.append(
+            {
+                **_numbers(cell, metric),
+                "preset": cell[0].preset,
+                "difference": float(gap.sum() / lengths.sum()),
+                "difference_error": error_over_sequences(gap, lengths),
+                "verdict": BETTER if better[i] else WORSE if worse[i] else EQUAL,
+            }
+        )
+    columns = ["preset", "model", "title", "nats_per_step", "over_seeds", "over_sequences"]
+    columns += ["monte_carlo", "difference", "difference_error", "verdict"]
+    columns += ["likelihood", "samples", "seeds"]
+    table = pd.DataFrame(rows).reindex(columns=columns)
+    table = table.sort_values("nats_per_step", ascending=False, kind="stable", ignore_index=True)
+    return Beside(table, units_of(result), left_out)
+
+
+def units_of(result: Result) -> str:
+    """Return what a Result's per-step numbers are measured in."""
+    std = result.data["std"]
+    if result.data["kind"] == "binary":
+        return "nats per step"
+    shown = f"σ = {std[0]:.6g}" if len(set(std)) == 1 else "the training part's σ of each dimension"
+    return f"nats per step of data normalised by {shown}"
+
+
+def _cells(result: Result, stored: Path) -> tuple[list[list[Result]], list[str]]:
+    folders = sorted(stored.glob(f"*/{result.dataset}/*/"))
+    read = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]
+    found = [cell for cell in read if cell]
+    same = [c for c in found if c[0].data["sha256"] == result.data["sha256"]]
+    others = [f"{c[0].preset}/{c[0].model}" for c in found if c not in same]
+    if not same:
+        why = f"those of {', '.join(others)} are of other data" if others else "there are none"
+        raise DataError(
+            f"no stored results of {result.dataset} in {stored}/ to compare with: {why}."
+        )
+    return same, others
+
+
+def _numbers(cell: list[Result], metric: str) -> dict:
+    values = [result.per_step(metric) for result in cell]
+    averaged = np.mean([result.values(metric) for result in cell], axis=0)
+    return {
+        "model": cell[0].model,
+        "title": cell[0].title,
+        "nats_per_step": float(np.mean(values)),
+        "over_seeds": standard_error(values),
+        "over_sequences": error_over_sequences(averaged, cell[0].values("length")),
+        "monte_carlo": max(result.monte_carlo_error(metric) for result in cell),
+        "likelihood": cell[0].likelihood,
+        "samples": cell[0].evaluation["num_samples"],
+        "seeds": len(cell),
+    }
+
+
+def _row(entry: dict) -> dict:
+    # As Markdown has it; the row of the Result itself is in bold and has nothing to differ from.
+    own = entry["preset"] == ""
+    error = "" if np.isnan(entry["over_seeds"]) else f" ± {entry['over_seeds']:.4f}"
+    gap = "" if own else f"{entry['difference']:+.4f} ± {entry['difference_error']:.4f}"
+    return {
+        "Model": f"**{entry['title']}**" if own else entry["title"],
+        "Preset": entry["preset"],
+        "Nats per step ± seeds": f"{entry['nats_per_step']:.4f}{error}",
+        "Difference ± sequences": gap,
+        "This model is": entry["verdict"],
+        "Likelihood": entry["likelihood"],
+        "K": str(entry["samples"]),
+        "Seeds": str(entry["seeds"]),
+    }

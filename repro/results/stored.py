@@ -1,0 +1,56 @@
+"""The stored results as one tidy table."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from repro.errors import DataError
+from repro.results.beside import units_of
+from repro.results.record import Result, error_over_sequences, read_cell
+from repro.runtime.paths import RESULTS
+
+METRICS = ("bound", "is", "fivo")
+
+
+def stored_results(
+    task: Any = None, model: str | None = None, stored: Path = RESULTS
+) -> pd.DataFrame:
+    """Return the stored results, one row per training and metric ("bound", "is" or "fivo").
+
+    Columns: preset, task, model, title, seed, metric, nats_per_step, over_sequences (its standard
+    error), nats_per_sequence, units, likelihood, samples, parameters, data_sha256.
+
+    Args:
+        task: a Task or the name of a data set; None for all. model: its name; None for all.
+        stored: the folder of stored results.
+    Raises:
+        DataError: nothing is stored of them, or a file is damaged.
+    """
+    name = getattr(task, "name", task)
+    folders = sorted(stored.glob(f"*/{name or '*'}/{model or '*'}/"))
+    cells = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]
+    rows = [_row(r, m) for cell in cells for r in cell for m in METRICS if m in r.per_sequence]
+    if not rows:
+        asked = " ".join([f"of {model}" if model else "", f"on {name}" if name else ""]).strip()
+        raise DataError(f"{stored}/ has no results {asked}".rstrip() + ".")
+    return pd.DataFrame(rows)
+
+
+def _row(result: Result, metric: str) -> dict:
+    return {
+        "preset": result.preset,
+        "task": result.dataset,
+        "model": result.model,
+        "title": result.title,
+        "seed": result.seed,
+        "metric": metric,
+        "nats_per_step": result.per_step(metric),
+        "over_sequences": error_over_sequences(result.values(metric), result.values("length")),
+        "nats_per_sequence": result.per_sequence_mean(metric),
+        "units": units_of(result),
+        "likelihood": result.likelihood,
+        "samples": result.evaluation["num_samples"],
+        "parameters": result.training["parameters"],
+        "data_sha256": result.data["sha256"],
+    }

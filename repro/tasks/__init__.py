@@ -1,0 +1,1 @@
+"""Tasks, and models from outside the package on them: evaluated, audited."""

@@ -1,0 +1,581 @@
+"""What can be wrong with a log-likelihood, checked on anyone's model, with the likely reason.
+
+Every check rests on a property that each correct model has: probabilities sum to one, the past does
+not depend on the future, nor a sequence on its batch. The data are the start of a few sequences of
+the valid part; the test part is not opened.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from repro.data import prepared
+from repro.errors import ConfigError, ReproError
+from repro.inference.bounds import effective_sample_size, importance_weighted
+from repro.models.base import ModelSpec
+from repro.models.linear_gaussian import LinearGaussian
+from repro.runtime.seeding import generator
+from repro.tasks.scorers import Scorer, scorer_of
+from repro.tasks.task import Task
+
+PASSED, FAILED, UNCHECKED = "passed", "FAILED", "not checked"
+SEQUENCES, STEPS = 6, 8  # what most checks look at
+SURE = 6.0  # standard errors of sampled numbers
+CLOSE = 1e-4  # of roundings in float32, nats and relative
+TOTAL = 0.01  # by how much a total probability may miss 1
+BITS = 8  # that are enumerated
+GRID, SAMPLED_GRID = 2001, 301  # points of quadrature
+FAR = 1000.0  # standard deviations
+
+FUTURE = (
+    "x_t, or a later step, is seen before it is predicted (a shift or a causal mask is missing)"
+)
+PADDING = "padding is counted: mask the steps past each sequence's end"
+BATCH = "statistics of the batch are used (batch norm in training mode?), or axes are mixed up"
+FIRST = "the first step is not scored: a model has to predict x_1 from nothing"
+SIGMA = "the σ of a normalisation inside the model is forgotten: add its −Σ log σ to each step"
+HALF = "a ½ is missing in a Gaussian log-density or a KL"
+VARIANCE = "a variance is taken for a standard deviation, or the other way round"
+TWO_PI = "the constant ½ log 2π of the Gaussian density is missing"
+MEAN_OF_LOGS = (
+    "a mean of logs (or a bound) is given where the log of a mean belongs, or a constant is wrong"
+)
+PROPOSAL = (
+    "log q is not the density that z was drawn from: a variance taken for a standard deviation, "
+    "a ½ left out, or another z"
+)
+ANALYTIC = "log q is the same for all samples: an analytic KL instead of log q(z | x) at the sample"
+SAME_SAMPLES = "all samples weigh the same: averaged over samples before the log of their mean"
+DIVIDED = "the total of a sequence is divided by its number of steps"
+COUNT = "what is returned of one sample depends on num_samples: leave log K and the mean to us"
+
+
+class Finding(NamedTuple):
+    """One check: its name, whether it passed, what was seen, and why it likely failed."""
+
+    check: str
+    status: str
+    seen: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was checked of a model on a task.
+
+    Attributes:
+        model, task: their names. findings: in the order of the checks.
+    """
+
+    model: str
+    task: str
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> list[Finding]:
+        """The checks that failed; empty where nothing was found."""
+        return [finding for finding in self.findings if finding.status == FAILED]
+
+    def table(self) -> pd.DataFrame:
+        """Return the findings, one row per check."""
+        return pd.DataFrame(self.findings)
+
+    def __str__(self) -> str:
+        lines = [f"audit of {self.model} on {self.task}"]
+        for check, status, seen, reason in self.findings:
+            lines.append(f"  {status:11}  {check}: {seen}")
+            lines += [f"{'':15}likely: {reason}"] if reason else []
+        checked = sum(finding.status != UNCHECKED for finding in self.findings)
+        lines.append(f"{checked} checks, {len(self.failed)} failed")
+        return "\n".join(lines)
+
+
+def audit(
+    model: Any, task: Task, true_parameters: bool = False, samples: int = 200, seed: int = 0
+) -> Audit:
+    """Return what was checked of a model and what failed, after printing it.
+
+    Args:
+        model: as for `repro.evaluate`, but for a checkpoint's path: give its model.
+        task: its valid part is looked at.
+        true_parameters: the model claims the true parameters of a linear-Gaussian task, so that it
+            must agree with the Kalman filter.
+        samples: of each estimate, for a model that is sampled.
+        seed: of the random numbers.
+    Raises:
+        ConfigError: the model is of no kind that can be scored, or claims true parameters that the
+            task does not have.
+    """
+    probe = Probe(scorer_of(model, task), task, samples, seed, true_parameters)
+    if true_parameters and probe.parameters is None:
+        raise ConfigError(
+            f"true_parameters: {task.name} was not drawn from a linear-Gaussian model."
+        )
+    findings = [_output(probe)]
+    if findings[0].status == PASSED:
+        findings += [_made(check, probe) for check in CHECKS]
+    found = Audit(probe.scorer.name, task.name, findings)
+    print(found)
+    return found
+
+
+def _made(check: Callable[["Probe"], Finding], probe: "Probe") -> Finding:
+    try:
+        return check(probe)
+    except Exception as error:  # of the model's own code, whatever that is
+        name = check.__name__.strip("_").replace("_", " ")
+        return Finding(name, FAILED, f"the model raised {type(error).__name__}: {error}")
+
+
+class Estimate(NamedTuple):
+    """Log p(x) or a bound, (B,), and its standard error, 0 where it is exact."""
+
+    value: Tensor
+    error: Tensor
+
+
+class Probe:
+    """A model and the sequences that it is asked about."""
+
+    def __init__(self, scorer: Scorer, task: Task, samples: int, seed: int, claimed: bool) -> None:
+        self.scorer, self.task, self.samples, self.seed = scorer, task, samples, seed
+        self.claimed = claimed  # to have the true parameters
+        longest = sorted(task.valid.lengths, reverse=True)
+        self.steps = min(STEPS, longest[:3][-1])
+        ids = [i for i, n in enumerate(task.valid.lengths) if n >= self.steps][:SEQUENCES]
+        self.x = torch.stack([task.valid[i][: self.steps] for i in ids], dim=1)  # (T, B, D)
+        T, B = self.steps, len(ids)
+        self.full = torch.full((B,), T)
+        self.ragged = torch.tensor([T, max(1, T // 2), T, max(1, T - 1), 1, T][:B])
+        original = task.units == "original"
+        self.std = task.std.float() if original else torch.ones(task.dim)
+
+    @property
+    def parameters(self) -> dict | None:
+        """The true linear-Gaussian parameters, where the data were drawn with such."""
+        return prepared.made_by(self.task.file).get("options", {}).get("parameters")
+
+    def cut(self, lengths: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return x with zeros past lengths and no step beyond the longest."""
+        x = self.x if x is None else x
+        inside = (torch.arange(len(x)).unsqueeze(1) < lengths).unsqueeze(-1)
+        return x.where(inside, 0.0)[: int(lengths.max())]
+
+    def terms(self, x: Tensor, lengths: Tensor) -> Tensor | None:
+        """Return log p(x_t | x_<t), (T, B), where the model gives steps."""
+        if self.scorer.sampled:
+            return None
+        found = self.scorer.exact(x, lengths)
+        return found if found.ndim == 2 else None
+
+    def draw(self, x: Tensor, lengths: Tensor, count: int, *purpose: int | str) -> Tensor:
+        """Return log weights (K, B), those of an exact model K = 1."""
+        if not self.scorer.sampled:
+            found = self.scorer.exact(x, lengths)
+            return (found if found.ndim == 1 else found.sum(0)).unsqueeze(0)
+        log_p, log_q = self.scorer.weights(
+            x, lengths, count, generator(self.seed, "audit", *purpose)
+        )
+        return log_p - log_q
+
+    def bound(self, x: Tensor, lengths: Tensor, *purpose: int | str) -> Estimate:
+        """Return the mean log weight, whose error is better known than that of IS."""
+        weights = self.draw(x, lengths, self.samples, *purpose)
+        error = weights.std(0) if len(weights) > 1 else torch.zeros_like(weights[0])
+        return Estimate(weights.mean(0), error / math.sqrt(len(weights)))
+
+
+def _apart(one: Estimate, two: Estimate) -> Tensor:
+    noise = SURE * (one.error**2 + two.error**2).sqrt()
+    return (one.value - two.value).abs() > CLOSE * (1.0 + one.value.abs()) + noise
+
+
+def _compared(check: str, one: Estimate, two: Estimate, what: str, reason: str) -> Finding:
+    gap = float((one.value - two.value).abs().max())
+    failed = bool(_apart(one, two).any())
+    error = float((one.error**2 + two.error**2).sqrt().max())
+    seen = f"log p moves by up to {gap:.2g} nats {what}"
+    seen += f" (sampling alone: ± {error:.2g})" if error else ""
+    return Finding(check, FAILED, seen, reason) if failed else Finding(check, PASSED, seen)
+
+
+def _output(probe: Probe) -> Finding:
+    check = "shapes and finite numbers"
+    try:
+        weights = probe.draw(probe.cut(probe.ragged), probe.ragged, probe.samples, "output")
+    except ReproError as error:
+        return Finding(check, FAILED, str(error))
+    if not weights.isfinite().all():
+        return Finding(check, FAILED, f"log p has {int((~weights.isfinite()).sum())} not finite")
+    return Finding(check, PASSED, "sampled" if probe.scorer.sampled else "exact")
+
+
+def _repeats(probe: Probe) -> Finding:
+    x = probe.cut(probe.ragged)
+    one, two = (probe.draw(x, probe.ragged, 10, "repeat") for _ in range(2))
+    gap = float((one - two).abs().max())
+    failed = gap > CLOSE * (1.0 + float(one.abs().max()))
+    reason = (
+        "random numbers are not drawn from the generator"
+        if probe.scorer.sampled
+        else "dropout is on (`model.eval()`), or an estimate is given as exact"
+    )
+    status = FAILED if failed else PASSED
+    seen = f"a second call differs by up to {gap:.2g} nats"
+    return Finding("same input, same output", status, seen, reason if failed else "")
+
+
+def _padding(probe: Probe) -> Finding:
+    x = probe.cut(probe.ragged)
+    longer = torch.cat([x, x.new_zeros(5, *x.shape[1:])])
+    one = probe.bound(x, probe.ragged, "padding")
+    two = probe.bound(longer, probe.ragged, "padding", 2)
+    check = "no effect of padding"
+    return _compared(check, one, two, "with 5 more steps of padding", PADDING)
+
+
+def _neighbours(probe: Probe) -> Finding:
+    check, x = "no effect of neighbours", probe.cut(probe.ragged)
+    if x.shape[1] < 2:
+        return Finding(check, UNCHECKED, "the valid part has one sequence")
+    others = x.clone()
+    others[:, 1:] = probe.cut(probe.ragged, _changed(probe, probe.x))[:, 1:]
+    one, two = (probe.bound(v, probe.ragged, "neighbours") for v in (x, others))
+    first = Estimate(one.value[:1], one.error[:1]), Estimate(two.value[:1], two.error[:1])
+    return _compared(check, *first, "with other sequences in the batch", BATCH)
+
+
+def _order(probe: Probe) -> Finding:
+    x, moved = probe.cut(probe.ragged), torch.arange(len(probe.ragged)).roll(1)
+    one = probe.bound(x, probe.ragged, "order")
+    two = probe.bound(x[:, moved], probe.ragged[moved], "order", 2)
+    back = moved.argsort()
+    same = Estimate(two.value[back], two.error[back])
+    return _compared("no effect of order", one, same, "in a batch of another order", BATCH)
+
+
+def _changed(probe: Probe, x: Tensor) -> Tensor:
+    return 1.0 - x if probe.task.kind == "binary" else x + probe.std
+
+
+def _look_ahead(probe: Probe) -> Finding:
+    check = "no look-ahead"
+    terms = probe.terms(probe.x, probe.full)
+    if probe.steps < 2 or terms is None:
+        why = "sequences have one step" if probe.steps < 2 else "the model gives no steps"
+        return Finding(check, UNCHECKED, f"{why}; total probability sees some of it")
+    gaps = []
+    for t in range(1, probe.steps):
+        x = torch.cat([probe.x[:t], _changed(probe, probe.x[t:])])
+        other = probe.terms(x, probe.full)
+        gaps.append(float((terms - other)[:t].abs().max()))  # type: ignore[operator]
+    gap = max(gaps)
+    seen = f"log p(x_t | x_<t) moves by up to {gap:.2g} nats with later steps"
+    failed = gap > CLOSE * (1.0 + float(terms.abs().max()))
+    return Finding(check, FAILED, seen, FUTURE) if failed else Finding(check, PASSED, seen)
+
+
+def _steps_sum(probe: Probe) -> Finding:
+    check = "steps sum to the total"
+    terms = probe.terms(probe.x, probe.full)
+    if terms is None:
+        return Finding(check, UNCHECKED, "the model gives no steps")
+    gap = 0.0
+    for t in range(1, probe.steps + 1):
+        lengths = torch.full_like(probe.full, t)
+        whole = probe.draw(probe.cut(lengths), lengths, 1)[0]
+        gap = max(gap, float((terms[:t].sum(0) - whole).abs().max()))
+    seen = f"the first t steps and a sequence of t steps differ by up to {gap:.2g} nats"
+    failed = gap > CLOSE * (1.0 + float(terms.sum(0).abs().max()))
+    return Finding(check, FAILED, seen, FUTURE) if failed else Finding(check, PASSED, seen)
+
+
+def _longer(probe: Probe) -> Finding:
+    check = "longer is not more probable"
+    if probe.task.kind != "binary" or probe.steps < 2:
+        return Finding(check, UNCHECKED, "for sequences of discrete data only")
+    rise = -math.inf
+    before = Estimate(torch.zeros(len(probe.full)), torch.zeros(len(probe.full)))
+    failed = False
+    for t in range(1, probe.steps + 1):
+        lengths = torch.full_like(probe.full, t)
+        weights = probe.draw(probe.cut(lengths), lengths, probe.samples, "longer", t)
+        now = Estimate(importance_weighted(weights), _is_error(weights))
+        gap = now.value - before.value
+        noise = SURE * (now.error**2 + before.error**2).sqrt()
+        failed = failed or bool((gap > CLOSE * (1.0 + now.value.abs()) + noise).any())
+        rise, before = max(rise, float(gap.max())), now
+    seen = f"log p of t steps less that of t − 1 is at most {rise:.3g}"
+    return Finding(check, FAILED, seen, FUTURE) if failed else Finding(check, PASSED, seen)
+
+
+def _is_error(weights: Tensor) -> Tensor:
+    return (1.0 / effective_sample_size(weights) - 1.0 / len(weights)).clamp(min=0.0).sqrt()
+
+
+def _first(probe: Probe) -> Finding:
+    check, one = "the first step is scored", torch.ones_like(probe.full)
+    x = torch.cat([probe.x[:1], _changed(probe, probe.x[:1])], dim=1)
+    lengths = torch.cat([one, one])
+    found = importance_weighted(probe.draw(x, lengths, probe.samples, "first"))
+    spread = float(found.max() - found.min())
+    flat = spread < CLOSE and (probe.task.kind != "binary" or float(found.abs().max()) < CLOSE)
+    seen = f"log p(x_1) is between {float(found.min()):.4g} and {float(found.max()):.4g}"
+    reason = FIRST if float(found.abs().max()) < CLOSE else FUTURE
+    return Finding(check, FAILED, seen, reason) if flat else Finding(check, PASSED, seen)
+
+
+def _far(probe: Probe) -> Finding:
+    check = "steps far away are improbable"
+    if probe.task.kind == "binary":
+        return Finding(check, UNCHECKED, "for real data only")
+    falls = []
+    for t in sorted({1, probe.steps}):
+        lengths = torch.full_like(probe.full, t)
+        x = probe.cut(lengths)
+        far = x.clone()
+        columns = slice(1, None) if probe.task.kind == "strokes" else slice(None)
+        far[t - 1, :, columns] += FAR * probe.std[columns]
+        near, moved = (
+            importance_weighted(probe.draw(v, lengths, probe.samples, "far")) for v in (x, far)
+        )
+        falls.append((near - moved).nan_to_num(math.inf, math.inf).min())
+    fall = float(min(falls))
+    seen = f"log p falls by {fall:.3g} nats or more when a step moves by {FAR:g} σ"
+    return Finding(check, FAILED, seen, FUTURE) if fall < 1.0 else Finding(check, PASSED, seen)
+
+
+class Conditional(NamedTuple):
+    """The density of x_t given a past, at points: log p (N,), weights (N,), sum and its error.
+
+    `before` is log p of the past.
+    """
+
+    log_p: Tensor
+    weight: Tensor
+    points: Tensor
+    total: float
+    error: float
+    before: float
+
+
+def _total(probe: Probe) -> Finding:
+    check, kind, dim = "probabilities sum to 1", probe.task.kind, probe.task.dim
+    if kind != "binary" and (kind != "real" or dim > 1):
+        return Finding(check, UNCHECKED, "for binary data, and real data of one dimension, only")
+    whole = kind == "real" or dim <= BITS
+    largest, reason, failed, noise = 0.0, "", False, 0.0
+    seen = []
+    for t in range(1, min(probe.steps, 2 if probe.scorer.sampled else 3) + 1):
+        found = _conditional(probe, t)
+        noise = max(noise, found.error)
+        gap = found.total - 1.0
+        wrong = (abs(gap) if whole else gap) > TOTAL + SURE * found.error
+        largest = max(largest, abs(gap))
+        seen.append(f"{found.total:.4g}" + (f" ± {found.error:.1g}" if found.error else ""))
+        if wrong and not failed:
+            failed, reason = True, _reason(probe, found, t)
+    what = "over all x_t" if whole else f"over {2**BITS} values of x_t (at most 1)"
+    text = f"{what}, t = 1, …: {', '.join(seen)}"
+    if failed:
+        return Finding(check, FAILED, text, reason)
+    noisy = noise > 0.2
+    return Finding(check, UNCHECKED if noisy else PASSED, text + (": too noisy" if noisy else ""))
+
+
+def _conditional(probe: Probe, t: int) -> Conditional:
+    if probe.task.kind == "binary":
+        points = _patterns(probe, t)
+        return _summed(probe, t, points, torch.ones(len(points), dtype=torch.float64))
+    count = SAMPLED_GRID if probe.scorer.sampled else GRID
+    centre, scale = float(probe.x[t - 1, 0, 0]), float(probe.std[0])
+    u = torch.linspace(-6.0, 6.0, count, dtype=torch.float64)
+    for _ in range(4):  # closer around the peak, until half of the points say the same
+        points = centre + scale * torch.sinh(u)
+        weight = scale * torch.cosh(u) * float(u[1] - u[0])
+        found = _summed(probe, t, points.float().unsqueeze(1), weight)
+        half = float((found.log_p[::2].exp() * 2.0 * weight[::2]).sum())
+        if probe.scorer.sampled or abs(half - found.total) <= 0.002 * found.total:
+            return found
+        centre, scale = float(points[found.log_p.argmax()]), 0.3 * scale
+    return found
+
+
+def _patterns(probe: Probe, t: int) -> Tensor:
+    # All settings of the bits that vary most, the others as in the data; (N, D).
+    dim = probe.task.dim
+    share = torch.stack([x.mean(0) for x in probe.task.valid]).mean(0)
+    chosen = (share * (1.0 - share)).argsort(descending=True)[: min(dim, BITS)]
+    numbers = torch.arange(2 ** len(chosen)).unsqueeze(1)
+    points = probe.x[t - 1, 0].repeat(len(numbers), 1)
+    points[:, chosen] = ((numbers >> torch.arange(len(chosen))) & 1).float()
+    return points
+
+
+def _summed(probe: Probe, t: int, points: Tensor, weight: Tensor) -> Conditional:
+    past = probe.x[: t - 1, :1].expand(-1, len(points), -1)
+    x, lengths = torch.cat([past, points.unsqueeze(0)]), torch.full((len(points),), t)
+    weights = torch.cat(
+        [
+            probe.draw(part, n, probe.samples, "total", t, i)
+            for i, (part, n) in enumerate(_chunks(x, lengths, probe))
+        ],
+        dim=1,
+    ).nan_to_num(-math.inf)
+    log_before, error_before = 0.0, 0.0
+    if t > 1:
+        one = torch.tensor([t - 1])
+        before = probe.draw(probe.x[: t - 1, :1], one, 20 * probe.samples, "before", t)
+        log_before, error_before = float(importance_weighted(before)), float(_is_error(before))
+    log_p = importance_weighted(weights) - log_before
+    p = log_p.exp()
+    total = float((p * weight).sum())
+    count = len(weights)
+    spread = (weights - log_before).exp().std(0) if count > 1 else torch.zeros_like(p)
+    error = math.hypot(float((weight * spread).norm()) / math.sqrt(count), total * error_before)
+    return Conditional(log_p, weight, points[:, 0], total, error, log_before)
+
+
+def _chunks(x: Tensor, lengths: Tensor, probe: Probe) -> Iterator[tuple[Tensor, Tensor]]:
+    size = max(1, 20_000 // probe.samples) if probe.scorer.sampled else 500
+    for start in range(0, len(lengths), size):
+        yield x[:, start : start + size], lengths[start : start + size]
+
+
+def _reason(probe: Probe, found: Conditional, t: int) -> str:
+    """Return what most likely makes the probabilities of x_t sum to something else."""
+    if probe.scorer.sampled:
+        log_p, log_q = probe.scorer.weights(
+            probe.x, probe.full, 50, generator(probe.seed, "audit", "reason")
+        )
+        if float((log_p - log_q).std(0).max()) < CLOSE:
+            return SAME_SAMPLES
+        return ANALYTIC if float(log_q.std(0).max()) < CLOSE else PROPOSAL
+    averaged = t * (found.log_p + found.before) - (t - 1) * found.before
+    if t > 1 and abs(float((averaged.exp() * found.weight).sum()) - 1.0) < TOTAL:
+        return DIVIDED
+    if probe.task.kind == "binary":
+        if t == 1 and float(found.log_p.abs().max()) < CLOSE:
+            return FIRST
+        return FUTURE if found.total > 1.0 else MEAN_OF_LOGS
+    if float(found.log_p.max() - found.log_p.min()) < 1e-2:
+        return FIRST if t == 1 and float(found.log_p.abs().max()) < CLOSE else FUTURE
+    share = found.log_p.exp() * found.weight / found.total
+    mean = float((share * found.points).sum())
+    spread = float((share * (found.points - mean) ** 2).sum()) ** 0.5
+    squared = float(((found.log_p / 2).exp() * found.weight).sum())  # 1 if p is a density squared
+    sigma = float(probe.task.std[0])
+    two_pi = math.sqrt(2.0 * math.pi)
+    signs = [
+        (SIGMA, found.total, (sigma, 1.0 / sigma)),
+        (TWO_PI, found.total, (two_pi, 1.0 / two_pi)),
+        (HALF, squared, (1.0, two_pi)),
+        (HALF, found.total, (math.sqrt(2.0), math.sqrt(0.5))),
+        (VARIANCE, found.total, tuple(spread**n for n in (1, -1, 0.5, -0.5, 2, -2))),
+    ]
+    for reason, value, wanted in signs:
+        if any(abs(math.log(value / one)) < 0.02 for one in wanted):
+            return reason
+    return FUTURE if found.total > 1.0 else MEAN_OF_LOGS
+
+
+def _samples(probe: Probe) -> Finding:
+    """Many samples in one call against few: the bound stays, IS does not fall."""
+    check = "IS does not fall with K"
+    if not probe.scorer.sampled:
+        return Finding(check, UNCHECKED, "the model is exact")
+    x, few, many = probe.cut(probe.full), 8, max(64, probe.samples)
+    calls = [probe.draw(x, probe.full, few, "few", i) for i in range(many // few)]
+    large = probe.draw(x, probe.full, many, "many")
+    small = torch.cat(calls)
+    bounds = [Estimate(w.mean(0), w.std(0) / math.sqrt(len(w))) for w in (small, large)]
+    single = torch.stack([importance_weighted(w) for w in calls])
+    error = (single.var(0) / len(single) + _is_error(large) ** 2).sqrt()
+    fall = single.mean(0) - importance_weighted(large)
+    seen = (
+        f"IS rises by {float(-fall.mean()):.3g} nats from K = {few} to {many}, the bound by "
+        f"{float((bounds[1].value - bounds[0].value).mean()):.3g}"
+    )
+    if float(large.std(0).max()) < CLOSE and bool(_apart(*bounds).any()):
+        return Finding(check, FAILED, seen, SAME_SAMPLES)
+    falls = bool((fall > CLOSE * (1 + fall.abs()) + SURE * error).any())
+    if falls or bool(_apart(*bounds).any()):
+        return Finding(check, FAILED, seen, COUNT)
+    return Finding(check, PASSED, seen)
+
+
+def _kalman(probe: Probe) -> Finding:
+    """Not above the Kalman filter with the true parameters; equal to it where that is claimed."""
+    claimed = probe.claimed
+    check = "agreement with the Kalman filter" if claimed else "not above the Kalman filter"
+    if probe.parameters is None:
+        return Finding(check, UNCHECKED, "the data are not drawn from a linear-Gaussian model")
+    x, lengths = probe.task.valid.padded(list(range(min(50, len(probe.task.valid)))))
+    weights = probe.draw(x, lengths, probe.samples, "kalman")
+    value, error = importance_weighted(weights), _is_error(weights)
+    if probe.scorer.sampled and float(effective_sample_size(weights).median()) < 5.0 and claimed:
+        return Finding(check, UNCHECKED, "the effective sample size is below 5: raise samples")
+    exact = _exact(probe, x, lengths)
+    gap, steps = value - exact, float(lengths.sum())
+    means = float(value.sum()) / steps, float(exact.sum()) / steps
+    seen = f"{means[0]:.4f} nats per step, the filter {means[1]:.4f}"
+    limit = 0.01 + SURE * error + 2.0 * error**2
+    if claimed:
+        failed = bool((gap.abs() > limit).any())
+    else:
+        noise = float(gap.std() / math.sqrt(len(gap)) + error.norm() / len(gap))
+        failed = float(gap.mean()) > 0.01 + SURE * noise
+    if not failed:
+        return Finding(check, PASSED, seen)
+    return Finding(check, FAILED, seen, _mistake(probe, x, lengths, value, limit))
+
+
+def _exact(probe: Probe, x: Tensor, lengths: Tensor, **powers: float) -> Tensor:
+    # log p (B,) in the task's units, with covariances raised to a power where asked.
+    changed = {key: torch.tensor(v, dtype=torch.float64) for key, v in probe.parameters.items()}  # type: ignore[union-attr]
+    for key, power in powers.items():
+        values, vectors = torch.linalg.eigh(changed[key])
+        changed[key] = vectors @ (values**power).diag() @ vectors.T
+    parameters = {key: value.tolist() for key, value in changed.items()}
+    mean, std, dim = probe.task.mean.tolist(), probe.task.std.tolist(), probe.task.dim
+    options = {"parameters": parameters}
+    model = LinearGaussian(ModelSpec("exact", "", "gaussian", {}, dim, mean, std, options))
+    noise = torch.zeros(len(x), 1, x.shape[1], model.latent)
+    terms = model(probe.task.normalised(x, lengths), lengths, noise)
+    return terms.log_weight[:, 0].sum(0) - lengths * probe.task.log_scale
+
+
+def _mistake(probe: Probe, x: Tensor, lengths: Tensor, value: Tensor, limit: Tensor) -> str:
+    """Return the known mistake that gives these numbers, if one does."""
+    exact, dims = _exact(probe, x, lengths), lengths * probe.task.dim
+    first = _exact(probe, x[:1], torch.ones_like(lengths))
+    scale = lengths * float(probe.task.std.log().sum())
+    constant = dims * 0.5 * math.log(2.0 * math.pi)
+    known = [
+        (FIRST, exact - first),
+        (SIGMA, exact + scale),
+        (SIGMA, exact - scale),
+        (TWO_PI, exact + constant),
+        (HALF, 2.0 * exact),
+        (HALF, 2.0 * (exact + constant)),
+    ]
+    names = ("transition_covariance", "emission_covariance")
+    for chosen in (names[:1], names[1:], names):
+        for power in (2.0, 0.5):
+            known.append((VARIANCE, _exact(probe, x, lengths, **dict.fromkeys(chosen, power))))
+    for reason, wrong in known:
+        if bool(((value - wrong).abs() <= limit + 1e-3 * wrong.abs()).all()):
+            return reason
+    above = float((value - exact).mean()) > 0
+    return FUTURE if above else "other parameters, or another model, than the data were drawn with"
+
+
+CHECKS = (
+    *(_repeats, _padding, _neighbours, _order, _look_ahead, _steps_sum, _longer, _first, _far),
+    *(_total, _samples, _kalman),
+)

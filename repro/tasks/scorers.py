@@ -1,0 +1,384 @@
+"""One face for every kind of model that `repro.evaluate` and `repro.audit` take.
+
+A scorer calls the model and checks the form of what it returns; `protocols` has the shapes.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repro.config.traits import EXACT, SAMPLED
+from repro.errors import ConfigError, ReproError
+from repro.evaluation.evaluate import likelihood_of
+from repro.inference.particle_filter import particle_filter
+from repro.models.base import SequenceModel, Terms
+from repro.tasks.protocols import ExactModel, SampledModel, StepwiseModel
+from repro.tasks.task import Task
+
+
+class Scorer:
+    """How a model's likelihood is asked for: by `exact` or, where it is sampled, by `weights`.
+
+    Attributes:
+        name: of the model, for tables.
+        likelihood: "exact" or "sampled" (a SequenceModel's may be "Z by AIS").
+        filters: whether `filtered` can be asked for.
+    """
+
+    likelihood = EXACT
+    filters = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def exact(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return log p(x), (B,), or log p(x_t | x_<t), (T, B), zero past each end; float64."""
+        raise NotImplementedError
+
+    def weights(
+        self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x, z) and log q(z | x) of K samples of each whole sequence, (K, B)."""
+        raise NotImplementedError
+
+    def filtered(
+        self, x: Tensor, lengths: Tensor, particles: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return the particle filter's estimate of log p(x), (B,)."""
+        raise NotImplementedError
+
+    @property
+    def sampled(self) -> bool:
+        """Whether `weights` is to be asked, not `exact`."""
+        return self.likelihood == SAMPLED
+
+
+class Exact(Scorer):
+    """A function of x and lengths."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Any], name: str) -> None:
+        super().__init__(name)
+        self._function = function
+
+    @torch.no_grad()
+    def exact(self, x: Tensor, lengths: Tensor) -> Tensor:
+        found = _tensor(self._function(x, lengths), f"log_prob of {self.name}")
+        steps, batch = x.shape[:2]
+        allowed = {(batch,): "of each sequence", (steps, batch): "of each step"}
+        _require_shape(found, allowed, f"log_prob of {self.name}", x)
+        return found if found.ndim == 1 else _inside(found, lengths)
+
+
+class Sampled(Scorer):
+    """A method that draws z ~ q(z | x) and returns log p and log q."""
+
+    likelihood = SAMPLED
+
+    def __init__(self, propose: Callable[..., Any], name: str) -> None:
+        super().__init__(name)
+        self._propose = propose
+
+    @torch.no_grad()
+    def weights(
+        self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        found = self._propose(x, lengths, num_samples, generator)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise ConfigError(
+                f"propose of {self.name} must return two tensors, log p(x, z) and log q(z | x), "
+                f"not {_described(found)}."
+            )
+        steps, batch = x.shape[:2]
+        allowed = {
+            (num_samples, batch): "of each sequence",
+            (steps, num_samples, batch): "of each step",
+        }
+        totals = []
+        for what, value in zip(("log p", "log q"), found, strict=True):
+            where = f"{what} of propose of {self.name}"
+            value = _tensor(value, where)
+            _require_shape(value, allowed, where, x, num_samples)
+            totals.append(value if value.ndim == 2 else _inside(value, lengths).sum(0))
+        return totals[0], totals[1]
+
+
+class _Context(NamedTuple):
+    """The number of the step, (T, 1, 1, 1)."""
+
+    t: Tensor
+
+
+class _State(tuple):
+    # A state of any number of tensors that is built as a NamedTuple is: `type(state)(*parts)`.
+    def __new__(cls, *parts: Tensor) -> "_State":
+        return super().__new__(cls, parts)
+
+
+class _Drawn(NamedTuple):
+    """log p(x_t, z_t | ·) and log q(z_t | ·) of a step, (K, B)."""
+
+    log_p: Tensor
+    log_q: Tensor
+
+
+class _Loop(SequenceModel):
+    """A `StepwiseModel` as the particle filter sees models."""
+
+    def __init__(
+        self, scorer: "Stepwise", x: Tensor, lengths: Tensor, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self._scorer, self._x, self._lengths, self._generator = scorer, x, lengths, generator
+
+    def encode(self, x: Tensor, lengths: Tensor) -> _Context:
+        return _Context(torch.arange(len(x)).reshape(-1, 1, 1, 1))
+
+    def initial(self, num_samples: int, x: Tensor) -> _State:
+        return self._scorer.initial(self._x, self._lengths, num_samples)
+
+    def propose(self, context: _Context, state: _State, noise: Tensor) -> tuple[_State, _Drawn]:
+        return self._scorer.step(state, self._x, int(context.t), self._generator)
+
+    def score(self, context: _Context, steps: _Drawn) -> Terms:
+        return Terms(steps.log_p, torch.zeros_like(steps.log_p), steps.log_q, None)
+
+
+class Stepwise(Scorer):
+    """A model that proposes step by step."""
+
+    likelihood = SAMPLED
+    filters = True
+
+    def __init__(self, model: StepwiseModel, name: str) -> None:
+        super().__init__(name)
+        self._model = model
+
+    @torch.no_grad()
+    def weights(
+        self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        state, drawn = self.initial(x, lengths, num_samples), []
+        for t in range(len(x)):
+            state, step = self.step(state, x, t, generator)
+            drawn.append(step)
+        log_p, log_q = (torch.stack(field) for field in zip(*drawn, strict=True))
+        return _inside(log_p, lengths).sum(0), _inside(log_q, lengths).sum(0)
+
+    @torch.no_grad()
+    def filtered(
+        self, x: Tensor, lengths: Tensor, particles: int, generator: torch.Generator
+    ) -> Tensor:
+        shape = (len(x), particles, x.shape[1])
+        uniforms = torch.rand(shape, generator=generator)
+        loop = _Loop(self, x, lengths, generator)
+        *_, last = particle_filter(loop, x, lengths, x.new_zeros(*shape, 0), uniforms)
+        return last.estimate
+
+    def initial(self, x: Tensor, lengths: Tensor, num_samples: int) -> _State:
+        """Return the model's first state, checked."""
+        return self._state(self._model.initial(x, lengths, num_samples), "initial", x, num_samples)
+
+    def step(
+        self, state: _State, x: Tensor, t: int, generator: torch.Generator
+    ) -> tuple[_State, _Drawn]:
+        """Return the next state and the terms of a step, checked."""
+        count = state[0].shape[0]
+        found = self._model.step(tuple(state), x, t, generator)
+        if not isinstance(found, tuple | list) or len(found) != 3:
+            raise ConfigError(
+                f"step of {self.name} must return the next state, log p and log q, not "
+                f"{_described(found)}."
+            )
+        terms = []
+        for what, value in zip(("log p", "log q"), found[1:], strict=True):
+            value = _tensor(value, f"{what} of step of {self.name}")
+            allowed = {(count, x.shape[1]): "of step t"}
+            _require_shape(value, allowed, f"{what} of step of {self.name}", x, count)
+            terms.append(value)
+        return self._state(found[0], "step", x, count), _Drawn(*terms)
+
+    def _state(self, found: Any, method: str, x: Tensor, count: int) -> _State:
+        fits = isinstance(found, tuple | list) and len(found) > 0
+        lead = (count, x.shape[1])
+        for part in found if fits else ():
+            fits = fits and isinstance(part, Tensor) and part.ndim == 3 and part.shape[:2] == lead
+        if not fits:
+            raise ConfigError(
+                f"the state that {method} of {self.name} returns must be a tuple of tensors "
+                f"(K, B, ·) with K = {count}, B = {lead[1]}, not {_described(found)}."
+            )
+        return _State(*found)
+
+
+class Own(Scorer):
+    """A model of the package: it takes normalised data, and scores those."""
+
+    def __init__(self, model: SequenceModel, task: Task) -> None:
+        super().__init__(type(model).__name__)
+        self._model, self._task = model.eval(), task
+        self.likelihood = likelihood_of(model)
+
+    def _terms(self, x: Tensor, lengths: Tensor, noise: Tensor) -> Terms:
+        terms = self._model(self._task.normalised(x, lengths), lengths, noise, steps_at_once=8)
+        return terms.each(Tensor.double)
+
+    @torch.no_grad()
+    def exact(self, x: Tensor, lengths: Tensor) -> Tensor:
+        terms = self._terms(x, lengths, x.new_zeros(*x.shape[:1], 1, x.shape[1], 0))
+        return _inside(terms.log_likelihood[:, 0] - self._task.log_scale, lengths)
+
+    @torch.no_grad()
+    def weights(
+        self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        shape = (len(x), num_samples, x.shape[1], self._model.latent)
+        terms = self._terms(x, lengths, torch.randn(shape, generator=generator))
+        log_p = terms.log_likelihood + terms.log_prior - self._task.log_scale
+        return _inside(log_p, lengths).sum(0), _inside(terms.log_proposal, lengths).sum(0)
+
+
+def from_numpy(model: Any) -> Scorer:
+    """Return a model of NumPy arrays as `repro.evaluate` and `repro.audit` take models.
+
+    Args:
+        model: a function or an object with `log_prob` (`protocols.NumpyLogProb`), or an object
+            with `propose` (`protocols.NumpySampledModel`). JAX arrays come back as well.
+    Raises:
+        ConfigError: it has neither.
+    """
+    name, log_prob = name_of(model), getattr(model, "log_prob", None)
+    if hasattr(model, "propose") and log_prob is None:
+
+        def propose(x: Tensor, lengths: Tensor, num_samples: int, g: torch.Generator) -> Any:
+            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=g)))
+            return model.propose(x.numpy(), lengths.numpy(), num_samples, rng)
+
+        return Sampled(propose, name)
+    function = log_prob or model
+    if not callable(function):
+        raise ConfigError(f"{name} has neither log_prob nor propose, and is not a function.")
+    return Exact(lambda x, lengths: function(x.numpy(), lengths.numpy()), name)
+
+
+def from_command(command: Sequence[str], latent: bool = False) -> Scorer:
+    """Return a program in any language as `repro.evaluate` and `repro.audit` take models.
+
+    It is started once for each batch with two more arguments, the paths of an npz file to read and
+    of one to write. The first has `x` (T, B, D) float32 and `lengths` (B,) int64; the second must
+    have `log_prob`, (B,) or (T, B). With `latent`, the first also has `num_samples` and `seed`,
+    from which all random numbers come, and the second must have `log_p` and `log_q`, (K, B) or
+    (T, K, B), instead.
+
+    Args:
+        command: the program and its arguments, such as ["julia", "score.jl"].
+    """
+    command = list(command)
+    name = Path(command[-1]).stem
+
+    def run(arrays: dict[str, Any], wanted: tuple[str, ...]) -> list[np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            given, made = Path(folder, "in.npz"), Path(folder, "out.npz")
+            np.savez(given, **arrays)
+            return _output_of([*command, str(given), str(made)], made, wanted)
+
+    def propose(x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator) -> Any:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        arrays = {"num_samples": num_samples, "seed": seed}
+        return run({"x": x.numpy(), "lengths": lengths.numpy(), **arrays}, ("log_p", "log_q"))
+
+    def log_prob(x: Tensor, lengths: Tensor) -> Any:
+        return run({"x": x.numpy(), "lengths": lengths.numpy()}, ("log_prob",))[0]
+
+    return Sampled(propose, name) if latent else Exact(log_prob, name)
+
+
+def _output_of(command: list[str], made: Path, wanted: tuple[str, ...]) -> list[np.ndarray]:
+    shown = " ".join(command[:-2])
+    try:
+        run = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise ConfigError(f"{shown} cannot be started ({error.strerror}).") from None
+    if run.returncode:
+        last = (run.stderr.strip() or run.stdout.strip() or "no message").splitlines()[-1]
+        raise ReproError(f"{shown} failed with exit status {run.returncode}: {last}")
+    try:
+        with np.load(made, allow_pickle=False) as found:
+            return [found[key] for key in wanted]
+    except FileNotFoundError:
+        raise ReproError(f"{shown} did not write the file that its last argument names.") from None
+    except KeyError:
+        raise ReproError(f"{shown} wrote no array called {' or '.join(wanted)}.") from None
+    except (OSError, ValueError) as error:
+        raise ReproError(f"{shown} wrote what is not an npz file ({error}).") from None
+
+
+def scorer_of(model: Any, task: Task) -> Scorer:
+    """Return the scorer of a model.
+
+    Raises:
+        ConfigError: it is of no kind that can be scored.
+    """
+    name = name_of(model)
+    if isinstance(model, Scorer):
+        return model
+    if isinstance(model, SequenceModel):
+        return Own(model, task)
+    if isinstance(model, ExactModel):
+        return Exact(model.log_prob, name)
+    if isinstance(model, StepwiseModel):
+        return Stepwise(model, name)
+    if isinstance(model, SampledModel):
+        return Sampled(model.propose, name)
+    if callable(model) and not isinstance(model, nn.Module | type):
+        return Exact(model, name)
+    raise ConfigError(
+        f"{name} cannot be scored: it needs log_prob(x, lengths), propose(x, lengths, num_samples, "
+        "generator), or initial and step; or give a function of x and lengths, or a checkpoint."
+    )
+
+
+def name_of(model: Any) -> str:
+    """Return how tables call a model: its own name or that of its class."""
+    return str(getattr(model, "__name__", None) or type(model).__name__)
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    try:
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return found.detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"{where} is {_described(value)}, not a tensor of numbers.") from None
+
+
+def _require_shape(
+    value: Tensor,
+    allowed: Mapping[Any, str],
+    where: str,
+    x: Tensor,
+    count: int | None = None,
+) -> None:
+    if tuple(value.shape) not in allowed:
+        wanted = " or ".join(f"{shape} {what}" for shape, what in allowed.items())
+        samples = "" if count is None else f"K = {count}, "
+        raise ConfigError(
+            f"{where} has the shape {tuple(value.shape)}, expected {wanted} "
+            f"(T = {x.shape[0]}, {samples}B = {x.shape[1]})."
+        )
+
+
+def _inside(terms: Tensor, lengths: Tensor) -> Tensor:
+    steps = torch.arange(len(terms)).reshape(-1, *[1] * (terms.ndim - 1))
+    return terms.where(steps < lengths, 0.0)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {tuple(shape)}" if shape is not None else "")
