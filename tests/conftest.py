@@ -130,10 +130,15 @@ def count_input() -> None:
     INPUTS["given"] += 1
 
 
+LONGEST = ["test_workflow", "test_faults", "test_own", "test_dry_run", "test_fuzz"]
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if any(item.get_closest_marker(kind) for kind in KINDS):
             item.add_marker("trust")
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))  # others stay as they are
 
 
 @pytest.hookimpl(hookwrapper=True)

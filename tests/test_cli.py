@@ -81,7 +81,7 @@ def test_every_step_runs_by_hand(home):
         done = run(home, command, "--preset", "smoke")
         assert done.returncode == 0, done.stderr
     page = (home / "runs" / "smoke" / "report.html").read_text()
-    assert page.count("<svg") == 5 and "<table" in page
+    assert page.count("<svg") == 6 and "<table" in page
     # Self-contained: nothing is loaded from other files.
     assert "src=" not in page and "<link" not in page and "@import" not in page
 

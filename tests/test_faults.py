@@ -95,8 +95,7 @@ def unbroken(home):
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "number"), [(1, signal.SIGKILL), (2, signal.SIGTERM)])
 def test_a_signal_at_any_update_changes_no_bit(number, threads, unbroken, home):
     update = random.Random(f"{number} {threads}").randrange(1, 20)
     arguments = [*cell("train"), "--threads", threads]
@@ -132,7 +131,7 @@ def offline_records(path):
     return steps, summary
 
 
-@pytest.mark.parametrize("update", [3, 12])
+@pytest.mark.parametrize("update", [12])
 def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
     pytest.importorskip("wandb")
     arguments = [*cell("train", seed="8"), "--wandb", "offline"]
@@ -292,7 +291,7 @@ def test_damage_is_never_read_as_a_number(position, fault, written, tmp_path):
         else:
             del damaged[rng.randrange(len(content)) if fault == "cut" else 0 :]
         copy.write_bytes(damaged)
-        with pytest.raises(ReproError, match=r"damaged|no Result|changed|schema"):
+        with pytest.raises(ReproError, match=r"damaged|not a Result|changed|schema"):
             reader(copy)
 
 

@@ -238,7 +238,7 @@ def positions(node, path=()):
         yield from positions(node[key], (*path, key))
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=250)
 @given(path=st.sampled_from(list(positions(MERGED))), value=ODD)
 def test_configurations(path, value, monkeypatch):
     """A value anywhere in a preset replaced by anything."""
