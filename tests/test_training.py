@@ -260,10 +260,7 @@ def test_patience_stops_training(walk, tmp_path):
 
 def test_training_improves_the_bound(walk, tmp_path):
     run(walk, tmp_path, max_epochs=30)
-    bounds = [
-        json.loads(line)["valid_bound"]
-        for line in (tmp_path / "history.jsonl").read_text().splitlines()
-    ]
+    bounds = [row["valid_bound"] for row in rows_of(tmp_path)]
     assert max(bounds) > bounds[0] + 0.1
 
 
@@ -285,8 +282,7 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
         info.training["diverged"]
     )
     assert info.training["epochs"] == 1 and info.training["best_epoch"] <= 1
-    rows = (tmp_path / "history.jsonl").read_text().splitlines()
-    assert [json.loads(row)["epoch"] for row in rows] == [0, 1]
+    assert [row["epoch"] for row in rows_of(tmp_path)] == [0, 1]
     result = evaluate(tmp_path / "checkpoint.safetensors", walk, 20, [], CPU)
     assert "diverged" in result.training and np.isfinite(result.values("is")).all()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from repro.data.batches import Batch
+from repro.data.batches import Batch, real_steps
 from repro.models import build
 from repro.models.base import ModelSpec, SequenceModel
 
@@ -128,7 +128,6 @@ def make(workload: Workload, seed: int = 0) -> tuple[SequenceModel, Batch, Tenso
         x = (torch.special.ndtr(x) < workload.ones).float()
     if workload.head.startswith("bivariate"):
         x[..., 0] = (x[..., 0] > 1.5).float()
-    inside = torch.arange(len(x)).unsqueeze(1) < lengths
-    x = x.where(inside.unsqueeze(-1), 0.0)
+    x = x.where(real_steps(lengths, len(x)).unsqueeze(-1), 0.0)
     noise = torch.randn(len(x), 1, workload.batch, model.latent)
     return model, Batch(x, lengths, list(range(workload.batch))), noise

@@ -96,6 +96,11 @@ def collate(sequences: Sequences, ids: list[int]) -> Batch:
     return Batch(pad_sequence(chosen), lengths, ids)
 
 
+def real_steps(lengths: Tensor, steps: int) -> Tensor:
+    """Return which of `steps` steps each sequence has, (T, B): True before its end, then False."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+
 def by_length(sequences: Sequences) -> list[int]:
     """Return all ids, shortest sequence first."""
     return sorted(range(len(sequences)), key=lengths_of(sequences).__getitem__)

@@ -10,17 +10,11 @@ from repro.heads.basic import build_head
 from repro.kernels.linear import Linear
 from repro.kernels.packing import packing
 from repro.models.base import ModelSpec, SequenceModel, Terms, without_latent
+from repro.models.time_loop import State
 from repro.nn.dropout import Dropout
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
 from repro.nn.recurrent import worth_packing
-
-
-class State(tuple[Tensor, ...]):
-    """The output after the last step, (1, B, H), and what the layers remember, (·, B, ·) each."""
-
-    def __new__(cls, *tensors: Tensor) -> "State":
-        return super().__new__(cls, tensors)
 
 
 class AutoregressiveModel(SequenceModel):
@@ -50,7 +44,11 @@ class AutoregressiveModel(SequenceModel):
         raise NotImplementedError(f"{type(self).__name__} has no layers")
 
     def initial(self, num_samples: int, x: Tensor) -> State:
-        """Return the state before the first step of x (T, B, D); there is one sample."""
+        """Return the state before the first step of x (T, B, D); there is one sample.
+
+        Its first tensor is the output after the last step, (1, B, H); the others are what the
+        layers remember, (·, B, ·) each.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no state")
 
     def run(self, features: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State]:

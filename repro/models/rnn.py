@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from repro.config.traits import Traits
 from repro.errors import require_known
-from repro.models.autoregressive import AutoregressiveModel, State
+from repro.models.autoregressive import AutoregressiveModel
 from repro.models.base import ModelSpec
+from repro.models.time_loop import State
 from repro.nn.recurrent import run_lstm, run_rnn
 
 CELLS: dict[str, type[nn.GRU] | type[nn.RNN]] = {"gru": nn.GRU, "tanh": nn.RNN}  # of one state

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from repro.data.batches import real_steps
 from repro.nn.gaussian import Gaussian, kl
 
 
@@ -71,8 +72,7 @@ def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:
 
 def masked(terms: Terms, lengths: Tensor) -> Terms:
     """Return the terms with zeros past each sequence's end."""
-    steps = torch.arange(len(terms.log_likelihood), device=lengths.device)
-    inside = (steps.unsqueeze(1) < lengths).unsqueeze(1)  # (T, 1, B)
+    inside = real_steps(lengths, len(terms.log_likelihood)).unsqueeze(1)  # (T, 1, B)
     return terms.each(lambda term: term.where(inside, 0.0))
 
 

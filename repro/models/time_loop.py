@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from repro.models.base import SequenceModel
 
 
+class State(tuple[Tensor, ...]):
+    """A state of any number of tensors that is built as a NamedTuple is: `State(*tensors)`."""
+
+    def __new__(cls, *tensors: Tensor) -> "State":
+        return super().__new__(cls, tensors)
+
+
 def padded_terms(
     model: "SequenceModel",
     x: Tensor,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from repro.data.batches import real_steps
 from repro.nn.mlp import MLP
 
 DECAY = 0.8  # of the running moments (Mnih & Gregor 2014 keep 0.8 of the old value)
@@ -57,7 +58,7 @@ class NVIL(nn.Module):
             seen: features of the data alone, (T, B, ·).
             lengths: (B,).
         """
-        inside = (torch.arange(len(values), device=lengths.device).unsqueeze(1) < lengths)[:, None]
+        inside = real_steps(lengths, len(values)).unsqueeze(1)
         guesses = self.network(seen).squeeze(-1).unsqueeze(1).where(inside, 0.0)  # (T, 1, B)
         missed = (values.detach() - guesses).square()
         error = missed.sum() / (inside.sum() * values.shape[1])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from repro.data import prepared
+from repro.data.batches import real_steps
 from repro.errors import ConfigError, ReproError
 from repro.inference.bounds import effective_sample_size, importance_weighted
 from repro.models.base import ModelSpec
@@ -163,7 +164,7 @@ class Probe:
     def cut(self, lengths: Tensor, x: Tensor | None = None) -> Tensor:
         """Return x with zeros past lengths and no step beyond the longest."""
         x = self.x if x is None else x
-        inside = (torch.arange(len(x)).unsqueeze(1) < lengths).unsqueeze(-1)
+        inside = real_steps(lengths, len(x)).unsqueeze(-1)
         return x.where(inside, 0.0)[: int(lengths.max())]
 
     def terms(self, x: Tensor, lengths: Tensor) -> Tensor | None:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from repro.config.traits import EXACT, SAMPLED
+from repro.data.batches import real_steps
 from repro.errors import ConfigError, ReproError
 from repro.evaluation.evaluate import likelihood_of
 from repro.inference.particle_filter import particle_filter
 from repro.models.base import SequenceModel, Terms
+from repro.models.time_loop import State
 from repro.tasks.protocols import ExactModel, SampledModel, StepwiseModel
 from repro.tasks.task import Task
 
@@ -114,12 +116,6 @@ class _Context(NamedTuple):
     t: Tensor
 
 
-class _State(tuple):
-    # A state of any number of tensors that is built as a NamedTuple is: `type(state)(*parts)`.
-    def __new__(cls, *parts: Tensor) -> "_State":
-        return super().__new__(cls, parts)
-
-
 class _Drawn(NamedTuple):
     """log p(x_t, z_t | ·) and log q(z_t | ·) of a step, (K, B)."""
 
@@ -139,10 +135,10 @@ class _Loop(SequenceModel):
     def encode(self, x: Tensor, lengths: Tensor) -> _Context:
         return _Context(torch.arange(len(x)).reshape(-1, 1, 1, 1))
 
-    def initial(self, num_samples: int, x: Tensor) -> _State:
+    def initial(self, num_samples: int, x: Tensor) -> State:
         return self._scorer.initial(self._x, self._lengths, num_samples)
 
-    def propose(self, context: _Context, state: _State, noise: Tensor) -> tuple[_State, _Drawn]:
+    def propose(self, context: _Context, state: State, noise: Tensor) -> tuple[State, _Drawn]:
         return self._scorer.step(state, self._x, int(context.t), self._generator)
 
     def score(self, context: _Context, steps: _Drawn) -> Terms:
@@ -180,13 +176,13 @@ class Stepwise(Scorer):
         *_, last = particle_filter(loop, x, lengths, x.new_zeros(*shape, 0), uniforms)
         return last.estimate
 
-    def initial(self, x: Tensor, lengths: Tensor, num_samples: int) -> _State:
+    def initial(self, x: Tensor, lengths: Tensor, num_samples: int) -> State:
         """Return the model's first state, checked."""
         return self._state(self._model.initial(x, lengths, num_samples), "initial", x, num_samples)
 
     def step(
-        self, state: _State, x: Tensor, t: int, generator: torch.Generator
-    ) -> tuple[_State, _Drawn]:
+        self, state: State, x: Tensor, t: int, generator: torch.Generator
+    ) -> tuple[State, _Drawn]:
         """Return the next state and the terms of a step, checked."""
         count = state[0].shape[0]
         found = self._model.step(tuple(state), x, t, generator)
@@ -203,7 +199,7 @@ class Stepwise(Scorer):
             terms.append(value)
         return self._state(found[0], "step", x, count), _Drawn(*terms)
 
-    def _state(self, found: Any, method: str, x: Tensor, count: int) -> _State:
+    def _state(self, found: Any, method: str, x: Tensor, count: int) -> State:
         fits = isinstance(found, tuple | list) and len(found) > 0
         lead = (count, x.shape[1])
         for part in found if fits else ():
@@ -213,7 +209,7 @@ class Stepwise(Scorer):
                 f"the state that {method} of {self.name} returns must be a tuple of tensors "
                 f"(K, B, ·) with K = {count}, B = {lead[1]}, not {_described(found)}."
             )
-        return _State(*found)
+        return State(*found)
 
 
 class Own(Scorer):
@@ -373,8 +369,9 @@ def _require_shape(
 
 
 def _inside(terms: Tensor, lengths: Tensor) -> Tensor:
-    steps = torch.arange(len(terms)).reshape(-1, *[1] * (terms.ndim - 1))
-    return terms.where(steps < lengths, 0.0)
+    # Zeros past each sequence's end, in (T, B) or (T, K, B).
+    inside = real_steps(lengths, len(terms))
+    return terms.where(inside if terms.ndim == 2 else inside.unsqueeze(1), 0.0)
 
 
 def _described(value: Any) -> str:

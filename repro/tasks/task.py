@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repro.config import recipes as configuration
 from repro.data import prepared
-from repro.data.batches import Tensors, collate
+from repro.data.batches import Tensors, collate, real_steps
 from repro.data.parts import PARTS, Stored
 from repro.data.prepare import prepared_file
 from repro.data.prepared import DataSpec
@@ -107,7 +107,7 @@ class Task:
         """Return x (T, B, D) of the task's units normalised, zero past each of lengths (B,)."""
         if self.units == "normalised":
             return x
-        inside = (torch.arange(len(x)).unsqueeze(1) < lengths).unsqueeze(-1)
+        inside = real_steps(lengths, len(x)).unsqueeze(-1)
         return ((x.double() - self.mean) / self.std).to(x.dtype).where(inside, 0.0)
 
 
