@@ -29,6 +29,13 @@ def test_only_the_panels_that_a_training_has_numbers_for_are_drawn():
     assert [line.get_linestyle() for line in bound] == ["-", "--"]
 
 
+def test_the_lowest_panel_of_each_column_has_its_epochs():
+    figure = draw_training([trained("vrnn", **ALWAYS, **OF_SAMPLES)])  # five panels, three columns
+    labelled = [axes.xaxis.label.get_visible() for axes in figure.axes if axes.axison]
+    ticks = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes if axes.axison]
+    assert labelled == ticks == [False, False, True, True, True]
+
+
 def test_a_training_without_samples_still_has_its_schedules():
     """An RNN-RBM's statistics are left out; the workflow expects a figure all the same."""
     figure = draw_training([trained("rnn-rbm", **ALWAYS)])

@@ -66,6 +66,11 @@ def draw_training(results: list[Result]) -> plt.Figure | None:
             axes.set_yscale("log")
         if title == PANELS[0][0]:
             _leave_out_the_start(axes, frame, columns)
+    for axes in list(grid.flat)[
+        max(0, len(panels) - COLUMNS) : len(panels)
+    ]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+        axes.xaxis.label.set_visible(True)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     styles = {"training part": "-", "validation part": "--"}
