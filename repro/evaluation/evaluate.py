@@ -21,7 +21,7 @@ from repro.models.time_loop import propose_all
 from repro.results.record import SCHEMA, Result
 from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
-from repro.training.checkpoints import load_checkpoint, require_same_data
+from repro.training.checkpoints import load_checkpoint, require_same_data, weights_digest
 
 BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
 ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
@@ -77,7 +77,7 @@ def evaluate(
             "curve": curve,
             **({"particles": particles} if particles else {}),
         },
-        training=info.training,
+        training={**info.training, "weights_sha256": weights_digest(model.state_dict())},
         environment={
             **environment(device.type, torch.get_num_threads()),
             "kernels": dispatch.current().kernels,

@@ -40,7 +40,8 @@ class Result:
         true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
         evaluation: number of importance samples and the smaller numbers of `curve`.
-        training: see `checkpoints.CheckpointInfo`.
+        training: see `checkpoints.CheckpointInfo`; and weights_sha256, the digest of the trained
+            weights (absent from older files).
         environment: date, code version, libraries, hardware, seconds and peak memory of the
             evaluation; date, code version, libraries and hardware of the training under
             "training". Older files have no dates, which are in UTC.

@@ -130,6 +130,15 @@ def require_same_data(
     )
 
 
+def weights_digest(weights: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of named tensors, whatever their order and device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def checkpoint_in(folder: Path) -> Path:
     """Return the path of the checkpoint in a run's folder."""
     return folder / "checkpoint.safetensors"
