@@ -1,6 +1,7 @@
 """The whole workflow: fetch → prepare → configure → train → evaluate → tables, figures, check."""
 
 import atexit
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ from repro.runtime.files import require_writable
 from repro.runtime.locks import clear_stale_locks
 
 min_version("9.18")
+
+if os.environ.get("REPRO_RUNS", "runs") != "runs":
+    sys.exit(
+        "REPRO_RUNS is set, but the workflow writes to runs/: unset it, or use --directory."
+    )
 
 
 configfile: "config/datasets.yaml"

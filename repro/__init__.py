@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from repro.evaluation.stored_weights import load
     from repro.results.stored import stored_results
     from repro.tasks.audit import audit
     from repro.tasks.foreign import evaluate
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _FROM = {
     "audit": "repro.tasks.audit",
     "evaluate": "repro.tasks.foreign",
+    "load": "repro.evaluation.stored_weights",
     "stored_results": "repro.results.stored",
     "from_command": "repro.tasks.scorers",
     "from_numpy": "repro.tasks.scorers",
@@ -29,4 +31,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_FROM[name]), name)
 
 
-__all__ = ["audit", "evaluate", "from_command", "from_numpy", "stored_results", "task"]
+__all__ = ["audit", "evaluate", "from_command", "from_numpy", "load", "stored_results", "task"]

@@ -1,7 +1,7 @@
 """The suite from Python: load a data set, train a model on it, bound its likelihood.
 
-To be run in the repository's root, like the command line; runs are under runs/, and both find them
-there. A training that is finished is not repeated.
+Runs are under runs/ in the working directory, or where the environment variable REPRO_RUNS says;
+the command line finds them there. A training that is finished is not repeated.
 """
 
 from numbers import Integral, Real

@@ -18,6 +18,7 @@ from snakemake.cli import get_argument_parser
 import repro
 from repro.cli import app
 from repro.config import recipes as configuration
+from repro.runtime.paths import config_folder
 
 RENDERED = sorted((ROOT / "paper_tables").glob("*/*.md"))
 COMMAND_LINE = typer.main.get_command(app)
@@ -122,6 +123,8 @@ def require(line, whole):
 
 
 def require_repro(arguments, whole):
+    if arguments[:1] == ["--runs"]:
+        arguments = arguments[2:]
     if not arguments or arguments[0].startswith("-"):
         assert set(arguments) <= {"--help", "--version", "--install-completion"}
         return
@@ -151,7 +154,7 @@ def require_snakemake(arguments, whole):
     except SystemExit as error:
         raise AssertionError(arguments) from error
     settings = dict(item.split("=", 1) for item in given.config or [])
-    schema = configuration.read_yaml(configuration.CONFIG / "schema.yaml")
+    schema = configuration.read_yaml(config_folder() / "schema.yaml")
     assert set(settings) <= set(schema["properties"])
     preset = settings.get("preset", "starter")
     require_preset(preset)

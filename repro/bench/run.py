@@ -180,7 +180,7 @@ def _pyro(model: DMM, batch: Batch) -> dict[str, Callable[[], object]]:
     try:
         from repro.bench.pyro_dmm import svi_step
     except ImportError:
-        return {}  # an optional peer: pip install -e '.[bench]'
+        return {}  # an optional peer: pip install pyro-ppl
     names = {"Pyro SVI": False}
     if isinstance(model.inference.rnns[0], DirectedReLU):
         names["Pyro SVI, packed"] = True  # as in Pyro's example; an LSTM is slower that way

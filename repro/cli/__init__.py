@@ -1,34 +1,37 @@
 """The `repro` command: one subcommand for each rule of the Snakefile, and a few to look around."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from repro.cli import data, tools
+from repro.cli import data, run, tools
 from repro.cli import explore as look
 from repro.cli import reports as outputs
-from repro.cli import run as runs
 from repro.errors import ReproError
 from repro.runtime.provenance import version
 
-EPILOG = "Run in the repository's root folder. Exit status: 0 done, 1 check failed, 2 user error."
+EPILOG = "What it makes goes into runs/ here. Exit status: 0 done, 1 check failed, 2 user error."
 COMMANDS = (
     data.fetch,
     data.prepare,
     data.configure,
-    runs.train,
-    runs.evaluate,
-    runs.sample,
-    runs.predict,
-    runs.listen,
+    run.train,
+    run.evaluate,
+    run.sample,
+    run.predict,
+    run.listen,
     outputs.tables,
     outputs.paper_tables,
     outputs.figures,
     outputs.check,
     outputs.accept,
+    outputs.weights,
     outputs.report,
     outputs.salvage,
+    run.verify,
     look.show,
     tools.plan,
     tools.trust,
@@ -63,8 +66,14 @@ def options(
             is_eager=True,
         ),
     ] = False,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all that is made, instead of runs.", envvar="REPRO_RUNS"),
+    ] = None,
 ) -> None:
     """Handle the options before a subcommand."""
+    if runs is not None:
+        os.environ["REPRO_RUNS"] = str(runs)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from repro.config import recipes as configuration
 from repro.errors import ConfigError
 from repro.results.record import Result, read
-from repro.runtime.paths import RUNS
+from repro.runtime.paths import runs_folder
 
 
 def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
@@ -25,8 +25,8 @@ def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
 
 
 def _require_no_other_preset(dataset: str) -> None:
-    for preset in configuration.presets():
-        own = configuration.read_yaml(configuration.CONFIG / f"{preset}.yaml").get("datasets") or {}
+    for preset, file in configuration.preset_files().items():
+        own = configuration.read_yaml(file).get("datasets") or {}
         if dataset in own:
             raise ConfigError(f"{dataset} is a data set of preset {preset}: add --preset {preset}.")
 
@@ -48,7 +48,7 @@ def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Resu
 def in_order(results: list[Result], root: Path, preset: str) -> list[Result]:
     """Return Results read under `root` as `read_results` does."""
     models = configuration.registers(preset)["models"]
-    if root == RUNS:
+    if root == runs_folder():
         titles = {name: entry["title"] for name, entry in models.items()}
         results = [replace(r, title=titles.get(r.model, r.title)) for r in results]
     rank = {name: i for i, name in enumerate(models)}

@@ -6,7 +6,7 @@ Heavy imports are inside the commands, so that `repro --help` and light rules st
 from repro.cli.arguments import dataset_entry
 from repro.cli.options import Corpora, Dataset, Entry, Mirror, Model, Preset
 from repro.config import recipes as configuration
-from repro.runtime.paths import RUNS, data_file, raw_folder
+from repro.runtime.paths import data_file, raw_folder, runs_folder
 
 
 def fetch(
@@ -49,6 +49,6 @@ def configure(dataset: Dataset, model: Model, preset: Preset = "starter") -> Non
     Example: repro configure --model dmm --dataset linear_gaussian
     """
     recipe = configuration.resolve(configuration.load(preset), dataset, model)
-    path = RUNS / preset / dataset / model / "config.yaml"
+    path = runs_folder() / preset / dataset / model / "config.yaml"
     configuration.freeze(recipe, path)
     print(path)

@@ -7,7 +7,7 @@ import typer
 
 from repro.cli.options import Preset
 from repro.config import recipes as configuration
-from repro.runtime.paths import PAPER_TABLES, data_file
+from repro.runtime.paths import config_folder, data_file, paper_tables_folder
 
 
 class Kind(StrEnum):
@@ -26,7 +26,6 @@ def list_(
 
     Example: repro list models
     """
-    configuration.require_root()
     for one in [kind] if kind else Kind:
         rows = _rows(one)
         width = max(len(name) for name, _ in rows)
@@ -64,16 +63,13 @@ def show(
 
 def _rows(kind: Kind) -> list[tuple[str, str]]:
     if kind is Kind.presets:
-        found = {
-            name: configuration.read_yaml(configuration.CONFIG / f"{name}.yaml")
-            for name in configuration.presets()
-        }
-        return [(name, entry.get("description", "")) for name, entry in found.items()]
+        found = sorted(configuration.preset_files().items())
+        return [(n, configuration.read_yaml(p).get("description", "")) for n, p in found]
     if kind is Kind.tables:
-        paths = sorted(PAPER_TABLES.glob("*/table.yaml"))
+        paths = sorted(paper_tables_folder().glob("*/table.yaml"))
         return [(p.parent.name, configuration.read_yaml(p)["title"]) for p in paths] or [
-            ("none", f"under {PAPER_TABLES}/ here")
+            ("none", f"under {paper_tables_folder()}/")
         ]
-    entries = configuration.read_yaml(configuration.CONFIG / f"{kind}.yaml")[kind]
+    entries = configuration.read_yaml(config_folder() / f"{kind}.yaml")[kind]
     source = {"models": "citation", "datasets": "licence"}[kind]
     return [(name, f"{entry['title']}; {entry[source]}") for name, entry in entries.items()]

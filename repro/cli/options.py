@@ -67,5 +67,7 @@ KernelsOption = Annotated[
 WandbOption = Annotated[WandbMode | None, typer.Option(help="Default: the preset's.")]
 Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all of the preset.")]
 Expected = Annotated[list[Path], typer.Argument(help="All Results of the run.")]
-Source = Annotated[Path, typer.Option(help="Where to read Results: runs or results.")]
+Source = Annotated[
+    Path | None, typer.Option(help="Where to read Results; default: the runs folder.")
+]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: next to the Results.")]

@@ -11,11 +11,20 @@ import typer
 
 from repro.cli.arguments import description_of, in_order, read_results, without_results
 from repro.cli.options import Expected, Files, Out, Preset, Source
-from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
+from repro.runtime.extras import require
+from repro.runtime.paths import (
+    README,
+    paper_tables_folder,
+    require_clone,
+    results_folder,
+    runs_folder,
+)
+
+FIGURES_NEED = ("matplotlib", "seaborn")
 
 
 def tables(
-    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+    results: Files = None, preset: Preset = "starter", source: Source = None, out: Out = None
 ) -> None:
     """Render one table per data set, as Markdown, LaTeX and CSV.
 
@@ -23,6 +32,7 @@ def tables(
     """
     from repro.reports.tables import write_tables
 
+    source = source or runs_folder()
     found = read_results(results, source, preset)
     for path in write_tables(found, out or source / preset / "tables"):
         print(path)
@@ -38,25 +48,29 @@ def paper_tables() -> None:
     from repro.reports.published import render_published
     from repro.reports.scoreboard import show_scoreboard, write_scoreboard
 
-    for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
-        for written in render_published(path.parent, RESULTS):
+    require_clone("paper-tables")
+    folder = paper_tables_folder()
+    for path in sorted(folder.glob("*/table.yaml")):
+        for written in render_published(path.parent, results_folder()):
             print(written)
-    scoreboard = write_scoreboard(PAPER_TABLES, RESULTS)
+    scoreboard = write_scoreboard(folder, results_folder())
     show_scoreboard(scoreboard, README)
     print(scoreboard)
 
 
 def figures(
-    results: Files = None, preset: Preset = "starter", source: Source = RUNS, out: Out = None
+    results: Files = None, preset: Preset = "starter", source: Source = None, out: Out = None
 ) -> None:
     """Draw learning curves, the estimate against K, data and samples, and the KL of each step.
 
     Example: repro figures --preset starter
     """
+    require(*FIGURES_NEED)
     from repro.reports.figures import write_figures
 
+    source = source or runs_folder()
     found = read_results(results, source, preset)
-    for path in write_figures(found, RUNS / preset, out or source / preset / "figures"):
+    for path in write_figures(found, runs_folder() / preset, out or source / preset / "figures"):
         print(path)
 
 
@@ -74,7 +88,8 @@ def check(
     from repro.runtime.files import write_text
 
     whole = not results
-    verdicts = compare(read_results(results, RUNS, preset), RESULTS, preset, whole)
+    found = read_results(results, runs_folder(), preset)
+    verdicts = compare(found, results_folder(), preset, whole)
     if report:
         write_text(report, render(verdicts))
     print(render(verdicts))
@@ -91,11 +106,32 @@ def accept(preset: Preset = "starter") -> None:
     """
     from repro.results.record import result_path, write
 
-    found = read_results(None, RUNS, preset)
+    require_clone("accept")
+    found = read_results(None, runs_folder(), preset)
     for result in found:
-        path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
+        path = result_path(results_folder(), preset, result.dataset, result.model, result.seed)
         write(result, path)
-    print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
+    print(f"stored {len(found)} results under {results_folder() / preset}; commit them.")
+
+
+def weights(
+    preset: Annotated[
+        str | None, typer.Option(help="Keep those of this preset; default: list all that are kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the trainings.")] = 0,
+) -> None:
+    """Keep the trained weights of stored results in weights/, each with a card; or list them.
+
+    Example: repro weights
+    """
+    from repro.evaluation.stored_weights import stored, weights_file, write_weights
+
+    if preset:
+        require_clone("weights --preset")
+        write_weights(preset, seed)
+    files = [weights_file(*cell) for cell in stored()]
+    print(*files, sep="\n")
+    print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
 
 
 def salvage(expected: Expected, preset: Preset = "starter") -> None:
@@ -107,6 +143,7 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
     """
     import shutil
 
+    require(*FIGURES_NEED)
     from repro.reports.figures import write_figures
     from repro.reports.html import write_report
     from repro.reports.missing import failed_pages, up_to_date
@@ -114,17 +151,18 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
     from repro.results.check import compare, render
     from repro.runtime.files import write_text
 
-    runs = RUNS / preset
+    runs = runs_folder() / preset
     folder = runs / "partial"
     shutil.rmtree(folder, ignore_errors=True)
     found, lines = up_to_date(expected)
     lines += failed_pages(runs)
     if found:
-        found = in_order(found, RUNS, preset)
+        found = in_order(found, runs_folder(), preset)
         write_tables(found, folder / "tables")
         write_figures(found, runs, folder / "figures")
-        write_text(folder / "check.md", render(compare(found, RESULTS, preset, whole=False)))
-        scoreboard = PAPER_TABLES / "scoreboard.md"
+        verdicts = compare(found, results_folder(), preset, whole=False)
+        write_text(folder / "check.md", render(verdicts))
+        scoreboard = paper_tables_folder() / "scoreboard.md"
         page = write_report(
             found, folder, lines, scoreboard, folder / "report.html", runs, description_of(preset)
         )
@@ -141,9 +179,9 @@ def report(results: Files = None, preset: Preset = "starter", out: Out = None) -
     """
     from repro.reports.html import write_report
 
-    folder = RUNS / preset
-    found = read_results(results, RUNS, preset)
+    folder = runs_folder() / preset
+    found = read_results(results, runs_folder(), preset)
     left_out = without_results(preset, found)
-    scoreboard = PAPER_TABLES / "scoreboard.md"
+    scoreboard = paper_tables_folder() / "scoreboard.md"
     path, about = out or folder / "report.html", description_of(preset)
     print(write_report(found, folder, left_out, scoreboard, path, description=about))

@@ -21,15 +21,18 @@ from repro.cli.options import (
     WandbOption,
 )
 from repro.config import recipes as configuration
-from repro.runtime.paths import RUNS, data_file, run_folder
+from repro.runtime.paths import data_file, run_folder, runs_folder
+
+SAME = 1e-5  # nats per step: what another CPU's order of sums may change
 
 
 def train(
     dataset: Dataset,
     model: Model,
     seed: Annotated[
-        list[int], typer.Option(min=0, help="Seed of the run; several run as one job.")
-    ],
+        list[int] | None,
+        typer.Option(min=0, help="Seed of the run, default 0; several run as one job."),
+    ] = None,
     preset: Preset = "starter",
     config: Recipe = None,
     validation_samples: Annotated[
@@ -46,8 +49,11 @@ def train(
 ) -> None:
     """Train a model from one seed, or from several together; resume where it was interrupted.
 
-    Example: repro train --model dmm --dataset linear_gaussian --seed 0
+    Without --config, data that are missing are fetched and prepared.
+
+    Example: repro train --model dmm --dataset linear_gaussian
     """
+    from repro.data.prepare import prepared_file
     from repro.kernels import dispatch
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
@@ -63,16 +69,18 @@ def train(
         cuda_graphs = loaded.get("cuda_graphs", False)
     if config is None:
         recipe = configuration.resolve(loaded, dataset, model)
+        data = prepared_file(dataset, configuration.describe(loaded, dataset), loaded)
     else:
-        recipe = configuration.thaw(config, dataset, model)
+        recipe, data = configuration.thaw(config, dataset, model), data_file(dataset)
+    seeds = seed or [0]
     precision = precision or loaded.get("precision", "float32")
     where = prepare_device(device, threads, precision)
     with dispatch.using(kernels=str(kernels or loaded.get("kernels", "fast"))):
         paths = train_seeds(
             recipe,
-            data_file(dataset),
-            seed,
-            [run_folder(preset, dataset, model, one) for one in seed],
+            data,
+            seeds,
+            [run_folder(preset, dataset, model, one) for one in seeds],
             where,
             wandb,
             validation_samples,
@@ -138,7 +146,7 @@ def evaluate(
             particles,
             expected={"model": model, "dataset": dataset, "seed": seed},
         )
-    path = result_path(RUNS, preset, dataset, model, seed)
+    path = result_path(runs_folder(), preset, dataset, model, seed)
     write(result, path)
     bound, importance = result.per_step("bound"), result.per_step("is")
     samples = result.evaluation["num_samples"]
@@ -147,6 +155,33 @@ def evaluate(
     numbers = {**best, "test_bound": bound, "test_is": importance, "num_samples": samples}
     report_result(Run(result.recipe, seed, checkpoint.parent), wandb, numbers)
     print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A model with stored weights (`repro weights`).")],
+    dataset: Annotated[str, typer.Argument(help="Its data set.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    preset: Annotated[
+        str | None, typer.Option(help="Needed where several presets have such weights.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Evaluate stored weights again; exit 1 unless the test number is the stored one within 1e-5.
+
+    Example: repro verify dmm linear_gaussian
+    """
+    from repro.evaluation.stored_weights import evaluate_again, find
+
+    stored = find(model, dataset, seed, preset)
+    here = evaluate_again(stored, threads)
+    gap = abs(here.per_step("is") - stored.per_step("is"))
+    print(
+        f"{stored.preset}/{dataset}/{model}, seed {seed}: stored {stored.per_step('is'):.6f}, here "
+        f"{here.per_step('is'):.6f} nats per step, "
+        f"{'the same' if gap <= SAME else 'NOT the same'} within {SAME:g}"
+    )
+    if gap > SAME:
+        raise typer.Exit(1)
 
 
 def sample(

@@ -3,13 +3,15 @@
 Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from repro.cli.options import Device, Out, Preset, Source
+from repro.cli.options import Device, Out, Preset
 from repro.config import recipes as configuration
-from repro.runtime.paths import RESULTS, RUNS
+from repro.runtime.extras import require
+from repro.runtime.paths import results_folder, runs_folder
 
 
 def trust(out: Out = None) -> None:
@@ -17,9 +19,10 @@ def trust(out: Out = None) -> None:
 
     Example: repro trust
     """
+    require("matplotlib")
     from repro.selftest.page import write_trust
 
-    for path in write_trust(out or RUNS / "trust"):
+    for path in write_trust(out or runs_folder() / "trust"):
         print(path)
 
 
@@ -29,7 +32,9 @@ def plan(
     speedup: Annotated[
         float, typer.Option(min=0.01, help="A worker's speed, relative to the measured ones.")
     ] = 1.0,
-    source: Source = RESULTS,
+    source: Annotated[
+        Path | None, typer.Option(help="Where to read Results; default: the stored ones.")
+    ] = None,
 ) -> None:
     """Estimate what a preset will cost: jobs, hours, memory, disk, and wall time by workers.
 
@@ -39,7 +44,7 @@ def plan(
     """
     from repro import planning
 
-    found = planning.plan(configuration.load(preset), planning.stored(source))
+    found = planning.plan(configuration.load(preset), planning.stored(source or results_folder()))
     print(planning.as_text(found, workers or [1, 8, 64], speedup))
 
 
@@ -56,6 +61,7 @@ def bench(
 
     Example: repro bench --quick
     """
+    require("matplotlib", "seaborn")
     from repro.bench import growth as growing
     from repro.bench import sweep as sweeping
     from repro.bench import table
@@ -66,15 +72,15 @@ def bench(
     if device == Device.cuda:
         from repro.bench import gpu
 
-        path = RUNS / "bench" / "gpu.json"
+        path = runs_folder() / "bench" / "gpu.json"
         print(f"{gpu.run(path)}\n{path}")
         return
     if sweep:
-        path = RUNS / "bench" / "sweep.json"
+        path = runs_folder() / "bench" / "sweep.json"
         print(f"{sweeping.as_text(sweeping.run(path))}\n{path}")
         return
     name = "growth" if growth else f"threads{threads}"
-    path = RUNS / "bench" / f"{name}.json"
+    path = runs_folder() / "bench" / f"{name}.json"
     if growth:
         record = growing.run(threads, path)
         text, figure = growing.as_text(record), growing.draw(record)

@@ -17,8 +17,9 @@ from repro.config.traits import declared, misfit
 from repro.config.validation import validate
 from repro.errors import ConfigError, hint
 from repro.runtime.files import sha256, visible_files, write_text
+from repro.runtime.paths import config_folder
 
-CONFIG = Path("config")
+OWN = Path("config")  # of the working directory: in a clone, the suite's own
 # Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
 DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
 IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
@@ -49,7 +50,7 @@ def read_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing; run in the repository's root folder.") from None
+        raise ConfigError(f"{path} is missing.") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a day 32
@@ -60,19 +61,25 @@ def read_yaml(path: Path) -> dict:
 
 
 def presets() -> list[str]:
-    """Return the names of the presets that config/ holds."""
-    others = {"datasets", "models", "schema"}
-    return sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem not in others)
+    """Return the names of the presets."""
+    return sorted(preset_files())
 
 
-def require_root() -> None:
-    """Refuse to continue outside a clone.
+def preset_files() -> dict[str, Path]:
+    """Return the files of presets by name: the suite's, and those in config/ here.
 
     Raises:
-        ConfigError: there is no config/ folder here.
+        ConfigError: a file here has the name of a preset of the suite.
     """
-    if not (CONFIG / "models.yaml").is_file():
-        raise ConfigError("there is no config/ folder here; run in the repository's root folder.")
+    others = {"datasets", "models", "schema"}
+    folders = dict.fromkeys(folder.absolute() for folder in (config_folder(), OWN))
+    found: dict[str, Path] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        if path.stem in found:
+            raise ConfigError(f"config/{path.name}: the suite has such a preset; rename yours.")
+        if path.stem not in others:
+            found[path.stem] = path
+    return found
 
 
 def preset_file(preset: str) -> Path:
@@ -82,13 +89,13 @@ def preset_file(preset: str) -> Path:
         ConfigError: there is no such preset (names the nearest), or its file has another name
             under `preset:`.
     """
-    require_root()
-    if (CONFIG / f"{preset}.yml").exists():
+    if (OWN / f"{preset}.yml").exists():
         raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
-    if preset not in presets():
-        raise ConfigError(f"preset: {unknown('preset', preset, presets())}")
-    require_own_name(CONFIG / f"{preset}.yaml")
-    return CONFIG / f"{preset}.yaml"
+    found = preset_files()
+    if preset not in found:
+        raise ConfigError(f"preset: {unknown('preset', preset, found)}")
+    require_own_name(found[preset])
+    return found[preset]
 
 
 def require_own_name(path: Path) -> None:
@@ -97,7 +104,7 @@ def require_own_name(path: Path) -> None:
     Raises:
         ConfigError: says what to write.
     """
-    if path.absolute().parent != CONFIG.absolute():
+    if path.absolute().parent != OWN.absolute():
         return  # a settings file outside config/ may change a preset's settings
     name = read_yaml(path).get("preset", path.stem)
     if name != path.stem:
@@ -159,7 +166,8 @@ def load(preset: str) -> dict:
 
 def registers(preset: str = "") -> dict:
     """Return all data sets and models, unchecked; with those of a preset that has a file."""
-    config = merge(read_yaml(CONFIG / "datasets.yaml"), read_yaml(CONFIG / "models.yaml"))
+    folder = config_folder()
+    config = merge(read_yaml(folder / "datasets.yaml"), read_yaml(folder / "models.yaml"))
     return merge(config, read_yaml(preset_file(preset))) if preset in presets() else config
 
 
@@ -170,7 +178,7 @@ def check(config: dict) -> dict:
         ConfigError: the first problem: a key, type or value against config/schema.yaml; a model
             or data set that does not exist; a model whose heads do not fit a data set.
     """
-    schema = read_yaml(CONFIG / "schema.yaml")
+    schema = read_yaml(config_folder() / "schema.yaml")
     config = _renamed(config)
     validate(config, schema)
     config = _expanded(config)

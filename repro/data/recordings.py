@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from repro.errors import DataError
+from repro.runtime.extras import require
 from repro.runtime.files import visible_files
 
 FULL_SCALE = 32768.0  # of 16 bits, the units in which all waveforms are given
@@ -32,6 +33,7 @@ def check_recording(path: Path, options: dict) -> None:
         DataError: it is not a sound file, is cut short, has another sample rate or several
             channels, or is shorter than a frame.
     """
+    require("soundfile")
     import soundfile  # only preparing waveforms needs it
 
     try:
@@ -60,6 +62,7 @@ def frames_of(recording: Path | io.BytesIO, options: dict, name: str) -> np.ndar
         DataError: as `check_recording`; or the sound is constant, is not finite, or is louder than
             its format allows.
     """
+    require("soundfile")
     import soundfile
 
     try:

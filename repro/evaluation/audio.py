@@ -7,6 +7,7 @@ import numpy as np
 
 from repro.errors import DataError
 from repro.evaluation.midi import LOWEST, write_midi
+from repro.runtime.extras import require
 from repro.runtime.files import replacing
 
 KEYS, PLAYED_HZ, STEP_SECONDS = 88, 16000, 0.3
@@ -14,6 +15,7 @@ KEYS, PLAYED_HZ, STEP_SECONDS = 88, 16000, 0.3
 
 def write_wav(samples: np.ndarray, path: Path, sample_rate_hz: int) -> None:
     """Write a waveform (N,) in 16-bit units; values outside their range are clipped."""
+    require("soundfile")
     import soundfile  # only this and preparing waveforms need it
 
     limits = np.iinfo(np.int16)
@@ -30,6 +32,7 @@ def as_mp3(samples: Path, kind: str) -> bytes:
     Args:
         samples: what `repro sample` wrote. kind: "data" or "samples".
     """
+    require("soundfile")
     import soundfile
 
     with np.load(samples) as drawn:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from repro.errors import DataError
+from repro.runtime.extras import require
 from repro.runtime.files import replacing
 
 LOWEST = 21  # MIDI pitch of column 0
@@ -18,6 +19,7 @@ def write_midi(roll: np.ndarray, path: Path, steps_per_minute: float = 100.0) ->
     Raises:
         DataError: the array is not a roll of 88 keys.
     """
+    require("mido")
     from mido import Message, MetaMessage, MidiFile, MidiTrack, bpm2tempo
 
     if roll.ndim != 2 or roll.shape[1] != 88:

@@ -9,7 +9,7 @@ import pandas as pd
 from repro.errors import DataError, require_known
 from repro.results.comparison import LEVEL, MARGIN, holm, p_below
 from repro.results.record import Result, error_over_sequences, read_cell, standard_error
-from repro.runtime.paths import RESULTS
+from repro.runtime.paths import results_folder
 
 METRICS = ("is", "bound")
 BETTER, WORSE, EQUAL = "better", "worse", "not distinguishable"
@@ -52,8 +52,9 @@ class Beside:
         return self.to_markdown()
 
 
-def compare(result: Result, metric: str = "is", stored: Path = RESULTS) -> Beside:
+def compare(result: Result, metric: str = "is", stored: Path | None = None) -> Beside:
     """Return a Result beside the stored rows of its data; see `Result.compare`."""
+    stored = stored or results_folder()
     require_known("metric", metric, METRICS)
     cells, left_out = _cells(result, stored)
     p_worse = [p_below([result], metric, cell, metric) for cell in cells]

@@ -16,7 +16,6 @@ import numpy as np
 
 from repro.errors import DataError
 from repro.runtime.files import sha256_of, write_text
-from repro.runtime.paths import RESULTS
 
 if TYPE_CHECKING:
     from repro.results.beside import Beside
@@ -110,11 +109,12 @@ class Result:
         errors = self.values(f"{metric}_error")
         return float(np.sqrt((errors**2).sum()) / self.values("length").sum())
 
-    def compare(self, metric: str = "is", stored: Path = RESULTS) -> "Beside":
+    def compare(self, metric: str = "is", stored: Path | None = None) -> "Beside":
         """Return this Result beside every stored row of the same data, paired by test sequence.
 
         Args:
-            metric: "is" or "bound". stored: the folder of stored results.
+            metric: "is" or "bound". stored: the folder of stored results; default: those of the
+                clone or the installation.
         Raises:
             DataError: nothing is stored for this data.
         """

@@ -8,13 +8,13 @@ import pandas as pd
 from repro.errors import DataError
 from repro.results.beside import units_of
 from repro.results.record import Result, error_over_sequences, read_cell
-from repro.runtime.paths import RESULTS
+from repro.runtime.paths import results_folder
 
 METRICS = ("bound", "is", "fivo")
 
 
 def stored_results(
-    task: Any = None, model: str | None = None, stored: Path = RESULTS
+    task: Any = None, model: str | None = None, stored: Path | None = None
 ) -> pd.DataFrame:
     """Return the stored results, one row per training and metric ("bound", "is" or "fivo").
 
@@ -23,10 +23,11 @@ def stored_results(
 
     Args:
         task: a Task or the name of a data set; None for all. model: its name; None for all.
-        stored: the folder of stored results.
+        stored: the folder of stored results; default: those of the clone or the installation.
     Raises:
         DataError: nothing is stored of them, or a file is damaged.
     """
+    stored = stored or results_folder()
     name = getattr(task, "name", task)
     folders = sorted(stored.glob(f"*/{name or '*'}/{model or '*'}/"))
     cells = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]

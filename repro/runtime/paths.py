@@ -1,21 +1,81 @@
-"""Paths from the repository's root; the Snakefile writes the same paths out."""
+"""Where files are: in a clone its own folders; anywhere else, those that the package came with.
 
+A run's files are below the runs folder: `runs` here, or what the environment variable REPRO_RUNS
+names. The Snakefile writes its paths out and always uses `runs`.
+"""
+
+import os
 from pathlib import Path
 
-RUNS, RESULTS, PAPER_TABLES = Path("runs"), Path("results"), Path("paper_tables")
+import repro
+from repro.errors import ConfigError
+
 README = Path("README.md")
+
+
+def in_clone() -> bool:
+    """Return whether the working directory is the root of a clone."""
+    return Path("config/schema.yaml").is_file()
+
+
+def require_clone(command: str) -> None:
+    """Refuse a command that changes files of the repository, where there is none.
+
+    Raises:
+        ConfigError: the working directory is not the root of a clone.
+    """
+    if not in_clone():
+        raise ConfigError(
+            f"`repro {command}` writes files of the repository: run it in a clone's root folder."
+        )
+
+
+def shipped() -> Path:
+    """Return the folder that a wheel carries its copies of config/ and results/ in."""
+    return Path(repro.__file__).parent / "shipped"
+
+
+def _home() -> Path:
+    if in_clone():
+        return Path()
+    return shipped() if shipped().is_dir() else Path(repro.__file__).parent.parent
+
+
+def config_folder() -> Path:
+    """Return the folder of presets, registers and their schema."""
+    return _home() / "config"
+
+
+def results_folder() -> Path:
+    """Return the folder of the stored results."""
+    return _home() / "results"
+
+
+def paper_tables_folder() -> Path:
+    """Return the folder of the published tables."""
+    return _home() / "paper_tables"
+
+
+def weights_folder() -> Path:
+    """Return the folder of the weights of stored results."""
+    return _home() / "weights"
+
+
+def runs_folder() -> Path:
+    """Return the folder of everything that a run makes."""
+    return Path(os.environ.get("REPRO_RUNS") or "runs")
 
 
 def raw_folder(dataset: str) -> Path:
     """Return the folder of a data set's raw files."""
-    return RUNS / "data" / dataset / "raw"
+    return runs_folder() / "data" / dataset / "raw"
 
 
 def data_file(dataset: str) -> Path:
     """Return the prepared file of a data set."""
-    return RUNS / "data" / dataset / "sequences.safetensors"
+    return runs_folder() / "data" / dataset / "sequences.safetensors"
 
 
 def run_folder(preset: str, dataset: str, model: str, seed: int) -> Path:
     """Return the folder of one training."""
-    return RUNS / preset / dataset / model / f"seed{seed}"
+    return runs_folder() / preset / dataset / model / f"seed{seed}"

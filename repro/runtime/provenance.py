@@ -1,5 +1,6 @@
 """Where a number came from: date, code version, libraries, hardware."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def commit_of(package: Path) -> dict:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
+    built = package / "shipped" / "commit.json"  # a wheel's
+    if built.is_file():
+        return json.loads(built.read_text())
     if not git("ls-files", "--", "."):
         return {"commit": "unknown", "clean": None}
     commit = git("rev-parse", "HEAD")

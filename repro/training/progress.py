@@ -126,8 +126,7 @@ def _start_wandb(run: Run, mode: str) -> Any:
         import wandb
     except ImportError:
         raise ConfigError(
-            f"wandb: {mode} needs the wandb package: pip install -e '.[wandb]', "
-            "or set it to disabled."
+            f"wandb: {mode} needs wandb: `pip install wandb`, or set it to disabled."
         ) from None
     recipe = run.recipe
     config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}

@@ -12,6 +12,7 @@ from scipy.io import loadmat
 
 from repro.data.parts import PARTS, Named, Part
 from repro.errors import ConfigError, DataError
+from repro.runtime.extras import require
 from repro.runtime.files import visible_files
 
 LOWEST, KEYS = 21, 88
@@ -164,6 +165,7 @@ def read_bach_chorales(files: dict[str, Path], options: dict) -> dict[str, list[
 
 
 def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
+    require("music21")
     from music21 import converter, stream  # heavy, and only these chorales need it
 
     with zipfile.ZipFile(io.BytesIO(mxl)) as archive:
@@ -247,6 +249,7 @@ def _split_files(names: list[str], folder: Path, options: dict) -> list[tuple[st
 
 def _midi_notes(path: Path, options: dict) -> list[tuple[float, float, int]]:
     """Return the notes of a file: begin and end in steps, and the MIDI pitch."""
+    require("mido")
     from mido import MidiFile
 
     try:
