@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from repro.nn.gaussian import Gaussian, GaussianLayer, kl, standard_normal
+from repro.nn.gaussian import Gaussian, GaussianLayer, kl, log_probs_and_kl, standard_normal
 
 pytestmark = pytest.mark.oracle
 
@@ -25,6 +25,23 @@ def test_log_density_and_kl_equal_torch_distributions():
     torch.testing.assert_close(kl(q, p), kl_divergence(as_torch(q), as_torch(p)))
     standard = standard_normal(q.mean)
     torch.testing.assert_close(kl(q, standard), kl_divergence(as_torch(q), as_torch(standard)))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_three_terms_of_a_step_equal_torch_distributions(gradients):
+    q, p, z = random_gaussian(0), random_gaussian(1), random_gaussian(2).mean
+    with torch.set_grad_enabled(gradients):
+        found = log_probs_and_kl(q, p, z)
+    expected = as_torch(q).log_prob(z), as_torch(p).log_prob(z)
+    torch.testing.assert_close(found, (*expected, kl_divergence(as_torch(q), as_torch(p))))
+
+
+def test_the_three_terms_leave_their_inputs_as_they_are():
+    q, p, z = random_gaussian(0), random_gaussian(1), random_gaussian(2).mean
+    before = [tensor.clone() for tensor in (*q, *p, z)]
+    with torch.no_grad():
+        log_probs_and_kl(q, p, z)
+    assert all(tensor.equal(old) for tensor, old in zip((*q, *p, z), before, strict=True))
 
 
 def test_layer_gives_the_spread_that_its_paper_says():

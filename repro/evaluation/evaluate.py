@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from repro.training.checkpoints import load_checkpoint, require_same_data, weigh
 BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
 ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
 ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
-STEPS_AT_ONCE = 8  # steps scored together
+STEPS_AT_ONCE = 4  # steps scored together
 
 
 def evaluate(
@@ -109,18 +110,25 @@ def by_sequence(
     """
     rows: dict[str, list[float]] = {}
     order = batches.by_length(test)
-    group_size = max(1, ROWS // min(samples, 100))
-    for start in range(0, len(order), group_size):
-        batch = batches.collate(test, order[start : start + group_size])
+    for batch in _groups(test, order, ROWS // samples):
         statistics = bound_sequences(model, batch, samples, curve, seed)
-        if particles:
-            statistics["fivo"] = filter_sequences(model, batch, particles, seed)
         if len(latents):
             true = batches.collate(latents, batch.ids).x
             statistics["squared_error"] = squared_error(model, batch, true, samples, seed)
         for name, values in statistics.items():
             rows.setdefault(name, []).extend(values.tolist())
+    if particles:
+        batched = _groups(test, order, ROWS // particles)
+        estimates = [filter_sequences(model, batch, particles, seed) for batch in batched]
+        rows["fivo"] = torch.cat(estimates).tolist()
     return in_order(rows, order)
+
+
+def _groups(test: Sequences, order: list[int], size: int) -> Iterator[Batch]:
+    # Samples fill a pass as well as sequences do, and need no padding.
+    size = max(1, size)
+    for start in range(0, len(order), size):
+        yield batches.collate(test, order[start : start + size])
 
 
 def in_order(rows: dict[str, list[float]], order: list[int]) -> dict[str, list[float]]:

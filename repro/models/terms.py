@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from repro.data.batches import real_steps
-from repro.nn.gaussian import Gaussian, kl
+from repro.nn.gaussian import Gaussian, log_probs_and_kl
 
 
 class Layer(NamedTuple):
@@ -60,7 +60,8 @@ class Terms(NamedTuple):
 
 def gaussian_terms(log_likelihood: Tensor, q: Gaussian, p: Gaussian, z: Tensor) -> Terms:
     """Return the terms of a step whose proposal q and prior p over z (T, K, B, Z) are Gaussian."""
-    return Terms(log_likelihood, p.log_prob(z), q.log_prob(z), kl(q, p), distributions=(q, p))
+    log_q, log_p, divergence = log_probs_and_kl(q, p, z)
+    return Terms(log_likelihood, log_p, log_q, divergence, distributions=(q, p))
 
 
 def without_latent(log_likelihood: Tensor, lengths: Tensor) -> Terms:

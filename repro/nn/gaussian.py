@@ -45,6 +45,32 @@ def kl_per_dimension(q: Gaussian, p: Gaussian) -> Tensor:
     return 0.5 * (ratio.square() + distance.square() - 1.0) - ratio.log()
 
 
+def log_probs_and_kl(q: Gaussian, p: Gaussian, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log q(z), log p(z) and KL(q ‖ p) summed over the last axis, (...) each, in nats.
+
+    Without gradients each logarithm is taken once and no square is written to memory, which takes
+    a third of the time; equal up to rounding.
+    """
+    if torch.is_grad_enabled():
+        return q.log_prob(z), p.log_prob(z), kl(q, p)
+    log_q, log_p = q.std.log().sum(-1), p.std.log().sum(-1)
+    inverse = p.std.reciprocal()
+    square_q = _square((z - q.mean).div_(q.std))
+    square_p = _square((z - p.mean).mul_(inverse))
+    distance = _square((q.mean - p.mean).mul_(inverse))
+    spread = _square(q.std * inverse)
+    size = z.shape[-1]
+    return (
+        -0.5 * square_q - log_q - size * HALF_LOG_2PI,
+        -0.5 * square_p - log_p - size * HALF_LOG_2PI,
+        0.5 * (spread + distance - size) + log_p - log_q,
+    )
+
+
+def _square(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1).square_()
+
+
 def product_of_gaussians(a: Gaussian, b: Gaussian) -> Gaussian:
     """Return the normalised product of two diagonal Gaussians over the same variable."""
     variance_a, variance_b = a.std.square(), b.std.square()
