@@ -40,9 +40,9 @@ def caption(record: dict) -> str:
     """Return what the numbers are, and on which machine they were measured."""
     where, rates = record["environment"], record["matrix_gflops"]
     return (
-        "Median milliseconds of a training step (forward, backward, clipping, Adam; of one sample "
-        "of the whole batch for IS) ± half the distance between the quartiles, and how many times "
-        "as long as ours (×); implementations timed in turn on "
+        "Median milliseconds of a training step (forward, backward, clipping, Adam, or Muon for "
+        "our recipe; of one sample of the whole batch for IS) ± half the distance between the "
+        "quartiles, and how many times as long as ours (×); implementations timed in turn on "
         f"{where['device']} with {where['threads']} thread(s), torch {where['torch']}, commit "
         f"{where['commit'][:7]}. Plain: the same equations, every layer called once per step, one "
         "sample at a time. GFLOP/s counts the matrix products of valid steps; the "

@@ -21,6 +21,7 @@ class Workload:
         lengths: the lengths from which the batch's are drawn. batch: how many. dim: D.
         similar: whether the batch holds sequences of similar length, out of twelve batches.
         ones: the share of ones in binary data.
+        muon: whether Muon updates the matrices, instead of Adam.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Workload:
     dim: int
     similar: bool = False
     ones: float = 4 / 88
+    muon: bool = False
 
 
 def _vrnn(hidden: int, latent: int, layers: int = 1, components: int = 20) -> dict:
@@ -65,6 +67,8 @@ RELU_DMM = {
     "inference_cell": "relu",
     "inference_hidden": 600,
 }
+# As in the preset music.
+FAST_DMM = {**DMM, "embedding": 200, "inference_hidden": 200}
 RNN = {
     "features": [500],
     "hidden": 500,
@@ -85,9 +89,11 @@ CHORALES = {
 # samples.
 JSB = [length for length, count in CHORALES.items() for _ in range(count)], 20, 88
 NOTTINGHAM = range(180, 321), 20, 88
+HANDWRITING = [600], 20, 3
 WORKLOADS = [
     Workload("DMM, JSB, random batches", "dmm", "bernoulli", DMM, *JSB),
     Workload("DMM, JSB, similar lengths", "dmm", "bernoulli", DMM, *JSB, similar=True),
+    Workload("DMM, our recipe, JSB", "dmm", "bernoulli", FAST_DMM, *JSB, muon=True),
     Workload("DMM, Nottingham", "dmm", "bernoulli", DMM, *NOTTINGHAM),
     Workload("DMM, ReLU RNN, JSB, random batches", "dmm", "bernoulli", RELU_DMM, *JSB),
     Workload(
@@ -96,9 +102,9 @@ WORKLOADS = [
     Workload("DMM, ReLU RNN, Nottingham", "dmm", "bernoulli", RELU_DMM, *NOTTINGHAM),
     Workload("VRNN 100, music", "vrnn", "bernoulli", _vrnn(100, 16), [60], 20, 88),
     Workload("VRNN 500, music", "vrnn", "bernoulli", _vrnn(500, 100), [60], 20, 88),
-    Workload("VRNN 500, handwriting", "vrnn", "bivariate_mixture", _vrnn(500, 50), [600], 20, 3),
+    Workload("VRNN 500, handwriting", "vrnn", "bivariate_mixture", _vrnn(500, 50), *HANDWRITING),
     Workload("VRNN 500, speech", "vrnn", "gaussian", _vrnn(500, 200), [40], 128, 200),
-    Workload("RNN-GMM 500, handwriting", "rnn", "bivariate_mixture", RNN, [600], 20, 3),
+    Workload("RNN-GMM 500, handwriting", "rnn", "bivariate_mixture", RNN, *HANDWRITING),
     Workload("NADE 500, MNIST", "marginal", "nade", {"nade_hidden": 500}, [1], 50, 784, ones=0.13),
 ]
 

@@ -49,7 +49,9 @@ def plan(
 
 
 def bench(
-    quick: Annotated[bool, typer.Option(help="Three repeats instead of seven.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Three repeats instead of seven, no handwriting.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     growth: Annotated[bool, typer.Option("--growth", help="Instead: how cost grows.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Instead: two trainings at once.")] = False,
