@@ -40,7 +40,7 @@ def train(
         recipe: the frozen configuration (`config.resolve`).
         data_file: prepared sequences; the test part is not read.
         folder: gets checkpoint.safetensors and history.jsonl.
-        validation_samples: importance samples for the validation part at epochs 5 % apart, for the
+        validation_samples: importance samples for the validation part at epochs 20 % apart, for the
             learning curve; 0 for none. Nothing else depends on it.
     Raises:
         DataError: the data are missing or damaged.

@@ -38,7 +38,7 @@ from repro.training.validation import validation_bound, validation_is
 
 STATE = 3  # version of the saved state; an older one is not resumed
 OBJECTIVES = ("elbo", "iwae", *FILTER_OBJECTIVES)
-MIN_EPOCH_RATIO = 1.05  # between successive epochs with statistics or a validation IS
+MIN_EPOCH_RATIO = 1.2  # between successive epochs with statistics or a validation IS
 
 
 class Training:
@@ -275,7 +275,7 @@ class Training:
                 self.best_weights = _copy(self.model)
 
     def _is_due(self, column: str) -> bool:
-        # What costs as much as several updates is done at epochs 5 % apart: learning curves have a
+        # What costs as much as several updates is done at epochs 20 % apart: learning curves have a
         # logarithmic axis.
         last = max((row["epoch"] for row in self.history if column in row), default=0)
         return self.epoch >= MIN_EPOCH_RATIO * last
