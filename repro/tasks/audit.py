@@ -51,6 +51,7 @@ PROPOSAL = (
     "a ½ left out, or another z"
 )
 ANALYTIC = "log q is the same for all samples: an analytic KL instead of log q(z | x) at the sample"
+ONE_SEED = "every call draws the same samples: take random numbers from the generator that is given"
 SAME_SAMPLES = "all samples weigh the same: averaged over samples before the log of their mean"
 DIVIDED = "the total of a sequence is divided by its number of steps"
 COUNT = "what is returned of one sample depends on num_samples: leave log K and the mean to us"
@@ -229,6 +230,19 @@ def _repeats(probe: Probe) -> Finding:
     status = FAILED if failed else PASSED
     seen = f"a second call differs by up to {gap:.2g} nats"
     return Finding("same input, same output", status, seen, reason if failed else "")
+
+
+def _fresh_samples(probe: Probe) -> Finding:
+    """Another seed gives other samples; weights that do not depend on the sample say nothing."""
+    check = "another seed, other samples"
+    if not probe.scorer.sampled:
+        return Finding(check, UNCHECKED, "the model is exact")
+    x = probe.cut(probe.ragged)
+    one, two = (probe.draw(x, probe.ragged, 10, "fresh", i) for i in range(2))
+    gap, spread = float((one - two).abs().max()), float(one.std(0).max())
+    seen = f"samples of another seed differ by up to {gap:.2g} nats"
+    failed = spread > CLOSE and gap < CLOSE * spread
+    return Finding(check, FAILED, seen, ONE_SEED) if failed else Finding(check, PASSED, seen)
 
 
 def _padding(probe: Probe) -> Finding:
@@ -577,6 +591,6 @@ def _mistake(probe: Probe, x: Tensor, lengths: Tensor, value: Tensor, limit: Ten
 
 
 CHECKS = (
-    *(_repeats, _padding, _neighbours, _order, _look_ahead, _steps_sum, _longer, _first, _far),
-    *(_total, _samples, _kalman),
+    *(_repeats, _fresh_samples, _padding, _neighbours, _order, _look_ahead, _steps_sum),
+    *(_longer, _first, _far, _total, _samples, _kalman),
 )
