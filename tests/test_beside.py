@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from typer.testing import CliRunner
 
 import repro
+from repro.cli import app
 from repro.errors import ConfigError, DataError
+from repro.results import stored
 from repro.results.record import read_cell
+from repro.results.stored import write_table
 
 STORED = ROOT / "results"
 
@@ -100,3 +104,44 @@ def test_stored_results_are_a_tidy_table(cells, monkeypatch):
     assert repro.results.record.Result is type(cells["dmm"][0])  # it is still the package
     with pytest.raises(DataError, match=r"results/ has no results of dm on linear_gaussian\."):
         repro.stored_results(task="linear_gaussian", model="dm")
+
+
+def test_the_table_of_all_numbers_is_the_committed_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = repro.stored_results()
+    write_table(table, tmp_path / "all.csv")
+    committed = ROOT / "paper_tables" / "all-numbers.csv"
+    assert (tmp_path / "all.csv").read_bytes() == committed.read_bytes(), "repro paper-tables"
+    assert committed.stat().st_size < 2_000_000
+    trainings = table.groupby(["preset", "task", "model", "seed"])
+    assert trainings.ngroups == len(list(STORED.glob("*/*/*/seed*.json")))
+    again = pd.read_csv(committed)
+    assert np.allclose(again.nats_per_step, table.nats_per_step, rtol=1e-7)
+
+
+def test_the_command_shows_numbers_and_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["results", "--task", "linear_gaussian", "--model", "dmm"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 7
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "numbers.csv")])
+    assert done.exit_code == 0 and len(pd.read_csv(tmp_path / "numbers.csv")) == 6
+
+
+@pytest.mark.fault
+def test_parquet_needs_its_library_and_says_so(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "find_spec", lambda name: None)
+    table = pd.DataFrame({"a": [1]})
+    with pytest.raises(ConfigError, match=r"`pip install pyarrow`, or write .*x\.csv"):
+        write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match=r"must end in \.csv or \.parquet"):
+        write_table(table, tmp_path / "x.xlsx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parquet_has_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(ROOT)
+    table = repro.stored_results(task="linear_gaussian")
+    write_table(table, tmp_path / "x.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "x.parquet"), table)

@@ -27,6 +27,8 @@ COMMANDS = (
     outputs.figures,
     outputs.check,
     outputs.accept,
+    outputs.leaderboard,
+    outputs.results,
     outputs.report,
     outputs.salvage,
     look.show,

@@ -69,3 +69,8 @@ Files = Annotated[list[Path] | None, typer.Argument(help="Results; default: all 
 Expected = Annotated[list[Path], typer.Argument(help="All Results of the run.")]
 Source = Annotated[Path, typer.Option(help="Where to read Results: runs or results.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: next to the Results.")]
+Task = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
+Folder = Annotated[
+    Path | None, typer.Argument(help="Folder of files that Result.save wrote; default: none.")
+]
+Table = Annotated[Path | None, typer.Option(help="Write a table, *.md or *.csv.")]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from repro.cli.arguments import description_of, in_order, read_results, without_results
-from repro.cli.options import Expected, Files, Out, Preset, Source
+from repro.cli.options import Expected, Files, Folder, Out, Preset, Source, Table, Task
 from repro.runtime.paths import PAPER_TABLES, README, RESULTS, RUNS
 
 
@@ -31,12 +31,14 @@ def tables(
 def paper_tables() -> None:
     """Render the published tables with our stored results, in paper_tables/.
 
-    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md.
+    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md, and all
+    stored numbers into paper_tables/all-numbers.csv.
 
     Example: repro paper-tables
     """
     from repro.reports.published import render_published
     from repro.reports.scoreboard import show_scoreboard, write_scoreboard
+    from repro.results.stored import stored_results, write_table
 
     for path in sorted(PAPER_TABLES.glob("*/table.yaml")):
         for written in render_published(path.parent, RESULTS):
@@ -44,6 +46,29 @@ def paper_tables() -> None:
     scoreboard = write_scoreboard(PAPER_TABLES, RESULTS)
     show_scoreboard(scoreboard, README)
     print(scoreboard)
+    numbers = PAPER_TABLES / "all-numbers.csv"
+    write_table(stored_results(), numbers)
+    print(numbers)
+
+
+def results(
+    task: Annotated[str | None, typer.Option(help="One data set; default: all.")] = None,
+    model: Annotated[str | None, typer.Option(help="One model; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it, *.csv or *.parquet.")] = None,
+) -> None:
+    """Show the stored numbers, one row per training and metric, or write them as one table.
+
+    Example: repro results --task linear_gaussian
+    """
+    from repro.results.stored import stored_results, write_table
+
+    table = stored_results(task, model)
+    if out:
+        write_table(table, out)
+        print(out)
+    else:
+        shown = table[["preset", "task", "model", "seed", "metric", "nats_per_step"]]
+        print(shown.to_string(index=False, float_format="%.4f"))
 
 
 def figures(
@@ -96,6 +121,20 @@ def accept(preset: Preset = "starter") -> None:
         path = result_path(RESULTS, preset, result.dataset, result.model, result.seed)
         write(result, path)
     print(f"stored {len(found)} results under {RESULTS / preset}; commit them.")
+
+
+def leaderboard(task: Task, folder: Folder = None, out: Table = None) -> None:
+    """Rank saved Results of anyone's models with the stored ones of a task.
+
+    Example: repro leaderboard --task linear_gaussian
+    """
+    from repro.results.leaderboard import RULE
+    from repro.results.leaderboard import leaderboard as ranked
+
+    board = ranked(task, folder)
+    if out:
+        board.write(out)
+    print(f"{board}\n\n{board.units}, higher is better; task version {board.version}. {RULE}")
 
 
 def salvage(expected: Expected, preset: Preset = "starter") -> None:
