@@ -1,5 +1,6 @@
 """A Result among the stored rows of its data, and the table of what is stored."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -30,9 +31,8 @@ def as_new(result, shift=0.0, noise=0.0, **changes):
     rng = np.random.default_rng(0)
     moved = result.values("is") + (shift + noise * rng.standard_normal(len(length))) * length
     rows = {**result.per_sequence, "is": moved.tolist()}
-    return replace(
-        result, preset="foreign", model="mine", title="mine", per_sequence=rows, **changes
-    )
+    fields = {"preset": "foreign", "model": "mine", "title": "mine", "per_sequence": rows}
+    return replace(result, **{**fields, **changes})
 
 
 def test_differences_are_paired_by_sequence(cells):
@@ -83,6 +83,21 @@ def test_markdown_has_the_units_and_the_rule(cells):
     text = str(as_new(cells["exact"][0]).compare(stored=STORED))
     assert "| **mine**" in text and "Nats per step of data normalised by σ = 7.25087" in text
     assert "Holm" in text and text.count("\n|") == 10
+
+
+def test_the_figure_has_a_row_per_stored_model(cells, tmp_path):
+    standing = as_new(cells["dmm"][0], -0.01, 0.1, title="$ours$ | mine").compare(stored=STORED)
+    path = standing.figure(tmp_path / "x.svg")
+    text = path.read_text()
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", text)
+    wanted = [f"{t.title} ({t.preset})" for t in standing.table.itertuples() if t.preset]
+    assert [name for name in shown if name in wanted] == wanted[::-1]
+    assert "$ours$ | mine against the stored models" in shown and "better" in shown
+    assert standing.figure(tmp_path / "y.svg").read_bytes() == path.read_bytes()
+    assert standing.figure(str(tmp_path / "x.png")).stat().st_size > 1000
+    with pytest.raises(ConfigError, match=r"must end in \.svg, \.png, \.pdf"):
+        standing.figure(tmp_path / "x.gif")
+    assert "**$ours$ \\| mine**" in standing.to_markdown()
 
 
 @pytest.mark.fault
