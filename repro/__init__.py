@@ -7,6 +7,8 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from repro.evaluation.stored_weights import load
+    from repro.results.leaderboard import leaderboard
+    from repro.results.record import read as read_result
     from repro.results.stored import stored_results
     from repro.tasks.audit import audit
     from repro.tasks.foreign import evaluate
@@ -15,20 +17,33 @@ if TYPE_CHECKING:
 
 # Loaded when they are asked for: `import repro` needs no torch, and takes no time.
 _FROM = {
-    "audit": "repro.tasks.audit",
-    "evaluate": "repro.tasks.foreign",
-    "load": "repro.evaluation.stored_weights",
-    "stored_results": "repro.results.stored",
-    "from_command": "repro.tasks.scorers",
-    "from_numpy": "repro.tasks.scorers",
-    "task": "repro.tasks.task",
+    "audit": "repro.tasks.audit:audit",
+    "evaluate": "repro.tasks.foreign:evaluate",
+    "from_command": "repro.tasks.scorers:from_command",
+    "from_numpy": "repro.tasks.scorers:from_numpy",
+    "leaderboard": "repro.results.leaderboard:leaderboard",
+    "load": "repro.evaluation.stored_weights:load",
+    "read_result": "repro.results.record:read",
+    "stored_results": "repro.results.stored:stored_results",
+    "task": "repro.tasks.task:task",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _FROM:
         raise AttributeError(f"module 'repro' has no attribute '{name}'")
-    return getattr(import_module(_FROM[name]), name)
+    module, _, attribute = _FROM[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
-__all__ = ["audit", "evaluate", "from_command", "from_numpy", "load", "stored_results", "task"]
+__all__ = [
+    "audit",
+    "evaluate",
+    "from_command",
+    "from_numpy",
+    "leaderboard",
+    "load",
+    "read_result",
+    "stored_results",
+    "task",
+]

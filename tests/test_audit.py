@@ -339,7 +339,7 @@ def test_what_was_checked_is_printed(rolls, capsys):
     assert shown == f"{found}\n" and shown.startswith("audit of sees_itself on own")
     assert "FAILED" in shown and f"likely: {audits.FUTURE}" in shown
     assert f"{len(found.failed)} failed" in shown
-    assert len(found.table()) == len(found.findings) == 13
+    assert len(found.table()) == len(found.findings) == 14
 
 
 @pytest.mark.fault

@@ -1,15 +1,20 @@
 """A Result among the stored rows of its data, and the table of what is stored."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from typer.testing import CliRunner
 
 import repro
+from repro.cli import app
 from repro.errors import ConfigError, DataError
+from repro.results import stored
 from repro.results.record import read_cell
+from repro.results.stored import write_table
 
 STORED = ROOT / "results"
 
@@ -26,9 +31,8 @@ def as_new(result, shift=0.0, noise=0.0, **changes):
     rng = np.random.default_rng(0)
     moved = result.values("is") + (shift + noise * rng.standard_normal(len(length))) * length
     rows = {**result.per_sequence, "is": moved.tolist()}
-    return replace(
-        result, preset="foreign", model="mine", title="mine", per_sequence=rows, **changes
-    )
+    fields = {"preset": "foreign", "model": "mine", "title": "mine", "per_sequence": rows}
+    return replace(result, **{**fields, **changes})
 
 
 def test_differences_are_paired_by_sequence(cells):
@@ -81,6 +85,21 @@ def test_markdown_has_the_units_and_the_rule(cells):
     assert "Holm" in text and text.count("\n|") == 10
 
 
+def test_the_figure_has_a_row_per_stored_model(cells, tmp_path):
+    standing = as_new(cells["dmm"][0], -0.01, 0.1, title="$ours$ | mine").compare(stored=STORED)
+    path = standing.figure(tmp_path / "x.svg")
+    text = path.read_text()
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", text)
+    wanted = [f"{t.title} ({t.preset})" for t in standing.table.itertuples() if t.preset]
+    assert [name for name in shown if name in wanted] == wanted[::-1]
+    assert "$ours$ | mine against the stored models" in shown and "better" in shown
+    assert standing.figure(tmp_path / "y.svg").read_bytes() == path.read_bytes()
+    assert standing.figure(str(tmp_path / "x.png")).stat().st_size > 1000
+    with pytest.raises(ConfigError, match=r"must end in \.svg, \.png, \.pdf"):
+        standing.figure(tmp_path / "x.gif")
+    assert "**$ours$ \\| mine**" in standing.to_markdown()
+
+
 @pytest.mark.fault
 def test_other_data_do_not_compare(cells, tmp_path):
     other = {**cells["exact"][0].data, "sha256": "0" * 64}
@@ -100,3 +119,44 @@ def test_stored_results_are_a_tidy_table(cells, monkeypatch):
     assert repro.results.record.Result is type(cells["dmm"][0])  # it is still the package
     with pytest.raises(DataError, match=r"results/ has no results of dm on linear_gaussian\."):
         repro.stored_results(task="linear_gaussian", model="dm")
+
+
+def test_the_table_of_all_numbers_is_the_committed_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = repro.stored_results()
+    write_table(table, tmp_path / "all.csv")
+    committed = ROOT / "paper_tables" / "all-numbers.csv"
+    assert (tmp_path / "all.csv").read_bytes() == committed.read_bytes(), "repro paper-tables"
+    assert committed.stat().st_size < 2_000_000
+    trainings = table.groupby(["preset", "task", "model", "seed"])
+    assert trainings.ngroups == len(list(STORED.glob("*/*/*/seed*.json")))
+    again = pd.read_csv(committed)
+    assert np.allclose(again.nats_per_step, table.nats_per_step, rtol=1e-7)
+
+
+def test_the_command_shows_numbers_and_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = ["results", "--task", "linear_gaussian", "--model", "dmm"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 7
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "numbers.csv")])
+    assert done.exit_code == 0 and len(pd.read_csv(tmp_path / "numbers.csv")) == 6
+
+
+@pytest.mark.fault
+def test_parquet_needs_its_library_and_says_so(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "find_spec", lambda name: None)
+    table = pd.DataFrame({"a": [1]})
+    with pytest.raises(ConfigError, match=r"`pip install pyarrow`, or write .*x\.csv"):
+        write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match=r"must end in \.csv or \.parquet"):
+        write_table(table, tmp_path / "x.xlsx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parquet_has_the_same_numbers(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(ROOT)
+    table = repro.stored_results(task="linear_gaussian")
+    write_table(table, tmp_path / "x.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "x.parquet"), table)

@@ -21,10 +21,11 @@ from foreign_models import (
 
 import repro
 from repro import api
+from repro.data.parts import PARTS
 from repro.errors import CheckpointError, ConfigError, DataError, NumericalError, ReproError
 from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import LinearGaussian
-from repro.tasks import task as tasks
+from repro.results.protocol import PROTOCOL
 from repro.tasks.task import of_file
 from repro.training.checkpoints import load_checkpoint
 
@@ -75,8 +76,8 @@ def test_the_version_changes_when_data_or_protocol_do(tmp_path, monkeypatch):
     versions = {task_of(tmp_path, stored_parts(seed)).version for seed in (0, 0, 1)}
     assert len(versions) == 2
     task = task_of(tmp_path, stored_parts())
-    assert task.version in versions
-    monkeypatch.setitem(tasks.PROTOCOL, "average", "mean over sequences")
+    assert task.version in versions and tuple(PROTOCOL["parts"]) == PARTS
+    monkeypatch.setitem(PROTOCOL, "average", "mean over sequences")
     assert of_file(task.file, "none").version not in versions
 
 

@@ -29,6 +29,8 @@ COMMANDS = (
     outputs.check,
     outputs.accept,
     outputs.weights,
+    outputs.leaderboard,
+    outputs.results,
     outputs.report,
     outputs.salvage,
     run.verify,

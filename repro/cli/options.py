@@ -71,3 +71,8 @@ Source = Annotated[
     Path | None, typer.Option(help="Where to read Results; default: the runs folder.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Where to write; default: next to the Results.")]
+Task = Annotated[str, typer.Option(help="A data set of config/datasets.yaml.")]
+Folder = Annotated[
+    Path | None, typer.Argument(help="Folder of files that Result.save wrote; default: none.")
+]
+Table = Annotated[Path | None, typer.Option(help="Write a table, *.md or *.csv.")]

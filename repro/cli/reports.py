@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from repro.cli.arguments import description_of, in_order, read_results, without_results
-from repro.cli.options import Expected, Files, Out, Preset, Source
+from repro.cli.options import Expected, Files, Folder, Out, Preset, Source, Table, Task
 from repro.runtime.extras import require
 from repro.runtime.paths import (
     README,
@@ -41,12 +41,14 @@ def tables(
 def paper_tables() -> None:
     """Render the published tables with our stored results, in paper_tables/.
 
-    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md.
+    The scoreboard over all of them goes into paper_tables/scoreboard.md and README.md, and all
+    stored numbers into paper_tables/all-numbers.csv.
 
     Example: repro paper-tables
     """
     from repro.reports.published import render_published
     from repro.reports.scoreboard import show_scoreboard, write_scoreboard
+    from repro.results.stored import stored_results, write_table
 
     require_clone("paper-tables")
     folder = paper_tables_folder()
@@ -56,6 +58,29 @@ def paper_tables() -> None:
     scoreboard = write_scoreboard(folder, results_folder())
     show_scoreboard(scoreboard, README)
     print(scoreboard)
+    numbers = folder / "all-numbers.csv"
+    write_table(stored_results(), numbers)
+    print(numbers)
+
+
+def results(
+    task: Annotated[str | None, typer.Option(help="One data set; default: all.")] = None,
+    model: Annotated[str | None, typer.Option(help="One model; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write it, *.csv or *.parquet.")] = None,
+) -> None:
+    """Show the stored numbers, one row per training and metric, or write them as one table.
+
+    Example: repro results --task linear_gaussian
+    """
+    from repro.results.stored import stored_results, write_table
+
+    table = stored_results(task, model)
+    if out:
+        write_table(table, out)
+        print(out)
+    else:
+        shown = table[["preset", "task", "model", "seed", "metric", "nats_per_step"]]
+        print(shown.to_string(index=False, float_format="%.4f"))
 
 
 def figures(
@@ -132,6 +157,20 @@ def weights(
     files = [weights_file(*cell) for cell in stored()]
     print(*files, sep="\n")
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+
+
+def leaderboard(task: Task, folder: Folder = None, out: Table = None) -> None:
+    """Rank saved Results of anyone's models with the stored ones of a task.
+
+    Example: repro leaderboard --task linear_gaussian
+    """
+    from repro.results.leaderboard import RULE
+    from repro.results.leaderboard import leaderboard as ranked
+
+    board = ranked(task, folder)
+    if out:
+        board.write(out)
+    print(f"{board}\n\n{board.units}, higher is better; task version {board.version}. {RULE}")
 
 
 def salvage(expected: Expected, preset: Preset = "starter") -> None:

@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from repro.errors import DataError, require_known
+from repro.errors import ConfigError, DataError, require_known
 from repro.results.comparison import LEVEL, MARGIN, holm, p_below
 from repro.results.record import Result, error_over_sequences, read_cell, standard_error
+from repro.runtime.extras import require
+from repro.runtime.files import replacing
 from repro.runtime.paths import results_folder
 
 METRICS = ("is", "bound")
 BETTER, WORSE, EQUAL = "better", "worse", "not distinguishable"
+COLOURS = {BETTER: "#029e73", EQUAL: "#949494", WORSE: "#d55e00"}
+PICTURES = (".svg", ".png", ".pdf")
 RULE = (
     "Difference: of this model less the stored one (the mean over its seeds), paired by test "
     "sequence, ± its standard error over sequences. A model is better or worse if the difference "
@@ -47,6 +52,46 @@ class Beside:
         others = f" Of other data, left out: {', '.join(self.left_out)}." if self.left_out else ""
         units = self.units[0].upper() + self.units[1:]
         return f"{text}\n\n{units}, higher is better.{others} {RULE}\n"
+
+    def figure(self, path: Path | str) -> Path:
+        """Draw the differences to the stored rows with their errors, one row each; return the path.
+
+        Args:
+            path: *.svg, *.png or *.pdf.
+        Raises:
+            ConfigError: the name ends in none of these.
+        """
+        require("matplotlib")
+        from matplotlib import rc_context  # takes a second, and few ask for it
+        from matplotlib.figure import Figure
+
+        path = Path(path)
+        if path.suffix not in PICTURES:
+            raise ConfigError(f"{path}: the name must end in {', '.join(PICTURES)}.")
+        fixed: dict = {"svg.hashsalt": "repro", "svg.fonttype": "none", "text.parse_math": False}
+        with replacing(path) as partial, rc_context(fixed):
+            figure = Figure(figsize=(8, 1.2 + 0.3 * len(self.table)))
+            self._draw(figure.subplots())
+            kind = path.suffix.removeprefix(".")
+            metadata = {"Date": None} if kind == "svg" else None
+            figure.savefig(partial, format=kind, bbox_inches="tight", metadata=metadata)
+        return path
+
+    def _draw(self, axes: Any) -> None:
+        own = self.table[self.table["preset"] == ""].iloc[0]
+        rows = self.table[self.table["preset"] != ""].iloc[::-1].reset_index(drop=True)
+        for verdict, colour in COLOURS.items():
+            chosen = rows[rows["verdict"] == verdict]
+            bars = {"xerr": chosen["difference_error"], "fmt": "o", "color": colour, "capsize": 3}
+            if len(chosen):
+                axes.errorbar(chosen["difference"], chosen.index, label=verdict, **bars)
+        axes.axvline(0.0, color="black", lw=1.0)
+        axes.set_yticks(rows.index, [f"{row.title} ({row.preset})" for row in rows.itertuples()])
+        axes.set(title=f"{own['title']} against the stored models")
+        axes.set_xlabel("difference, nats per step ± standard error over test sequences")
+        axes.grid(axis="x", alpha=0.4)
+        title = "by both errors, that over\nsequences and that over seeds"
+        axes.legend(title=title, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 
     def __str__(self) -> str:
         return self.to_markdown()
@@ -125,8 +170,9 @@ def _row(entry: dict) -> dict:
     own = entry["preset"] == ""
     error = "" if np.isnan(entry["over_seeds"]) else f" ± {entry['over_seeds']:.4f}"
     gap = "" if own else f"{entry['difference']:+.4f} ± {entry['difference_error']:.4f}"
+    title = str(entry["title"]).replace("|", "\\|")
     return {
-        "Model": f"**{entry['title']}**" if own else entry["title"],
+        "Model": f"**{title}**" if own else title,
         "Preset": entry["preset"],
         "Nats per step ± seeds": f"{entry['nats_per_step']:.4f}{error}",
         "Difference ± sequences": gap,

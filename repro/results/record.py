@@ -7,20 +7,22 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repro.errors import DataError
+from repro.errors import ConfigError, DataError
 from repro.runtime.files import sha256_of, write_text
 
 if TYPE_CHECKING:
     from repro.results.beside import Beside
+    from repro.results.findings import Audit
 
 SCHEMA = 3
+FOREIGN = "foreign"  # the preset of a Result whose model is from outside the package
 DRAWS = 2000  # of the bootstrap
 NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of numbers in indented JSON
 
@@ -38,7 +40,8 @@ class Result:
             latent variable; or "Z by AIS", exact up to an estimated normaliser.
         true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
-        evaluation: number of importance samples and the smaller numbers of `curve`.
+        evaluation: number of importance samples and the smaller numbers of `curve`; of a model
+            from outside also the version of the task, its units, and what an audit found.
         training: see `checkpoints.CheckpointInfo`; and weights_sha256, the digest of the trained
             weights (absent from older files).
         environment: date, code version, libraries, hardware, seconds and peak memory of the
@@ -121,6 +124,33 @@ class Result:
         from repro.results import beside  # which reads Results
 
         return beside.compare(self, metric, stored)
+
+    def save(self, path: Path | str, audit: "Audit | None" = None) -> Path:
+        """Write this Result as JSON, for `repro.read_result` and `repro leaderboard`.
+
+        Args:
+            path: of the file, *.json. audit: what `repro.audit` found of the same model, which is
+                stored with it.
+        Returns:
+            the path.
+        Raises:
+            ConfigError: the audit is of other data or of another model, or the name does not end in
+                .json.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise ConfigError(f"{path}: the name of a Result's file must end in .json.")
+        if audit is None:
+            write(self, path)
+            return path
+        scored = self.recipe["model"].get("kind", audit.model)
+        if (audit.sha256, audit.model) != (self.data["sha256"], scored):
+            raise ConfigError(
+                f"the audit is of {audit.model} on {audit.task}, this Result of {scored} on "
+                f"{self.dataset}: audit the same model on the same data."
+            )
+        write(replace(self, evaluation={**self.evaluation, "audit": audit.record()}), path)
+        return path
 
 
 def cells(results: list[Result]) -> list[list[Result]]:
@@ -205,13 +235,14 @@ def write(result: Result, path: Path) -> None:
     write_text(path, NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
-def read(path: Path) -> Result:
+def read(path: Path | str) -> Result:
     """Return the Result in a file.
 
     Raises:
         DataError: the file is missing, is not a Result, has another schema version, or was changed
             after it was written.
     """
+    path = Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         digest = record.pop("sha256", None)

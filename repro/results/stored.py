@@ -1,16 +1,19 @@
 """The stored results as one tidy table."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from repro.errors import DataError
+from repro.errors import ConfigError, DataError
 from repro.results.beside import units_of
 from repro.results.record import Result, error_over_sequences, read_cell
+from repro.runtime.files import replacing, write_text
 from repro.runtime.paths import results_folder
 
 METRICS = ("bound", "is", "fivo")
+FORMATS = (".csv", ".parquet")
 
 
 def stored_results(
@@ -55,3 +58,23 @@ def _row(result: Result, metric: str) -> dict:
         "parameters": result.training["parameters"],
         "data_sha256": result.data["sha256"],
     }
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV or Parquet, as the name ends.
+
+    Raises:
+        ConfigError: it ends in neither .csv nor .parquet, or Parquet's library is not installed.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"{path}: the name must end in {' or '.join(FORMATS)}.")
+    if path.suffix == ".csv":
+        write_text(path, table.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+        return
+    if not find_spec("pyarrow"):
+        raise ConfigError(
+            "Parquet needs pyarrow, which is not installed: run `pip install pyarrow`, or write "
+            f"{path.with_suffix('.csv')}."
+        )
+    with replacing(path) as partial:
+        table.to_parquet(partial, index=False)

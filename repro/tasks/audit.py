@@ -7,10 +7,8 @@ the valid part; the test part is not opened.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,11 +18,11 @@ from repro.errors import ConfigError, ReproError
 from repro.inference.bounds import effective_sample_size, importance_weighted
 from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import LinearGaussian
+from repro.results.findings import FAILED, PASSED, UNCHECKED, Audit, Finding
 from repro.runtime.seeding import generator
 from repro.tasks.scorers import Scorer, scorer_of
 from repro.tasks.task import Task
 
-PASSED, FAILED, UNCHECKED = "passed", "FAILED", "not checked"
 SEQUENCES, STEPS = 6, 8  # what most checks look at
 SURE = 6.0  # standard errors of sampled numbers
 CLOSE = 1e-4  # of roundings in float32, nats and relative
@@ -51,49 +49,10 @@ PROPOSAL = (
     "a ½ left out, or another z"
 )
 ANALYTIC = "log q is the same for all samples: an analytic KL instead of log q(z | x) at the sample"
+ONE_SEED = "every call draws the same samples: take random numbers from the generator that is given"
 SAME_SAMPLES = "all samples weigh the same: averaged over samples before the log of their mean"
 DIVIDED = "the total of a sequence is divided by its number of steps"
 COUNT = "what is returned of one sample depends on num_samples: leave log K and the mean to us"
-
-
-class Finding(NamedTuple):
-    """One check: its name, whether it passed, what was seen, and why it likely failed."""
-
-    check: str
-    status: str
-    seen: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What was checked of a model on a task.
-
-    Attributes:
-        model, task: their names. findings: in the order of the checks.
-    """
-
-    model: str
-    task: str
-    findings: list[Finding]
-
-    @property
-    def failed(self) -> list[Finding]:
-        """The checks that failed; empty where nothing was found."""
-        return [finding for finding in self.findings if finding.status == FAILED]
-
-    def table(self) -> pd.DataFrame:
-        """Return the findings, one row per check."""
-        return pd.DataFrame(self.findings)
-
-    def __str__(self) -> str:
-        lines = [f"audit of {self.model} on {self.task}"]
-        for check, status, seen, reason in self.findings:
-            lines.append(f"  {status:11}  {check}: {seen}")
-            lines += [f"{'':15}likely: {reason}"] if reason else []
-        checked = sum(finding.status != UNCHECKED for finding in self.findings)
-        lines.append(f"{checked} checks, {len(self.failed)} failed")
-        return "\n".join(lines)
 
 
 def audit(
@@ -120,7 +79,7 @@ def audit(
     findings = [_output(probe)]
     if findings[0].status == PASSED:
         findings += [_made(check, probe) for check in CHECKS]
-    found = Audit(probe.scorer.name, task.name, findings)
+    found = Audit(probe.scorer.name, task.name, task.sha256, findings)
     print(found)
     return found
 
@@ -229,6 +188,19 @@ def _repeats(probe: Probe) -> Finding:
     status = FAILED if failed else PASSED
     seen = f"a second call differs by up to {gap:.2g} nats"
     return Finding("same input, same output", status, seen, reason if failed else "")
+
+
+def _fresh_samples(probe: Probe) -> Finding:
+    """Another seed gives other samples; weights that do not depend on the sample say nothing."""
+    check = "another seed, other samples"
+    if not probe.scorer.sampled:
+        return Finding(check, UNCHECKED, "the model is exact")
+    x = probe.cut(probe.ragged)
+    one, two = (probe.draw(x, probe.ragged, 10, "fresh", i) for i in range(2))
+    gap, spread = float((one - two).abs().max()), float(one.std(0).max())
+    seen = f"samples of another seed differ by up to {gap:.2g} nats"
+    failed = spread > CLOSE and gap < CLOSE * spread
+    return Finding(check, FAILED, seen, ONE_SEED) if failed else Finding(check, PASSED, seen)
 
 
 def _padding(probe: Probe) -> Finding:
@@ -577,6 +549,6 @@ def _mistake(probe: Probe, x: Tensor, lengths: Tensor, value: Tensor, limit: Ten
 
 
 CHECKS = (
-    *(_repeats, _padding, _neighbours, _order, _look_ahead, _steps_sum, _longer, _first, _far),
-    *(_total, _samples, _kalman),
+    *(_repeats, _fresh_samples, _padding, _neighbours, _order, _look_ahead, _steps_sum),
+    *(_longer, _first, _far, _total, _samples, _kalman),
 )

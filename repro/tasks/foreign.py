@@ -14,14 +14,13 @@ from repro.errors import ConfigError, NumericalError
 from repro.evaluation import evaluate as own_evaluation
 from repro.evaluation.evaluate import ROW_STEPS, ROWS, by_sequence, in_order, weight_statistics
 from repro.models.base import SequenceModel
-from repro.results.record import SCHEMA, Result
+from repro.results.record import FOREIGN, SCHEMA, Result
 from repro.runtime.devices import prepare_device
 from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
-from repro.tasks.scorers import Scorer, name_of, scorer_of
+from repro.tasks.scorers import Scorer, scorer_of
 from repro.tasks.task import Ragged, Task, part_of
 
-PRESET = "foreign"  # what a Result of a model from outside says where others name their preset
 AGREE = 1e-4  # by how much two calls may differ, relative: sums in another order
 SURE = 5.0  # standard errors by which a sampled log-probability is positive beyond doubt
 
@@ -68,7 +67,7 @@ def evaluate(
     name = name or scorer.name
     return Result(
         schema=SCHEMA,
-        preset=PRESET,
+        preset=FOREIGN,
         dataset=task.name,
         model=name,
         title=name,
@@ -91,9 +90,9 @@ def evaluate(
             "peak_memory_mb": peak_memory_mb(),
         },
         recipe={
-            "preset": PRESET,
+            "preset": FOREIGN,
             "dataset": {"name": task.name, "kind": task.kind},
-            "model": {"name": name, "kind": name_of(model)},
+            "model": {"name": name, "kind": scorer.name},
         },
         per_sequence=rows,
     )

@@ -346,7 +346,8 @@ def name_of(model: Any) -> str:
 
 def _tensor(value: Any, where: str) -> Tensor:
     try:
-        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        # A copy: arrays of JAX cannot be written to, which torch warns of.
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
         return found.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"{where} is {_described(value)}, not a tensor of numbers.") from None

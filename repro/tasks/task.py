@@ -1,9 +1,8 @@
 """A task: a data set, the units of a number on it, and the rule by which it is measured."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,20 +10,12 @@ from torch import Tensor
 from repro.config import recipes as configuration
 from repro.data import prepared
 from repro.data.batches import Tensors, collate, real_steps
-from repro.data.parts import PARTS, Stored
+from repro.data.parts import Stored
 from repro.data.prepare import prepared_file
-from repro.data.prepared import DataSpec
 from repro.errors import DataError, require_known
-from repro.runtime.files import sha256_of
+from repro.results.protocol import version_of
 
 UNITS = ("original", "normalised")
-# What a number on a task means. A change of it changes the version of every task.
-PROTOCOL = {
-    "number": "log p of each whole test sequence, all of its steps and the first one too",
-    "units": "nats, of data normalised by the mean and standard deviation of the training part",
-    "average": "sum over sequences / sum of lengths",
-    "selection": "anything may be chosen on the valid part; the test part is for the last number",
-}
 
 
 class Ragged(Tensors):
@@ -151,16 +142,10 @@ def of_file(file: Path, licence: str, units: str = "original") -> Task:
         steps=spec.steps,
         licence=licence,
         sha256=spec.sha256,
-        version=version_of(spec),
+        version=version_of(asdict(spec)),
         notes=spec.notes,
         file=file.absolute(),  # a task outlives a change of the working directory
     )
-
-
-def version_of(spec: DataSpec) -> str:
-    """Return what names data and protocol together: twelve hexadecimal digits."""
-    facts: dict[str, Any] = {key: getattr(spec, key) for key in ("name", "kind", "mean", "std")}
-    return sha256_of({**facts, "data": spec.sha256, "parts": PARTS, **PROTOCOL})[:12]
 
 
 def part_of(task: Task, part: str) -> Ragged:

@@ -1,0 +1,284 @@
+"""Models of six other frameworks: scored, audited, and beside an independent truth."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from foreign_frameworks import (
+    GLUE,
+    CausalLM,
+    FromPyro,
+    FromTokens,
+    PyroDMM,
+    from_hmmlearn,
+    from_jax,
+    from_scikit_learn,
+    from_statsmodels,
+    hmmlearn_hmm,
+    jax_kalman,
+    statsmodels_kalman,
+)
+from foreign_models import HMM, Frames, kalman
+from pyro import poutine
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+
+import repro
+from repro.tasks import audit as audits
+
+pytestmark = pytest.mark.oracle
+
+
+def of_pyro(glue=FromPyro, family=PyroDMM):
+    def make(task):
+        dmm = family(task.dim)
+        return glue(dmm.model, dmm.guide)
+
+    return make
+
+
+def transformer(task):
+    return FromTokens(CausalLM(2**task.dim + 1).eval(), start=2**task.dim)
+
+
+def jax_filter(task):
+    pytest.importorskip("jax")
+    return repro.from_numpy(from_jax(jax_kalman()))
+
+
+def statsmodels_filter(task):
+    return repro.from_numpy(from_statsmodels(statsmodels_kalman))
+
+
+def tables(hmm):
+    """The tables of foreign_models.HMM over tokens."""
+    bits = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # of tokens 0 … 3
+    emission = (bits * hmm.bits.unsqueeze(1) + (1 - bits) * (1 - hmm.bits).unsqueeze(1)).prod(-1)
+    found = (hmm.first.exp(), hmm.transition.exp(), emission)
+    exact = (np.asarray(table, dtype=float) for table in found)
+    return [table / table.sum(-1, keepdims=True) for table in exact]
+
+
+def hmm_of_hmmlearn(task):
+    return repro.from_numpy(from_hmmlearn(hmmlearn_hmm(*tables(HMM(task.dim)))))
+
+
+def frames_of_scikit_learn(task):
+    return repro.from_numpy(from_scikit_learn(GaussianMixture(1).fit(task.train.values.numpy())))
+
+
+def kernels_of_scikit_learn(task):
+    frames = task.train.values.numpy()[:50]
+    return repro.from_numpy(from_scikit_learn(KernelDensity(bandwidth=3.0).fit(frames)))
+
+
+OF_BITS = (of_pyro(), transformer, hmm_of_hmmlearn)
+OF_NUMBERS = (jax_filter, statsmodels_filter, frames_of_scikit_learn, kernels_of_scikit_learn)
+
+
+@pytest.mark.parametrize("glue", GLUE, ids=lambda glue: glue.__name__)
+def test_the_glue_is_short(glue):
+    assert len(inspect.getsource(glue).splitlines()) <= 15
+
+
+@pytest.mark.parametrize("make", OF_BITS)
+def test_models_of_bits_pass(make, rolls):
+    found = repro.audit(make(rolls), rolls)
+    assert found.failed == [] and "probabilities sum to 1" in passed(found)
+
+
+@pytest.mark.parametrize("make", OF_NUMBERS)
+def test_models_of_numbers_pass(make, linear, monkeypatch):
+    monkeypatch.setattr(audits, "GRID", 301)  # statsmodels takes one sequence at a time
+    found = repro.audit(make(linear), linear, true_parameters=make in OF_NUMBERS[:2])
+    assert found.failed == [] and "probabilities sum to 1" in passed(found)
+
+
+def passed(found):
+    return {finding.check for finding in found.findings if finding.status == audits.PASSED}
+
+
+# Beside an independent truth
+
+
+@pytest.mark.parametrize("make", [jax_filter, statsmodels_filter])
+def test_filters_agree_with_ours_in_numpy(make, linear):
+    wanted = repro.evaluate(repro.from_numpy(kalman), linear).values("is")
+    assert np.allclose(repro.evaluate(make(linear), linear).values("is"), wanted, atol=1e-3)
+
+
+def test_hmmlearn_agrees_with_a_forward_algorithm(rolls):
+    wanted = repro.evaluate(HMM(2), rolls).values("is")
+    assert np.allclose(repro.evaluate(hmm_of_hmmlearn(rolls), rolls).values("is"), wanted)
+
+
+def test_one_gaussian_of_scikit_learn_is_a_gaussian(linear):
+    frames = linear.train.values.double()
+    wanted = repro.evaluate(Frames(frames.mean(0), frames.std(0, correction=0)), linear)
+    found = repro.evaluate(frames_of_scikit_learn(linear), linear)
+    assert found.per_step("is") == pytest.approx(wanted.per_step("is"), abs=1e-5)
+
+
+@torch.no_grad()
+def test_probabilities_of_a_transformer_sum_to_one(rolls):
+    """Over all 4³ sequences of three frames."""
+    frames = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    numbers = torch.cartesian_prod(*[torch.arange(4)] * 3).T  # (3, 64)
+    terms = transformer(rolls).log_prob(frames[numbers], torch.full((64,), 3))
+    assert float(terms.sum(0).exp().sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_dmm_of_pyro_has_bound_and_is(rolls):
+    found = repro.evaluate(of_pyro()(rolls), rolls, samples=500)
+    more = repro.evaluate(of_pyro()(rolls), rolls, samples=500, seed=1)
+    assert (found.values("bound") < found.values("is")).all()
+    error = np.hypot(found.values("is_error"), more.values("is_error"))
+    assert (abs(found.values("is") - more.values("is")) < 5 * error).all()
+
+
+# Planted bugs, as users of these frameworks make them
+
+
+class NotShifted(FromTokens):
+    """The logits of token t are scored against token t."""
+
+    def log_prob(self, x, lengths):
+        tokens = (x @ 2.0 ** torch.arange(x.shape[-1])).long().T
+        logits = self.language_model(tokens, torch.ones_like(tokens)).logits[..., : self.start]
+        return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1))[..., 0].T
+
+
+class MeanLoss(FromTokens):
+    """The loss of transformers is a mean over tokens, and of the batch."""
+
+    def log_prob(self, x, lengths):
+        tokens = (x @ 2.0 ** torch.arange(x.shape[-1])).long().T
+        tokens = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], 1)
+        one = torch.ones_like(tokens)
+        return -self.language_model(tokens, one, labels=tokens).loss.expand(len(lengths))
+
+
+class Unseeded(FromPyro):
+    """Pyro draws from torch's own generator, whatever generator is given."""
+
+    def propose(self, x, lengths, num_samples, generator):
+        with pyro.plate("samples", num_samples, dim=-2):
+            q = poutine.trace(self.guide).get_trace(x, lengths)
+            p = poutine.trace(poutine.replay(self.model, q)).get_trace(x, lengths)
+        return self.total(p), self.total(q)
+
+
+class OneSeed(FromPyro):
+    """The seed is set in the model, so that every call draws the same samples."""
+
+    def propose(self, x, lengths, num_samples, generator):
+        return super().propose(x, lengths, num_samples, torch.Generator().manual_seed(0))
+
+
+class Unmasked(PyroDMM):
+    """The mask is forgotten, in model and guide."""
+
+    def model(self, x, lengths):
+        super().model(x, torch.full_like(lengths, len(x)))
+
+    def guide(self, x, lengths):
+        super().guide(x, torch.full_like(lengths, len(x)))
+
+
+def language_model(task):
+    return CausalLM(2**task.dim + 1)
+
+
+@torch.no_grad()
+def copying(model):
+    """As training makes a model that sees the token it is to predict."""
+    model.head.weight.copy_(5.0 * model.token.weight)
+    return model.eval()
+
+
+def ignores_lengths(task):
+    hmm = hmmlearn_hmm(*tables(HMM(task.dim)))
+    given = from_hmmlearn(hmm)
+    return repro.from_numpy(lambda x, lengths: given(x, np.full_like(lengths, len(x))))
+
+
+def joined(task):
+    """All sequences as one: hmmlearn's score without lengths, shared among them."""
+    given = from_hmmlearn(hmmlearn_hmm(*tables(HMM(task.dim))))
+
+    def log_prob(x, lengths):
+        one = np.concatenate([x[:n, b] for b, n in enumerate(lengths)])[:, None]
+        total = given(one, np.array([len(one)]))
+        return total * lengths / lengths.sum()
+
+    return repro.from_numpy(log_prob)
+
+
+BUGS_OF_BITS = {
+    "transformers: logits are not shifted": (
+        lambda task: NotShifted(copying(language_model(task)), 2**task.dim),
+        audits.FUTURE,
+    ),
+    "transformers: the loss is a mean": (
+        lambda task: MeanLoss(language_model(task).eval(), 2**task.dim),
+        audits.BATCH,
+    ),
+    "transformers: dropout is on": (
+        lambda task: FromTokens(language_model(task).train(), 2**task.dim),
+        "dropout is on",
+    ),
+    "Pyro: no mask": (of_pyro(family=Unmasked), audits.PADDING),
+    "Pyro: its own generator": (of_pyro(Unseeded), "not drawn from the generator"),
+    "Pyro: one seed for all calls": (of_pyro(OneSeed), audits.ONE_SEED),
+    "hmmlearn: lengths are ignored": (ignores_lengths, audits.PADDING),
+    "hmmlearn: sequences are joined": (joined, audits.BATCH),
+}
+
+
+def scaled(task):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    frames = task.train.values.numpy()
+    both = make_pipeline(StandardScaler(), GaussianMixture(1)).fit(frames)
+    return repro.from_numpy(from_scikit_learn(both))
+
+
+def burnt(task):
+    filter_of = partial(statsmodels_kalman, loglikelihood_burn=1)
+    return repro.from_numpy(from_statsmodels(filter_of))
+
+
+def jax_without_half(task):
+    pytest.importorskip("jax")
+    given = jax_kalman()
+    return repro.from_numpy(lambda x, lengths: 2.0 * np.asarray(given(x)))
+
+
+BUGS_OF_NUMBERS = {
+    "scikit-learn: the scaler's σ is forgotten": (scaled, audits.SIGMA),
+    "statsmodels: the likelihood's first step is burnt": (burnt, audits.FIRST),
+    "JAX: −error² / σ² − log σ²": (jax_without_half, audits.HALF),
+}
+
+
+def reasons(found):
+    return [finding.reason for finding in found.failed]
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_BITS)
+def test_planted_bugs_of_bits_are_flagged(bug, rolls):
+    make, reason = BUGS_OF_BITS[bug]
+    found = repro.audit(make(rolls), rolls)
+    assert any(reason in text for text in reasons(found)), str(found)
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_NUMBERS)
+def test_planted_bugs_of_numbers_are_flagged(bug, linear, monkeypatch):
+    monkeypatch.setattr(audits, "GRID", 301)
+    make, reason = BUGS_OF_NUMBERS[bug]
+    found = repro.audit(make(linear), linear)
+    assert any(reason in text for text in reasons(found)), str(found)
