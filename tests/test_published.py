@@ -286,6 +286,94 @@ def test_the_papers_recipe_under_our_preset_is_refused(two_recipes, training):
         render_published(two_recipes, two_recipes / "results")
 
 
+def test_our_recipe_alone_is_the_only_one_compared(two_recipes):
+    settings = two_recipes / "table.yaml"
+    settings.write_text(settings.read_text().replace("preset: test\n", "", 1))
+    render_published(two_recipes, two_recipes / "results")
+    text = (two_recipes / "table.md").read_text()
+    first, *_, missing = cells_of(text)
+    assert float(first["Ours"].split()[0]) == pytest.approx(-tuned(0).per_step("is"), abs=5e-5)
+    assert (first["Seeds"], first["Verdict"]) == ("1", "better")
+    assert missing["Verdict"] == "not run" and "Our recipe" not in first
+    assert "Ours: our recipe, preset tuned; the optimiser." in " ".join(text.split())
+    write(
+        tuned(1, training={"l2": 0.1}),
+        result_path(two_recipes / "results", "tuned", "walk", "dmm", 1),
+    )
+    with pytest.raises(DataError, match="preset tuned is for our recipe, but this Result has none"):
+        render_published(two_recipes, two_recipes / "results")
+
+
+def test_a_table_without_any_preset_is_refused(folder):
+    (folder / "table.yaml").write_text("title: T\nmodels: [dmm]\n")
+    with pytest.raises(ConfigError, match="does not say preset"):
+        render_published(folder, folder / "results")
+
+
+def test_what_others_got_is_in_a_column_of_its_own(folder):
+    row, again = row_of("dmm", "bound_nll", "2.0"), {"rerun": "-2.50", "rerun_source": "them"}
+    printed(folder, row | again, row)
+    render_published(folder, folder / "results")
+    text = (folder / "table.md").read_text()
+    assert [r["Rerun by others"] for r in cells_of(text)] == ["-2.50 [1]", ""]
+    assert "[1] them." in text
+    printed(folder, row)
+    render_published(folder, folder / "results")
+    assert "Rerun by others" not in (folder / "table.md").read_text()
+
+
+def with_statistics(folder, **statistics):
+    """Store three seeds with more per-sequence statistics; return them."""
+    found = []
+    for seed in range(3):
+        r = result(seed)
+        more = {name: values(r) for name, values in statistics.items()}
+        found.append(dataclasses.replace(r, per_sequence={**r.per_sequence, **more}))
+        write(found[-1], result_path(folder / "results", "test", "walk", "dmm", seed))
+    return found
+
+
+def test_a_number_without_its_first_step_is_next_to_the_one_with_it(folder):
+    cell = with_statistics(folder, first_log_likelihood=lambda r: [-1.0, -2.0, -3.0, -4.0, -5.0])
+    printed(folder, row_of("dmm", "nll_after_first", "2.0"))
+    render_published(folder, folder / "results")
+    (row,) = cells_of((folder / "table.md").read_text())
+    both = [-(r.values("is").sum()) for r in cell]
+    after = [(total - 15.0) / (28 - 5) for total in both]
+    assert float(row["Difference"]) == pytest.approx(sum(after) / 3 - 2.0, abs=5e-4)
+    inner = row["Ours"].partition("(nll ")[2]
+    assert float(inner.split()[0]) == pytest.approx(sum(both) / 28 / 3, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "difference", "expected"),
+    [(1.5, "+0.250", "worse"), (2.0, "+0.000", "reproduced"), (3.5, "-0.999", "better")],
+)
+def test_an_estimate_that_is_not_named_is_compared_with_a_range(
+    folder, value, difference, expected
+):
+    """From the particle filter's, 1.75 nats per step, to the bound, about 2.5."""
+    cell = with_statistics(folder, fivo=lambda r: [-1.75 * n for n in r.per_sequence["length"]])
+    for seed, r in enumerate(cell):
+        r.evaluation["particles"] = 20
+        write(r, result_path(folder / "results", "test", "walk", "dmm", seed))
+    bound = -sum(r.per_step("bound") for r in cell) / 3
+    if value == 3.5:
+        difference = f"{bound - 3.5:+.3f}"
+    printed(folder, row_of("dmm", "unstated_nll", str(value)))
+    render_published(folder, folder / "results")
+    (row,) = cells_of((folder / "table.md").read_text())
+    assert (row["Difference"], row["Verdict"]) == (difference, expected)
+    low, high = (float(end.split()[0]) for end in row["Ours"].split(" to "))
+    assert low == 1.75 and high == pytest.approx(bound, abs=5e-3)
+
+
+def test_a_number_that_was_not_stored_is_asked_for(folder):
+    printed(folder, row_of("dmm", "fivo_nll", "2.0"))
+    with pytest.raises(DataError, match="seed 0, does not have fivo: evaluate again"):
+        render_published(folder, folder / "results")
+
+
 def test_a_missing_file_is_named(folder):
     (folder / "published.csv").unlink()
     with pytest.raises(ConfigError, match=r"published\.csv is missing"):
@@ -314,6 +402,9 @@ def test_a_missing_file_is_named(folder):
         ({"source": ""}, "needs its source"),
         ({"evidence": "recalled"}, "a recalled one has none"),
         ({"unit": "bits"}, "need the same unit"),
+        ({"rerun": "4,7"}, "rerun '4,7' is not a number"),
+        ({"rerun": "4.7"}, "by others needs its source"),
+        ({"rerun_source": "them"}, "and a source its number"),
         ({"printed_on": "run"}, "printed_on needs the verdict 'other data'"),
         ({"verdict_mark": "x"}, "columns missing or unknown: verdict_mark"),
     ],

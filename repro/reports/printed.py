@@ -18,8 +18,9 @@ INFERRED = f"{OTHER_DATA} (inferred)"
 # Verdicts that are known beforehand: our results cannot be compared with such a number.
 KNOWN_VERDICTS = (INCONSISTENT, OTHER_DATA, INFERRED)
 TEXT = ["paper", "arxiv", "table", "dataset", "model", "model_as_printed", "metric", "relation",
-        "unit", "evidence", "source", "verdict", "verdict_note", "printed_on", "note"]  # fmt: skip
-COLUMNS = [*TEXT, "value", "samples"]
+        "unit", "evidence", "source", "verdict", "verdict_note", "printed_on", "note",
+        "rerun_source"]  # fmt: skip
+COLUMNS = [*TEXT, "value", "samples", "rerun"]
 NUMBER, COUNT = r"-?[0-9]+(\.[0-9]+)?", r"([1-9][0-9]*)?"  # samples may be absent
 NAME = "[a-z0-9_-]+"  # as in config/schema.yaml
 SETTINGS: dict[str, type | tuple[type, ...]] = {
@@ -59,8 +60,11 @@ def read_table(
 
 
 def preset_of(settings: dict, dataset: str) -> str:
-    """Return the preset whose Results are compared with the print: one for all, or by data set."""
-    preset = settings["preset"]
+    """Return the preset whose Results are compared with the print: one for all, or by data set.
+
+    That of our recipe, if the table has no other.
+    """
+    preset = settings["preset"] if "preset" in settings else settings["our_recipe"]["preset"]
     return preset if isinstance(preset, str) else preset[dataset]
 
 
@@ -74,11 +78,12 @@ def _settings(path: Path) -> dict:
     for key, value in settings.items():
         if not _names_only(key, value):
             raise ConfigError(f"{path}: {key} cannot hold {value!r}.")
-    missing = {"title", "preset", "models"} - set(settings)
+    needed = {"title", "models"} | ({"preset"} if "our_recipe" not in settings else set())
+    missing = needed - set(settings)
     if missing:
         raise ConfigError(f"{path} does not say {', '.join(sorted(missing))}.")
     if "our_recipe" in settings:
-        _check_recipe(path, settings["our_recipe"], settings["preset"])
+        _check_recipe(path, settings["our_recipe"], settings.get("preset", {}))
     return settings
 
 
@@ -140,6 +145,7 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
         ("samples", COUNT, "a number"),
         ("dataset", NAME, "a name"),
         ("printed_on", f"({NAME})?", "a name"),
+        ("rerun", f"({NUMBER})?", "a number"),
     ):
         if not re.fullmatch(pattern, row[column]):
             raise ConfigError(f"{where}: {column} '{row[column]}' is not {what}.")
@@ -147,6 +153,11 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
         raise ConfigError(
             f"{where}: evidence is '{row['evidence']}' and source '{row['source']}'; a number that "
             "was read or quoted needs its source, a recalled one has none."
+        )
+    if bool(row["rerun"]) != bool(row["rerun_source"]):
+        raise ConfigError(
+            f"{where}: rerun is '{row['rerun']}' and rerun_source '{row['rerun_source']}'; a "
+            "number by others needs its source, and a source its number."
         )
     other = row["verdict"] in (OTHER_DATA, INFERRED)
     if other != bool(row["verdict_note"]):
@@ -158,7 +169,7 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
             f"{where}: printed_on needs the verdict '{OTHER_DATA}', and a setting printed_on in "
             "table.yaml, the preset of the results on those data."
         )
-    preset = settings["preset"]
+    preset = settings.get("preset")
     if isinstance(preset, dict) and row["dataset"] not in preset:
         raise ConfigError(f"{where}: table.yaml has no preset for {row['dataset']}.")
 

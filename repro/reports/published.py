@@ -19,7 +19,7 @@ MEANINGS = {
     "nats/step": (
         "Negative log-likelihood of the test part in nats per step, lower is better. "
         "a: importance-sampled estimate, Σ over sequences ÷ Σ of lengths; b: the same for the "
-        "bound; c: the bound, mean over sequences of each one's own average; {first}nll: exact."
+        "bound; c: the bound, mean over sequences of each one's own average; {more}nll: exact."
     ),
     "nats/sequence": (
         "Average log-likelihood of the test part in nats per sequence of normalised data, higher "
@@ -28,10 +28,22 @@ MEANINGS = {
         "are the same."
     ),
 }
-FIRST = (
-    "c′: the same with each sequence's first step given instead of scored, ours as the mean over "
-    "all samples of z; "
-)
+# What a symbol means that only some tables have.
+MORE = {
+    "bound_nll_after_first": (
+        "c′: the same with each sequence's first step given instead of scored, ours as the mean "
+        "over all samples of z; "
+    ),
+    "fivo_nll": "f: a particle filter's estimate (FIVO), ours with its own number of particles; ",
+    "unstated_nll": (
+        "e: an estimate that the paper does not name, ours from the closest (importance-sampled or "
+        "the particle filter's) to the bound: the difference is to what is nearest in this range; "
+    ),
+    "nll_after_first": (
+        "nll′: exact, with each sequence's first step given instead of scored, ours with all steps "
+        "scored in brackets; "
+    ),
+}
 TOLERANCES = {  # as `_tolerance` computes them
     "nats/step": "0.05 (the spread between the DMM authors' own reruns)",
     "nats/sequence": "1 % of the printed number",
@@ -50,6 +62,7 @@ ON_OTHER_DATA = (
     "better or worse."
 )
 THERE = "The same printed numbers beside ours on the data that they were printed for, preset {}."
+ONE_RECIPE = "Ours: our recipe, preset {}; {}."
 TWO_RECIPES = (
     "Paper's recipe: preset {}, the settings of the paper as far as they are known. Our recipe: "
     "preset {}; {}."
@@ -62,10 +75,11 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     Args:
         folder: has published.csv (one number per row, with how it is known) and table.yaml: title;
             order of models; `preset` whose Results are compared with the print (one, or by data
-            set); `our_recipe`, the preset of the same models trained our way; `instead`, data sets
-            that replace others, with a note; what to say about data sets without Results; open
-            data sets to show below, with their presets; `printed_on`, the preset of Results on the
-            data that numbers with the verdict "other data" were printed for.
+            set); `our_recipe`, the preset of the same models trained our way, in addition or alone;
+            `instead`, data sets that replace others, with a note; what to say about data sets
+            without Results; open data sets to show below, with their presets; `printed_on`, the
+            preset of Results on the data that numbers with the verdict "other data" were printed
+            for.
         results: the stored results.
     Raises:
         ConfigError: a file is missing or contains an unknown word.
@@ -73,7 +87,8 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     """
     settings, compared = compare_published(folder, results)
     notes: list[str] = []
-    rows = [_row(one, settings, notes) for one in compared]
+    rerun = any(one.printed["rerun"] for one in compared)
+    rows = [_row(one, rerun, notes) for one in compared]
     there = [_there(one, notes) for one in compared if one.there]
     estimates = [one.printed for one in compared if one.printed["metric"] == "is_ll"]
     samples = sorted({int(row["samples"]) for row in estimates if row["samples"]})
@@ -92,23 +107,25 @@ def render_published(folder: Path, results: Path) -> list[Path]:
 
 def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
     unit, words = printed[0]["unit"], {row["evidence"] for row in printed}
-    first = any(row["metric"] == "bound_nll_after_first" for row in printed)
+    metrics = {row["metric"] for row in printed}
+    more = "".join(text for metric, text in MORE.items() if metric in metrics)
     counts = " or ".join(map(str, samples))
     with_samples = f" with {counts} samples, ours with its most where it lacks these"
     sentences = [
-        MEANINGS[unit].format(
-            samples=with_samples if samples else "", first=FIRST if first else ""
-        ),
+        MEANINGS[unit].format(samples=with_samples if samples else "", more=more),
         RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL),
         *(text for word, text in MARKS.items() if word in words),
     ]
     if any(row["verdict_note"] for row in printed):
         sentences.append(ON_OTHER_DATA)
     if our := settings.get("our_recipe"):
-        preset = settings["preset"]
-        names = [preset] if isinstance(preset, str) else dict.fromkeys(preset.values())
         differs = our["differs"].strip().removesuffix(".")
-        sentences.append(TWO_RECIPES.format(" and ".join(names), our["preset"], differs))
+        if "preset" not in settings:
+            sentences.append(ONE_RECIPE.format(our["preset"], differs))
+        else:
+            preset = settings["preset"]
+            names = [preset] if isinstance(preset, str) else dict.fromkeys(preset.values())
+            sentences.append(TWO_RECIPES.format(" and ".join(names), our["preset"], differs))
     return textwrap.fill(" ".join(sentences), width=100) + "\n\n"
 
 
@@ -151,7 +168,8 @@ def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.Data
     return pd.DataFrame(rows), f"{text}\n"
 
 
-def _row(compared: Compared, settings: dict, notes: list[str]) -> dict:
+def _row(compared: Compared, rerun: bool, notes: list[str]) -> dict:
+    # `rerun`: whether the table has numbers by others than the paper's authors and us.
     row, paper = compared.printed, compared.paper
     mark = _mark(row["note"], notes)
     first = {
@@ -160,6 +178,8 @@ def _row(compared: Compared, settings: dict, notes: list[str]) -> dict:
         "Number": METRICS[row["metric"]].symbol,
         "Published": f"{row['value']}{EVIDENCE[row['evidence']]}{mark}",
     }
+    if rerun:
+        first["Rerun by others"] = row["rerun"] + _mark(row["rerun_source"], notes)
     ours, known = paper.value + _mark(row["instead"], notes), _mark(row["verdict_note"], notes)
     if compared.ours is None:
         return first | {

@@ -28,7 +28,10 @@ EXPLAINED = (
     "printed cells that contradict each other. Data not open: licensed data that were not "
     "supplied, or data that were never released."
 )
-OURS = "The same by our recipe: the models of the papers trained our way, as each caption says."
+OURS = (
+    "The same by our recipe: the models of the papers trained our way, as each caption says. Of {} "
+    "printed numbers {}."
+)
 BEGIN, END = "<!-- scoreboard: `repro paper-tables` writes this -->", "<!-- end of scoreboard -->"
 
 
@@ -43,21 +46,33 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
     found = [
         compare_published(path.parent, results) for path in sorted(tables.glob("*/table.yaml"))
     ]
-    paper = {settings["title"]: [_outcome(c) for c in rows] for settings, rows in found}
+    paper = {
+        settings["title"]: [_outcome(c) for c in rows]
+        for settings, rows in found
+        if "preset" in settings
+    }
     ours = {
-        settings["title"]: [c.ours.outcome for c in rows if c.ours]
+        settings["title"]: [(c.ours or c.paper).outcome for c in rows]
         for settings, rows in found
         if "our_recipe" in settings
     }
     text = f"# Scoreboard\n\n{_table(paper)}\n\n{textwrap.fill(EXPLAINED, width=100)}\n"
     if ours:
-        text += f"\n{textwrap.fill(OURS, width=100)}\n\n{_table(ours)}\n"
+        counts = Counter(outcome for outcomes in ours.values() for outcome in outcomes)
+        words = ("reproduced", "better", "worse", "not run")
+        said = ", ".join(f"{counts[word]} are {word}" for word in words)
+        text += (
+            f"\n{textwrap.fill(OURS.format(counts.total(), said), width=100)}\n\n{_table(ours)}\n"
+        )
     write_text(tables / "scoreboard.md", text)
     return tables / "scoreboard.md"
 
 
 def show_scoreboard(scoreboard: Path, page: Path) -> None:
-    """Put the scoreboard without its heading between the two marks in a Markdown page.
+    """Put the scoreboard between the two marks in a Markdown page.
+
+    Without its heading, and without the second of two tables, whose numbers the sentence above it
+    sums up.
 
     Raises:
         ConfigError: the page does not have each mark exactly once.
@@ -67,7 +82,8 @@ def show_scoreboard(scoreboard: Path, page: Path) -> None:
         raise ConfigError(f"{page} needs the lines {BEGIN} and {END} once, in this order.")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    body = scoreboard.read_text(encoding="utf-8").partition("\n\n")[2]
+    _, first, explained, *second = scoreboard.read_text(encoding="utf-8").split("\n\n")
+    body = "\n\n".join([first, explained, *second[:1]]).rstrip("\n") + "\n"
     write_text(page, f"{before}{BEGIN}\n\n{body}\n{END}{after}")
 
 

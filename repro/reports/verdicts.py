@@ -1,5 +1,6 @@
 """Printed numbers compared with ours: what each kind of number means, and the verdict."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from repro.errors import DataError
 from repro.reports.printed import INCONSISTENT, preset_of, read_table
 from repro.reports.tables import with_error
+from repro.results.comparison import estimator
 from repro.results.record import Result, read_cell, result_path, standard_error
 from repro.results.reliability import reliability
 
@@ -20,6 +22,9 @@ class Metric(NamedTuple):
         symbol: what tables call it. measure: its value for one Result.
         statistic: the entry of `per_sequence` that it needs and older Results lack.
         nearest: the metric to show for Results that lack it, without a verdict.
+        beside: the metric of the same Results that tables show in brackets.
+        loosest: where papers do not say which estimate they print, the metric at the other end of
+            what it may be; `measure` is the closest.
     """
 
     symbol: str
@@ -27,6 +32,8 @@ class Metric(NamedTuple):
     lower_is_better: bool
     statistic: str = "bound"
     nearest: str = ""
+    beside: str = ""
+    loosest: str = ""
 
 
 METRICS = {
@@ -37,6 +44,11 @@ METRICS = {
     "bound_nll_after_first": Metric(
         "c′", lambda r: -r.bound_after_first(), True, "first_log_likelihood", "bound_nll"
     ),
+    "nll_after_first": Metric(
+        "nll′", lambda r: -r.log_likelihood_after_first(), True, "first_log_likelihood", "", "nll"
+    ),
+    "fivo_nll": Metric("f", lambda r: -r.per_step("fivo"), True, "fivo"),
+    "unstated_nll": Metric("e", lambda r: -r.per_step(estimator([r])), True, loosest="bound_nll"),
     "ll": Metric("=", lambda r: r.per_sequence_mean("is"), False),
     "bound_ll": Metric("≥", lambda r: r.per_sequence_mean("bound"), False),
     "is_ll": Metric("≈", lambda r: r.per_sequence_mean("is"), False),
@@ -57,7 +69,10 @@ class Beside(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A printed number, and ours: by the paper's recipe, by ours, and on the data of the print."""
+    """A printed number, and ours: by the paper's recipe, by ours, and on the data of the print.
+
+    By our recipe alone, it is in the place of the paper's and `ours` is None.
+    """
 
     printed: dict
     paper: Beside
@@ -71,8 +86,9 @@ def compare_published(folder: Path, results: Path) -> tuple[dict, list[Compared]
     Arguments and errors as for `repro.reports.published.render_published`.
     """
     settings, published = read_table(folder, METRICS, UNITS)
+    stored = functools.cache(functools.partial(read_cell, results))  # rows share cells
     rows = published.to_dict("records")
-    return settings, [_compare(row, settings, results) for row in rows]
+    return settings, [_compare(row, settings, results, stored) for row in rows]
 
 
 def verdict(difference: float, limit: float, lower_is_better: bool) -> str:
@@ -91,23 +107,26 @@ def with_seed_error(values: Sequence[float] | np.ndarray) -> str:
     return with_error(float(np.mean(values)), standard_error(values))
 
 
-def _compare(row: dict, settings: dict, results: Path) -> Compared:
+def _compare(
+    row: dict, settings: dict, results: Path, stored: Callable[[str, str, str], list[Result]]
+) -> Compared:
     dataset, our = row["dataset"], settings.get("our_recipe")
-    preset = preset_of(settings, dataset)
+    preset, alone = preset_of(settings, dataset), "preset" not in settings
     absent = settings.get("without_results", {}).get(dataset)
-    cell = read_cell(results, preset, dataset, row["model"])
+    cell = stored(preset, dataset, row["model"])
     note = ""
     if not cell and (other := settings.get("instead", {}).get(dataset)):
-        cell = read_cell(results, preset, other["dataset"], row["model"])
+        cell = stored(preset, other["dataset"], row["model"])
         note = other["note"] if cell else ""
     ours = there = None
     if our:
-        _require_kind(cell, our, "the paper's", results)
-        own = read_cell(results, our["preset"], dataset, row["model"])
+        _require_kind(cell, our, "our" if alone else "the paper's", results)
+    if our and not alone:
+        own = stored(our["preset"], dataset, row["model"])
         _require_kind(own, our, "our", results)
         ours = _beside(own, row, absent)
     if row["printed_on"]:
-        own = read_cell(results, settings["printed_on"], row["printed_on"], row["model"])
+        own = stored(settings["printed_on"], row["printed_on"], row["model"])
         there = _beside(own, {**row, "verdict": ""}, None)
     return Compared({**row, "instead": note}, _beside(cell, row, absent), ours, there)
 
@@ -128,6 +147,17 @@ def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> No
         )
 
 
+def _ends(row: dict, cell: list[Result]) -> list[np.ndarray]:
+    # Ours, one value per seed; where the paper does not say what it prints, two ends of a range.
+    metric, own = METRICS[row["metric"]], f"is_{row['samples']}"
+    measures = [metric.measure]
+    if row["metric"] == "is_ll" and all(own in result.per_sequence for result in cell):
+        measures = [lambda r: r.per_sequence_mean(own)]  # as many samples as in print
+    if metric.loosest:
+        measures.append(METRICS[metric.loosest].measure)
+    return [np.array([measure(result) for result in cell]) for measure in measures]
+
+
 def _beside(cell: list[Result], row: dict, absent: str | None) -> Beside:
     known = row["verdict"]
     if not cell:
@@ -139,16 +169,19 @@ def _beside(cell: list[Result], row: dict, absent: str | None) -> Beside:
         nearest = METRICS[metric.nearest]
         value = with_seed_error([nearest.measure(result) for result in cell])
         return Beside(f"{value} ({nearest.symbol})", "", seeds, known, known)
-    own = f"is_{row['samples']}"  # as many samples as in print, where they are stored
-    stored = row["metric"] == "is_ll" and all(own in result.per_sequence for result in cell)
-    values = np.array([r.per_sequence_mean(own) if stored else metric.measure(r) for r in cell])
-    printed = float(row["value"])
-    difference = values.mean() - printed
-    limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(values)])
+    printed, ends = float(row["value"]), _ends(row, cell)
+    end = min(ends, key=lambda values: abs(values.mean() - printed))
+    between = len(ends) > 1 and ends[0].mean() <= printed <= ends[-1].mean()
+    difference = 0.0 if between else end.mean() - printed
+    limit = np.nanmax([_tolerance(row["unit"], printed), 2 * standard_error(end)])
     outcome = known or verdict(difference, limit, metric.lower_is_better)
     comparable = known in ("", INCONSISTENT)
+    text = " to ".join(map(with_seed_error, ends)) + doubt
+    if metric.beside:
+        other = METRICS[metric.beside]
+        text += f" ({other.symbol} {with_seed_error([other.measure(r) for r in cell])})"
     return Beside(
-        with_seed_error(values) + doubt,
+        text,
         f"{difference:+.3f}" if comparable else "",
         seeds,
         outcome,

@@ -73,7 +73,16 @@ class Result:
     per_sequence: dict[str, list[float]]
 
     def values(self, metric: str) -> np.ndarray:
-        """Return a per-sequence statistic, (N,)."""
+        """Return a per-sequence statistic, (N,).
+
+        Raises:
+            DataError: the evaluation did not store it.
+        """
+        if metric not in self.per_sequence:
+            raise DataError(
+                f"the Result of {self.model} on {self.dataset}, seed {self.seed}, does not have "
+                f"{metric}: evaluate again."
+            )
         return np.asarray(self.per_sequence[metric], dtype=np.float64)
 
     def per_step(self, metric: str) -> float:
@@ -94,14 +103,22 @@ class Result:
         Raises:
             DataError: the evaluation is too old to have stored the first steps' share.
         """
-        if "first_log_likelihood" not in self.per_sequence:
-            raise DataError(
-                f"the Result of {self.model} on {self.dataset}, seed {self.seed}, does not have "
-                "first_log_likelihood: evaluate again."
-            )
         rest = self.values("bound") - self.values("first_log_likelihood")
         steps = self.values("length") - 1
         return float((rest[steps > 0] / steps[steps > 0]).mean())
+
+    def log_likelihood_after_first(self) -> float:
+        """Return an exact log p(x_2, … | x_1), Σ over sequences ÷ Σ (length − 1), in nats per step.
+
+        Of a model without z: `first_log_likelihood` is log p(x_1) there. NaN if no sequence has a
+        second step.
+
+        Raises:
+            DataError: the evaluation is too old to have stored the first steps' share.
+        """
+        rest = (self.values("is") - self.values("first_log_likelihood")).sum()
+        steps = (self.values("length") - 1).sum()
+        return float(rest / steps) if steps else math.nan
 
     def per_sequence_mean(self, metric: str) -> float:
         """Return the mean over sequences, in nats per sequence."""
