@@ -223,15 +223,26 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
 
 def _operations(workload: Workload) -> float:
     """Return how many operations the matrix products of a training step take."""
-    # Operations of valid steps: counted on one sequence without padding, and scaled. On the plain
-    # path nothing is fused or done in place, which would hide products from the counter.
+    # Operations of valid steps: counted on one sequence without padding, and scaled.
     model, batch, noise = make(workload)
     steps = min(32, int(batch.lengths.min()))
-    x, lengths = batch.x[:steps, :1].double(), torch.tensor([steps])
+    return operations_per_step(model, batch.x[:steps, :1], noise[:steps, :, :1]) * int(
+        batch.lengths.sum()
+    )
+
+
+def operations_per_step(model: SequenceModel, x: Tensor, noise: Tensor) -> float:
+    """Return how many operations the matrix products of a time step take, forward and backward.
+
+    Args:
+        model: is changed to float64. x: one sequence, (T, 1, D). noise: (T, K, 1, Z).
+    """
+    # On the plain path nothing is fused or done in place, which would hide products from the
+    # counter.
     with vmap_compatible(), FlopCounterMode(display=False) as counter:
-        terms = model.double()(x, lengths, noise[:steps, :, :1].double())
+        terms = model.double()(x.double(), torch.tensor([len(x)]), noise.double())
         (-annealed_elbo(terms, 1.0)).backward()
-    return counter.get_total_flops() / steps * int(batch.lengths.sum())
+    return counter.get_total_flops() / len(x)
 
 
 def _timings(

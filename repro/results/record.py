@@ -246,10 +246,13 @@ def aggregate(results: list[Result], metric: str) -> Estimate:
 
 def write(result: Result, path: Path) -> None:
     """Write a Result as JSON, one list of numbers per line, with a digest of the whole record."""
-    record = asdict(result)
-    record["sha256"] = sha256_of(record)
-    text = json.dumps(record, indent=1, sort_keys=True)
-    write_text(path, NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+    write_text(path, signed_text(asdict(result)))
+
+
+def signed_text(record: dict) -> str:
+    """Return a record as JSON with its own SHA-256, one list of numbers per line."""
+    text = json.dumps({**record, "sha256": sha256_of(record)}, indent=1, sort_keys=True)
+    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def read(path: Path | str) -> Result:

@@ -80,7 +80,7 @@ def train_seeds(
             digest = prepared.load(data_file, ())[0].sha256
             if free or not is_trained(paths[folder], recipe, digest):
                 one = Training(recipe, data_file, seed, folder, device, validation_samples)
-                _require_fitting(one)
+                require_fitting(one)
                 run = Run(recipe, seed, folder)
                 monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
                 one.begin(contexts.enter_context(monitor))
@@ -97,8 +97,12 @@ def train_seeds(
     return list(paths.values())
 
 
-def _require_fitting(training: Training) -> None:
-    # The configuration read the family's source; only the built model knows what it inherits.
+def require_fitting(training: Training) -> None:
+    """Refuse a recipe that does not fit its model, which only the built model knows for certain.
+
+    Raises:
+        ConfigError: says what does not fit.
+    """
     recipe, model = training.recipe, training.model
     traits = model.traits._replace(latent=bool(model.latent))
     reason = misfit(traits, training.settings, recipe["dataset"]["options"])
@@ -109,11 +113,16 @@ def _require_fitting(training: Training) -> None:
 
 def _train_alone(training: Training) -> None:
     while not training.ended:
-        clock = Clock()
-        try:
-            training.close_epoch(training.one_epoch(), clock.read())
-        except NumericalError as error:
-            training.diverge(error)
+        train_epoch(training)
+
+
+def train_epoch(training: Training) -> None:
+    """Train and close one epoch; a number that is not finite ends the training."""
+    clock = Clock()
+    try:
+        training.close_epoch(training.one_epoch(), clock.read())
+    except NumericalError as error:
+        training.diverge(error)
 
 
 @contextmanager

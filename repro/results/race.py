@@ -1,0 +1,260 @@
+"""Time to quality: how long a recipe trains until it is as good as a printed number.
+
+No torch here. A race is judged on the validation part alone; the test part is never read.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from repro.errors import ConfigError, DataError
+from repro.results.record import Result, read_cell, signed_text, standard_error
+from repro.runtime.files import sha256_of, write_text
+from repro.runtime.paths import RESULTS
+
+RACES = Path("races")  # targets, stored races with their logs, tables and figures
+TARGETS = RACES / "targets.yaml"
+SCHEMA = 1
+COLUMNS = ("epoch", "updates", "cpu_seconds", "valid_bound")  # of a curve
+SEEDS = 3  # that a record needs
+FALSE_ALARMS = 0.05  # of the rule for "faster"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The validation bound that stands for a printed number of one cell.
+
+    Attributes:
+        printed: as the paper prints it, nats per step, negated log-likelihood.
+        valid_bound: nats per step; a race ends at the first validation that is not below it.
+        preset: the preset that follows the paper, whose stored results it was derived from.
+        data_sha256: of the prepared data.
+        reason: why this bound stands for this number.
+    """
+
+    dataset: str
+    model: str
+    printed: float
+    valid_bound: float
+    preset: str
+    data_sha256: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Race:
+    """One training, from one seed, towards a target.
+
+    Attributes:
+        contender: the preset, or "pyro-example".
+        part: the part of the data that it is judged on, "valid".
+        curve: one list per name of COLUMNS, over the validations; CPU seconds include validation,
+            not the start of the process; bounds are nats per step.
+        epochs_in_turn: CPU seconds and operations ("cpu_seconds", "flops") of one epoch of every
+            contender, measured in turn in one process on this machine; empty if not measured.
+        note: how the CPU seconds came about, if they were not measured at every validation.
+    """
+
+    schema: int
+    contender: str
+    dataset: str
+    model: str
+    seed: int
+    target: dict
+    part: str
+    data_sha256: str
+    recipe: dict
+    curve: dict[str, list]
+    epochs_in_turn: dict[str, dict]
+    environment: dict
+    note: str
+
+    def at_target(self, bound: float) -> dict | None:
+        """Return the first validation that is not below `bound`, by column; None if none is."""
+        for row in zip(*(self.curve[name] for name in COLUMNS), strict=True):
+            if row[-1] >= bound:
+                return dict(zip(COLUMNS, row, strict=True))
+        return None
+
+    def last(self) -> dict:
+        """Return the last validation, by column."""
+        return {name: self.curve[name][-1] for name in COLUMNS}
+
+    def best(self) -> float:
+        """Return the best validation bound, nats per step."""
+        return max(self.curve["valid_bound"])
+
+
+def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
+    """Return the target of a cell.
+
+    Args:
+        printed: the number that the caller means; None for the cell's.
+    Raises:
+        ConfigError: the file has no target for the cell, or none for this number.
+    """
+    try:
+        entries = yaml.safe_load(TARGETS.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigError(f"{TARGETS} is missing; run in the repository's root folder.") from None
+    known = [f"{m} on {d}" for d, models in entries.items() for m in models]
+    if model not in entries.get(dataset, {}):
+        raise ConfigError(
+            f"no target for {model} on {dataset} in {TARGETS} (it has {', '.join(known)}): add the "
+            "validation bound that stands for the printed number, with its reason."
+        )
+    target = Target(dataset, model, **entries[dataset][model])
+    if printed is not None and printed != target.printed:
+        raise ConfigError(
+            f"no validation bound stands for {printed} of {model} on {dataset}: {TARGETS} has "
+            f"{target.printed}, for which {target.valid_bound} stands."
+        )
+    return target
+
+
+def standing_for(
+    printed: float, results: list[Result], metric: str = "bound"
+) -> tuple[float, float]:
+    """Return the validation bound at which a recipe has the printed test number, and its error.
+
+    Minus the printed number, minus the mean over seeds of (test − best validation bound). The
+    error is that mean's standard error over seeds.
+    """
+    gaps = [r.per_step(metric) - r.training["best_validation_bound"] for r in results]
+    return -printed - float(np.mean(gaps)), standard_error(gaps)
+
+
+def from_result(result: Result, target: Target) -> Race:
+    """Return a stored training as a race.
+
+    Raises:
+        DataError: it was trained on other data.
+    """
+    kept = result.training["validations"]
+    note = ""
+    if "cpu_seconds" not in kept:
+        seconds, epochs = result.training["cpu_seconds"], result.training["epochs"]
+        kept = {**kept, "cpu_seconds": [round(seconds * e / epochs, 1) for e in kept["epoch"]]}
+        note = "CPU seconds: the training's total, spread evenly over its epochs."
+    if "updates" not in kept:
+        each = result.training["updates"] / result.training["epochs"]
+        kept = {**kept, "updates": [round(each * e) for e in kept["epoch"]]}
+    if missing := result.training.get("validations_note"):
+        note = f"{note} Validation bounds: {missing}.".strip()
+    race = Race(
+        schema=SCHEMA,
+        contender=result.preset,
+        dataset=result.dataset,
+        model=result.model,
+        seed=result.seed,
+        target={"printed": target.printed, "valid_bound": target.valid_bound},
+        part="valid",
+        data_sha256=result.data["sha256"],
+        recipe=result.recipe,
+        curve={name: kept[name] for name in COLUMNS},
+        epochs_in_turn={},
+        environment=result.environment.get("training", result.environment),
+        note=note,
+    )
+    return _checked(race, target, f"the Result of {result.preset}, seed {result.seed}")
+
+
+def race_path(root: Path, dataset: str, model: str, contender: str, seed: int) -> Path:
+    """Return the path of a race, the same under runs/races/ and races/; its log is beside it."""
+    return root / dataset / model / contender / f"seed{seed}.json"
+
+
+def log_of(path: Path) -> Path:
+    """Return the path of a race's log, one JSON object per epoch or validation."""
+    return path.with_suffix(".jsonl")
+
+
+def write(race: Race, path: Path) -> None:
+    """Write a race as JSON, with a digest of the whole record."""
+    write_text(path, signed_text(asdict(race)))
+
+
+def read(path: Path, target: Target) -> Race:
+    """Return the race in a file.
+
+    Raises:
+        DataError: it is not a race, was changed, was made on another part or other data, or
+            belongs to another cell.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        digest = record.pop("sha256", None)
+        race = Race(**record)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not a race ({error}): run `repro race` again.") from None
+    if race.schema != SCHEMA or digest != sha256_of(record):
+        raise DataError(
+            f"{path} was changed after it was written, or has another schema than {SCHEMA}: "
+            "restore it from git, or run `repro race` again."
+        )
+    if (race.dataset, race.model) != (target.dataset, target.model):
+        raise DataError(f"{path} is of {race.model} on {race.dataset}: move it there.")
+    return _checked(race, target, str(path))
+
+
+def _checked(race: Race, target: Target, where: str) -> Race:
+    if race.part != "valid":
+        raise DataError(
+            f"{where} was made on the {race.part} part: a race is judged on the validation part "
+            "alone; run `repro race` again."
+        )
+    if race.data_sha256 != target.data_sha256:
+        raise DataError(
+            f"{where} was made on other data (sha256 {race.data_sha256[:12]}…, the target's "
+            f"{target.data_sha256[:12]}…): prepare {target.dataset} again and run `repro race`."
+        )
+    return race
+
+
+def stored(target: Target, root: Path = RACES, results: Path = RESULTS) -> list[list[Race]]:
+    """Return the stored races of a target's cell, one list of seeds per contender.
+
+    The paper's recipe comes from its stored results, the others from `root`.
+    """
+    found = read_cell(results, target.preset, target.dataset, target.model)
+    groups = [[from_result(result, target) for result in found]]
+    for folder in sorted((root / target.dataset / target.model).glob("*/")):
+        races = [read(path, target) for path in sorted(folder.glob("seed*.json"))]
+        groups.append(sorted(races, key=lambda race: race.seed))
+    return [group for group in groups if group]
+
+
+def wins_by_chance(new: Sequence[float], old: Sequence[float]) -> float:
+    """Return how probable it is that chance makes `new` as much faster than `old` as it is.
+
+    The exact one-sided permutation test of the number of pairs in which a seed of the new recipe
+    needed less time than a seed of the old (Mann–Whitney's U; ties count against the new). It
+    assumes nothing about how times are distributed. With three seeds each, only all nine pairs are
+    enough for 5 %, and chance does that in exactly 5 % of races between equal recipes.
+
+    Args:
+        new, old: times of each seed; infinite for one that did not reach the target.
+    """
+    from scipy.stats import permutation_test
+
+    def wins(a: np.ndarray, b: np.ndarray) -> int:
+        return int((a[:, None] < b[None, :]).sum())
+
+    times = np.asarray(new, dtype=float), np.asarray(old, dtype=float)
+    found = permutation_test(
+        times, wins, alternative="greater", permutation_type="independent", n_resamples=np.inf
+    )
+    return float(found.pvalue)
+
+
+def times_to_target(races: list[Race], target: Target, seconds_per_epoch: float) -> list[float]:
+    """Return each seed's epochs until the target × CPU seconds of one; infinite if not reached."""
+    reached = [race.at_target(target.valid_bound) for race in races]
+    return [math.inf if row is None else row["epoch"] * seconds_per_epoch for row in reached]
