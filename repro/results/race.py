@@ -15,7 +15,7 @@ import yaml
 from repro.errors import ConfigError, DataError
 from repro.results.record import Result, read_cell, signed_text, standard_error
 from repro.runtime.files import sha256_of, write_text
-from repro.runtime.paths import RESULTS
+from repro.runtime.paths import results_folder
 
 RACES = Path("races")  # targets, stored races with their logs, tables and figures
 TARGETS = RACES / "targets.yaml"
@@ -218,11 +218,12 @@ def _checked(race: Race, target: Target, where: str) -> Race:
     return race
 
 
-def stored(target: Target, root: Path = RACES, results: Path = RESULTS) -> list[list[Race]]:
+def stored(target: Target, root: Path = RACES, results: Path | None = None) -> list[list[Race]]:
     """Return the stored races of a target's cell, one list of seeds per contender.
 
     The paper's recipe comes from its stored results, the others from `root`.
     """
+    results = results or results_folder()
     found = read_cell(results, target.preset, target.dataset, target.model)
     groups = [[from_result(result, target) for result in found]]
     for folder in sorted((root / target.dataset / target.model).glob("*/")):
