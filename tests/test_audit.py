@@ -111,6 +111,14 @@ class WrongScore(StateSpace):
         return state, log_p, normal(z, mean, 10.0).squeeze(-1)
 
 
+class WrongUnits(StateSpace):
+    """Scored in normalised units, as the package's own models are, for data that are not."""
+
+    def score(self, mean, z, x):
+        state, log_p, log_q = super().score(mean, z, x)
+        return state, log_p + math.log(SIGMA["std"]), log_q
+
+
 class FactorPadding(FactorAnalysis):
     def propose(self, x, lengths, num_samples, generator):
         return super().propose(x, torch.full_like(lengths, len(x)), num_samples, generator)
@@ -248,11 +256,13 @@ BUGS_OF_NUMBERS = {
         lambda: frames(lambda x, s: normal(x, 0.0, s) - 0.3),
         audits.MEAN_OF_LOGS,
     ),
+    "a large constant": (lambda: frames(lambda x, s: normal(x, 0.0, s) - 1e3), audits.MEAN_OF_LOGS),
     "the first step is not scored": (
         lambda: lambda x, n: torch.cat([0 * x[:1, :, 0], normal(x[1:, :, 0], x[:-1, :, 0], 8.0)]),
         audits.FIRST,
     ),
     "q is scored with its variance": (lambda: WrongScore(), audits.PROPOSAL),
+    "σ is forgotten, sampled": (WrongUnits, audits.SIGMA),
     "averaged over samples": (
         lambda: whole(lambda p, q, k: (p.mean(0).expand(k, -1), q.mean(0).expand(k, -1))),
         audits.SAME_SAMPLES,

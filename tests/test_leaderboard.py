@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, task_of
 from foreign_models import HMM, Frames
 from test_beside import as_new
 from typer.testing import CliRunner
@@ -21,6 +21,7 @@ from repro.results.findings import Audit, Finding
 from repro.results.leaderboard import Leaderboard, leaderboard, ranks
 from repro.results.protocol import version_of
 from repro.results.record import read_cell, write
+from repro.runtime.files import sha256_of
 
 STORED = ROOT / "results"
 PASSED = Finding("no look-ahead", "passed", "seen")
@@ -163,6 +164,17 @@ def test_a_task_that_has_only_submissions(linear, tmp_path):
     assert found.table["rank"].tolist() == [1, 2] and found.version == linear.version
 
 
+def test_one_test_sequence_says_nothing_about_others(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {p: [rng.standard_normal((5, 1))] for p in ("train", "valid", "test")}
+    task = task_of(tmp_path, parts)
+    for name, std in (("narrow", 1.0), ("wide", 50.0)):
+        repro.evaluate(Frames(0.0, std), task, name=name).save(tmp_path / f"{name}.json")
+    found = leaderboard(task, tmp_path, tmp_path / "nothing")
+    assert found.table["rank"].tolist() == [1, 1]
+    assert "nan" not in str(found) and "nan" not in found.to_markdown()
+
+
 # What people read
 
 
@@ -283,3 +295,9 @@ def test_an_edited_submission_is_refused(folder):
     path.write_text("{}")
     with pytest.raises(DataError, match="is not a Result"):
         board(folder)
+    for rows in ([1.0], {"length": 3}, None):
+        record = {**record, "per_sequence": rows}
+        record.pop("sha256", None)
+        path.write_text(json.dumps({**record, "sha256": sha256_of(record)}))
+        with pytest.raises(DataError, match="is not a Result"):
+            board(folder)

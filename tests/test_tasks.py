@@ -278,6 +278,14 @@ def pair(*shapes):
         (Steps((torch.zeros(3, 4, 1),), 1), ConfigError, "must return the next state"),
         (3, ConfigError, "int cannot be scored"),
         (torch.nn.Linear(2, 2), ConfigError, "Linear cannot be scored: it needs log_prob"),
+        (HMM, ConfigError, r"HMM is a class: give an object of it, such as HMM\(…\)"),
+        (
+            torch.distributions.Normal(0.0, 1.0),
+            ConfigError,
+            r"log_prob of Normal takes \(value\); it is called with 2 arguments: x, lengths",
+        ),
+        (Propose(lambda x, lengths: x), ConfigError, "propose of Propose takes .* 4 arguments"),
+        (lambda x, lengths: np.full(4, np.nan), NumericalError, "is nan, and of 3 more"),
         ("no-such.safetensors", ReproError, "no-such"),
     ],
 )
@@ -288,10 +296,51 @@ def test_bad_output_is_refused_in_one_or_two_lines(model, error, words, rolls):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("counts", [{"samples": 0}, {"particles": -1}, {"samples": 2.5}])
+@pytest.mark.parametrize(
+    "counts", [{"samples": 0}, {"particles": -1}, {"samples": 2.5}, {"seed": -1}, {"seed": "0"}]
+)
 def test_counts_that_are_none_are_refused(counts, rolls):
     with pytest.raises(ConfigError, match="must be a whole number"):
         repro.evaluate(HMM(2), rolls, **counts)
+    if "particles" not in counts:
+        with pytest.raises(ConfigError, match="must be a whole number"):
+            repro.audit(HMM(2), rolls, **counts)
+
+
+@pytest.mark.fault
+def test_what_is_no_task_or_no_name_is_refused(rolls):
+    with pytest.raises(ConfigError, match=r"str is not a task; give repro.task\('rolls'\)"):
+        repro.evaluate(HMM(2), "rolls")
+    with pytest.raises(ConfigError, match="HMM is not a task"):
+        repro.audit(rolls, HMM(2))
+    with pytest.raises(ConfigError, match="is not a task"):
+        repro.evaluate("no-such.safetensors", "rolls")
+    for name in ("two\nlines", 3):
+        with pytest.raises(ConfigError, match="must be text of one line"):
+            repro.evaluate(HMM(2), rolls, name=name)
+
+
+@pytest.mark.fault
+def test_commands_that_are_no_lists_are_refused():
+    for command in ("julia score.jl", [], ["julia", 3]):
+        with pytest.raises(ConfigError, match="command: "):
+            repro.from_command(command)
+
+
+def writes_into_its_input(x, lengths):
+    x.sub_(3.0).div_(5.0)
+    lengths.mul_(0)
+    return torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1) - np.log(5.0) * x.shape[-1]
+
+
+def test_a_model_may_write_into_its_input(tmp_path):
+    task = task_of(tmp_path, stored_parts())
+    found = repro.evaluate(writes_into_its_input, task)
+    wanted = repro.evaluate(Frames(3.0, 5.0), task)
+    assert np.allclose(found.values("is"), wanted.values("is"), atol=1e-4)
+    in_numpy = repro.from_numpy(lambda x, n: writes_into_its_input(*map(torch.as_tensor, (x, n))))
+    assert repro.evaluate(in_numpy, task).per_sequence == found.per_sequence
+    assert repro.audit(writes_into_its_input, task).failed == []
 
 
 def test_models_and_checkpoints_of_the_package_have_their_own_numbers(

@@ -88,7 +88,7 @@ def leaderboard(
     >>> repro.leaderboard("linear_gaussian", "submissions").to_markdown()
 
     Args:
-        task: the name of a data set.
+        task: a Task or the name of a data set.
         folder: of files *.json that `Result.save` wrote; those of other tasks are left out. None
             for the stored rows alone.
         stored: the folder of stored results.
@@ -98,6 +98,7 @@ def leaderboard(
             data or another version of the task, or there twice; names the file.
     """
     stored = stored or results_folder()
+    task = getattr(task, "name", task)
     cells = [_Cell(cell, "stored") for cell in _stored(task, stored)]
     given = _read(task, Path(folder)) if folder is not None else {}
     if not cells and not given:
@@ -276,12 +277,13 @@ def _row(entry: dict, style: str) -> dict:
         names[0] = names[0] if stored else f"**{names[0]}**"
     error = "" if math.isnan(entry["over_seeds"]) else f" ± {entry['over_seeds']:.4f}"
     sampled = entry["estimate"] in ("is", "fivo")
+    spread = "" if math.isnan(entry["behind_error"]) else f" ± {entry['behind_error']:.4f}"
     return {
         "Rank": "" if pd.isna(entry["rank"]) else str(entry["rank"]),
         "Model": names[0],
         "From": names[1],
         "Nats per step ± seeds": f"{entry['nats_per_step']:.4f}{error}" + " †" * entry["doubtful"],
-        "Behind the best ± sequences": f"{entry['behind']:.4f} ± {entry['behind_error']:.4f}",
+        "Behind the best ± sequences": f"{entry['behind']:.4f}{spread}",
         "Estimate": f"{entry['estimate'].upper()}, K = {entry['samples']}"
         if sampled
         else entry["estimate"],

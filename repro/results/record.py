@@ -267,6 +267,7 @@ def read(path: Path | str) -> Result:
         record = json.loads(path.read_text(encoding="utf-8"))
         digest = record.pop("sha256", None)
         result = Result(**record)
+        lengths = {key: len(row) for key, row in result.per_sequence.items()}
     except FileNotFoundError:
         raise DataError(f"{path} is missing: run `repro evaluate` for this cell.") from None
     except OSError as error:
@@ -284,7 +285,6 @@ def read(path: Path | str) -> Result:
             f"{path} was changed after it was written (its sha256 differs): restore it from git, "
             "or evaluate again."
         )
-    lengths = {key: len(row) for key, row in result.per_sequence.items()}
     if len(set(lengths.values())) != 1:
         raise DataError(f"{path}: per-sequence lists differ in length: {lengths}.")
     return result

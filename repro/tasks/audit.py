@@ -7,6 +7,7 @@ the valid part; the test part is not opened.
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +21,14 @@ from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import LinearGaussian
 from repro.results.findings import FAILED, PASSED, UNCHECKED, Audit, Finding
 from repro.runtime.seeding import generator
-from repro.tasks.scorers import Scorer, scorer_of
+from repro.tasks.scorers import Scorer, require_count, scorer_of
 from repro.tasks.task import Task
 
 SEQUENCES, STEPS = 6, 8  # what most checks look at
 SURE = 6.0  # standard errors of sampled numbers
 CLOSE = 1e-4  # of roundings in float32, nats and relative
 TOTAL = 0.01  # by how much a total probability may miss 1
+SAME = 0.02  # nats by which a total may miss a constant that explains it
 BITS = 8  # that are enumerated
 GRID, SAMPLED_GRID = 2001, 301  # points of quadrature
 FAR = 1000.0  # standard deviations
@@ -46,7 +48,7 @@ MEAN_OF_LOGS = (
 )
 PROPOSAL = (
     "log q is not the density that z was drawn from: a variance taken for a standard deviation, "
-    "a ½ left out, or another z"
+    "a ½ left out, another z, or an analytic KL in its place"
 )
 ANALYTIC = "log q is the same for all samples: an analytic KL instead of log q(z | x) at the sample"
 ONE_SEED = "every call draws the same samples: take random numbers from the generator that is given"
@@ -71,6 +73,8 @@ def audit(
         ConfigError: the model is of no kind that can be scored, or claims true parameters that the
             task does not have.
     """
+    require_count("samples", samples, 2)
+    require_count("seed", seed, 0)
     probe = Probe(scorer_of(model, task), task, samples, seed, true_parameters)
     if true_parameters and probe.parameters is None:
         raise ConfigError(
@@ -114,6 +118,11 @@ class Probe:
         self.ragged = torch.tensor([T, max(1, T // 2), T, max(1, T - 1), 1, T][:B])
         original = task.units == "original"
         self.std = task.std.float() if original else torch.ones(task.dim)
+
+    @cached_property
+    def total(self) -> Finding:
+        """The check of total probability, whose reason explains other checks that fail."""
+        return _probabilities_sum(self)
 
     @property
     def parameters(self) -> dict | None:
@@ -338,6 +347,10 @@ class Conditional(NamedTuple):
 
 
 def _total(probe: Probe) -> Finding:
+    return probe.total
+
+
+def _probabilities_sum(probe: Probe) -> Finding:
     check, kind, dim = "probabilities sum to 1", probe.task.kind, probe.task.dim
     if kind != "binary" and (kind != "real" or dim > 1):
         return Finding(check, UNCHECKED, "for binary data, and real data of one dimension, only")
@@ -428,7 +441,9 @@ def _reason(probe: Probe, found: Conditional, t: int) -> str:
         )
         if float((log_p - log_q).std(0).max()) < CLOSE:
             return SAME_SAMPLES
-        return ANALYTIC if float(log_q.std(0).max()) < CLOSE else PROPOSAL
+        if float(log_q.std(0).max()) < CLOSE:
+            return ANALYTIC
+        return _constant(probe, found) or PROPOSAL
     averaged = t * (found.log_p + found.before) - (t - 1) * found.before
     if t > 1 and abs(float((averaged.exp() * found.weight).sum()) - 1.0) < TOTAL:
         return DIVIDED
@@ -440,21 +455,34 @@ def _reason(probe: Probe, found: Conditional, t: int) -> str:
         return FIRST if t == 1 and float(found.log_p.abs().max()) < CLOSE else FUTURE
     share = found.log_p.exp() * found.weight / found.total
     mean = float((share * found.points).sum())
-    spread = float((share * (found.points - mean) ** 2).sum()) ** 0.5
+    spread = max(float((share * (found.points - mean) ** 2).sum()) ** 0.5, CLOSE)
     squared = float(((found.log_p / 2).exp() * found.weight).sum())  # 1 if p is a density squared
-    sigma = float(probe.task.std[0])
-    two_pi = math.sqrt(2.0 * math.pi)
+    if constant := _constant(probe, found):
+        return constant
     signs = [
-        (SIGMA, found.total, (sigma, 1.0 / sigma)),
-        (TWO_PI, found.total, (two_pi, 1.0 / two_pi)),
-        (HALF, squared, (1.0, two_pi)),
+        (HALF, squared, (1.0, math.sqrt(2.0 * math.pi))),
         (HALF, found.total, (math.sqrt(2.0), math.sqrt(0.5))),
         (VARIANCE, found.total, tuple(spread**n for n in (1, -1, 0.5, -0.5, 2, -2))),
     ]
     for reason, value, wanted in signs:
-        if any(abs(math.log(value / one)) < 0.02 for one in wanted):
+        if any(_same(value, one) for one in wanted):
             return reason
     return FUTURE if found.total > 1.0 else MEAN_OF_LOGS
+
+
+def _same(value: float, one: float) -> bool:
+    # Totals of wrong models may be 0 or infinite.
+    return 0.0 < value < math.inf and one > 0.0 and abs(math.log(value / one)) < SAME
+
+
+def _constant(probe: Probe, found: Conditional) -> str:
+    """Return which forgotten constant of a density of real numbers the total is, if it is one."""
+    if probe.task.kind != "real":
+        return ""
+    for reason, one in ((SIGMA, float(probe.task.std[0])), (TWO_PI, math.sqrt(2.0 * math.pi))):
+        if _same(found.total, one) or _same(found.total, 1.0 / one):
+            return reason
+    return ""
 
 
 def _samples(probe: Probe) -> Finding:
@@ -544,8 +572,9 @@ def _mistake(probe: Probe, x: Tensor, lengths: Tensor, value: Tensor, limit: Ten
     for reason, wrong in known:
         if bool(((value - wrong).abs() <= limit + 1e-3 * wrong.abs()).all()):
             return reason
-    above = float((value - exact).mean()) > 0
-    return FUTURE if above else "other parameters, or another model, than the data were drawn with"
+    if float((value - exact).mean()) > 0:
+        return probe.total.reason or FUTURE
+    return "other parameters, or another model, than the data were drawn with"
 
 
 CHECKS = (

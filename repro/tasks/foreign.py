@@ -18,7 +18,7 @@ from repro.results.record import FOREIGN, SCHEMA, Result
 from repro.runtime.devices import prepare_device
 from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
-from repro.tasks.scorers import Scorer, scorer_of
+from repro.tasks.scorers import Scorer, require_count, scorer_of
 from repro.tasks.task import Ragged, Task, part_of
 
 AGREE = 1e-4  # by how much two calls may differ, relative: sums in another order
@@ -46,10 +46,15 @@ def evaluate(
         NumericalError: it returns NaN or an infinite number; names the sequence.
         CheckpointError: the checkpoint is damaged, or of other data than the task's.
     """
-    for what, value, least in (("samples", samples, 1), ("particles", particles, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{what}: {value!r} must be a whole number, {least} or more.")
-    if isinstance(model, str | Path):
+    for what, value, least in (
+        ("samples", samples, 1),
+        ("particles", particles, 0),
+        ("seed", seed, 0),
+    ):
+        require_count(what, value, least)
+    if not isinstance(name, str) or not name.isprintable():
+        raise ConfigError(f"name: {name!r} must be text of one line.")
+    if isinstance(model, str | Path) and isinstance(task, Task):
         device = prepare_device("auto", torch.get_num_threads())
         return own_evaluation.evaluate(Path(model), task.file, samples, [], device, particles)
     begin, scorer = time.perf_counter(), scorer_of(model, task)

@@ -3,6 +3,7 @@
 A scorer calls the model and checks the form of what it returns; `protocols` has the shapes.
 """
 
+import inspect
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,8 @@ class Exact(Scorer):
 
     @torch.no_grad()
     def exact(self, x: Tensor, lengths: Tensor) -> Tensor:
-        found = _tensor(self._function(x, lengths), f"log_prob of {self.name}")
+        # Copies, here and below: what a model writes into its input is its own affair.
+        found = _tensor(self._function(x.clone(), lengths.clone()), f"log_prob of {self.name}")
         steps, batch = x.shape[:2]
         allowed = {(batch,): "of each sequence", (steps, batch): "of each step"}
         _require_shape(found, allowed, f"log_prob of {self.name}", x)
@@ -90,7 +92,7 @@ class Sampled(Scorer):
     def weights(
         self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        found = self._propose(x, lengths, num_samples, generator)
+        found = self._propose(x.clone(), lengths.clone(), num_samples, generator)
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise ConfigError(
                 f"propose of {self.name} must return two tensors, log p(x, z) and log q(z | x), "
@@ -159,7 +161,8 @@ class Stepwise(Scorer):
     def weights(
         self, x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        state, drawn = self.initial(x, lengths, num_samples), []
+        x, ends = x.clone(), lengths.clone()
+        state, drawn = self.initial(x, ends, num_samples), []
         for t in range(len(x)):
             state, step = self.step(state, x, t, generator)
             drawn.append(step)
@@ -172,7 +175,7 @@ class Stepwise(Scorer):
     ) -> Tensor:
         shape = (len(x), particles, x.shape[1])
         uniforms = torch.rand(shape, generator=generator)
-        loop = _Loop(self, x, lengths, generator)
+        loop = _Loop(self, x.clone(), lengths.clone(), generator)
         *_, last = particle_filter(loop, x, lengths, x.new_zeros(*shape, 0), uniforms)
         return last.estimate
 
@@ -273,7 +276,13 @@ def from_command(command: Sequence[str], latent: bool = False) -> Scorer:
 
     Args:
         command: the program and its arguments, such as ["julia", "score.jl"].
+    Raises:
+        ConfigError: it is no such list.
     """
+    if isinstance(command, str) or not all(isinstance(part, str) for part in command):
+        raise ConfigError(f'command: {command!r} must be a list, such as ["julia", "score.jl"].')
+    if not command:
+        raise ConfigError("command: the list is empty; it begins with the program to start.")
     command = list(command)
     name = Path(command[-1]).stem
 
@@ -318,25 +327,61 @@ def scorer_of(model: Any, task: Task) -> Scorer:
     """Return the scorer of a model.
 
     Raises:
-        ConfigError: it is of no kind that can be scored.
+        ConfigError: it is of no kind that can be scored, or the task is not a Task.
     """
     name = name_of(model)
+    if not isinstance(task, Task):
+        made = f"repro.task({task!r})" if isinstance(task, str) else 'repro.task("jsb_chorales")'
+        raise ConfigError(f"task: {_described(task)} is not a task; give {made}, say.")
     if isinstance(model, Scorer):
         return model
+    if isinstance(model, type):
+        raise ConfigError(f"{name} is a class: give an object of it, such as {name}(…).")
     if isinstance(model, SequenceModel):
         return Own(model, task)
     if isinstance(model, ExactModel):
+        _require_arguments(model.log_prob, ("x", "lengths"), f"log_prob of {name}")
         return Exact(model.log_prob, name)
     if isinstance(model, StepwiseModel):
+        _require_arguments(model.initial, ("x", "lengths", "num_samples"), f"initial of {name}")
+        _require_arguments(model.step, ("state", "x", "t", "generator"), f"step of {name}")
         return Stepwise(model, name)
     if isinstance(model, SampledModel):
+        arguments = ("x", "lengths", "num_samples", "generator")
+        _require_arguments(model.propose, arguments, f"propose of {name}")
         return Sampled(model.propose, name)
-    if callable(model) and not isinstance(model, nn.Module | type):
+    if callable(model) and not isinstance(model, nn.Module):
+        _require_arguments(model, ("x", "lengths"), name)
         return Exact(model, name)
     raise ConfigError(
         f"{name} cannot be scored: it needs log_prob(x, lengths), propose(x, lengths, num_samples, "
         "generator), or initial and step; or give a function of x and lengths, or a checkpoint."
     )
+
+
+def _require_arguments(function: Callable, names: tuple[str, ...], where: str) -> None:
+    # A density's log_prob(x), say, would fail inside with a traceback.
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions in C have none that can be known
+        return
+    try:
+        signature.bind(*names)
+    except TypeError:
+        raise ConfigError(
+            f"{where} takes {signature}; it is called with {len(names)} arguments: "
+            f"{', '.join(names)}."
+        ) from None
+
+
+def require_count(what: str, value: object, least: int) -> None:
+    """Refuse what is not a whole number, `least` or more.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{what}: {value!r} must be a whole number, {least} or more.")
 
 
 def name_of(model: Any) -> str:
