@@ -315,7 +315,8 @@ rule figures:
                 "runs/{{preset}}/figures/{dataset}-{figure}.svg",
                 dataset=DATASETS,
                 figure=FIGURES,
-            ),
+            )
+            + (["runs/{preset}/figures/cost.svg"] if len(DATASETS) > 1 else []),
             category="Figures",
             caption="repro/reports/templates/captions/figures.rst",
         ),

@@ -1,10 +1,14 @@
 """The test log-likelihood against size and CPU seconds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from conftest import ROOT
+from test_published import printed, row_of
 from test_results import result
 
-from repro.reports.cost_plot import draw_cost
+from repro.reports.cost_plot import Printed, draw_all_costs, draw_cost, printed_marks, spread
 
 
 def trained(seed, model, parameters, seconds, level):
@@ -47,3 +51,95 @@ def test_the_height_is_the_particle_filters_where_that_is_closer():
     )
     [point] = draw_cost([filtered]).axes[0].containers[0].lines[0].get_ydata()
     assert point == pytest.approx(-1.5)
+
+
+def on(dataset, *results):
+    return [dataclasses.replace(r, dataset=dataset) for r in results]
+
+
+def test_all_data_sets_are_in_one_figure_a_point_per_model():
+    seeds = [trained(seed, "small", 100, 10.0 + seed, -3.0 - 0.1 * seed) for seed in range(3)]
+    large = dataclasses.replace(trained(0, "large", 5000, 700.0, -2.0), likelihood="exact")
+    figure = draw_all_costs([*on("a", large, *seeds), *on("b", *seeds)], {})
+    (first, _), (_, last) = np.reshape(figure.axes, (2, 2))
+    points = [bars.lines[0].get_xydata()[0] for bars in first.containers]
+    np.testing.assert_allclose(points, [[5000, 2.0], [100, 3.1]])
+    [bar] = first.containers[1].lines[2][0].get_segments()
+    assert np.ptp(bar[:, 1]) == pytest.approx(2 * 0.1 / 3**0.5)
+    [point] = [bars.lines[0].get_xydata()[0] for bars in last.containers]
+    np.testing.assert_allclose(point, [11.0, 3.1])
+    assert [first.get_title(loc="left"), last.get_xscale()] == ["a", "log"]
+    shapes = [bars.lines[0].get_marker() for bars in first.containers]
+    assert shapes == ["o", "s"]  # exact, and with a latent variable
+    [legend] = figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["large", "small"]
+
+
+def test_one_data_set_or_nothing_trained_makes_no_figure():
+    model = trained(0, "rnn", 10, 1.0, -2.0)
+    untrained = result(model="exact", true_parameters=True, training={"epochs": 0})
+    assert draw_all_costs([model], {}) is None
+    assert draw_all_costs([*on("a", untrained), *on("b", untrained)], {}) is None
+    assert draw_all_costs([*on("a", model), *on("b", untrained)], {}) is not None
+
+
+def test_labels_of_printed_numbers_do_not_overlap_and_ticks_are_at_the_numbers():
+    values = [2.0, 2.001, 2.002, *np.linspace(2.1, 2.2, 29), 7.0]
+    marks = [Printed(value, f"{value:.3f} a model (a paper)", "rnn") for value in values]
+    model = trained(0, "rnn", 10, 1.0, -2.0)
+    figure = draw_all_costs([*on("a", model), *on("b", model)], {"a": marks, "b": marks})
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
+    assert len(boxes) == 2 * len(marks)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    ticks = [line.get_ydata()[0] for line in figure.axes[1].lines if len(line.get_ydata()) == 4]
+    np.testing.assert_allclose(ticks, values)
+    low, high = figure.axes[1].get_ylim()
+    assert low <= min(values) and high >= max(values)
+
+
+def test_spread_places_are_apart_near_and_inside():
+    np.testing.assert_allclose(spread([1.0, 5.0], 1.0, 0.0, 9.0), [1.0, 5.0])
+    np.testing.assert_allclose(spread([4.0, 4.0, 4.0], 1.0, 0.0, 9.0), [3.0, 4.0, 5.0])
+    np.testing.assert_allclose(spread([0.0, 0.1], 1.0, 0.0, 9.0), [0.0, 1.0])
+    np.testing.assert_allclose(spread([8.9, 9.0], 1.0, 0.0, 9.0), [8.0, 9.0])
+
+
+def test_a_papers_closest_number_is_the_mark_and_a_quotation_is_not_one_more(tmp_path):
+    for name, rows in (
+        (
+            "one",
+            [
+                row_of("dmm", "bound_nll", "1.5", relation="le", paper="p"),
+                row_of("dmm", "is_nll", "2.5", paper="p"),
+                row_of("dmm", "is_nll", "2.25", paper="p"),
+                row_of("rnn", "nll", "3.1", paper="p"),
+                row_of("rnn", "nll", "9.0", "run", paper="p", verdict="printed cell inconsistent"),
+            ],
+        ),
+        (
+            "two",
+            [
+                row_of("rnn", "nll", "3.1", paper="q"),
+                row_of("dmm", "bound_nll", "2", relation="le"),
+            ],
+        ),
+        ("three", [row_of("dmm", "ll", "-80", unit="nats/sequence")]),
+    ):
+        (tmp_path / name).mkdir()
+        printed(tmp_path / name, *rows)
+        (tmp_path / name / "table.yaml").write_text("title: T\npreset: test\nmodels: [dmm, rnn]\n")
+    assert printed_marks(tmp_path) == {
+        "walk": [
+            Printed(2.0, "≤ 2 DMM ()", "dmm"),
+            Printed(2.25, "2.25 DMM (p)", "dmm"),
+            Printed(3.1, "3.1 RNN (p)", "rnn"),
+        ]
+    }
+
+
+def test_the_committed_tables_have_marks_for_all_four_piano_rolls():
+    marks = printed_marks(ROOT / "paper_tables")
+    assert set(marks) == {"jsb_chorales", "nottingham", "piano_midi", "musedata"}
+    assert min(marks["jsb_chorales"]).label == "5.118 DMM-Aug.-NADE (dmm)"

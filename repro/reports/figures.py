@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from repro.reports.cost_plot import draw_cost
+from repro.reports.cost_plot import draw_all_costs, draw_cost, printed_marks
 from repro.reports.sequence_plots import (
     draw_kl,
     draw_samples,
@@ -18,6 +18,7 @@ from repro.reports.sequence_plots import (
 )
 from repro.reports.training_plots import draw_training
 from repro.results.record import Result, cells
+from repro.runtime.paths import PAPER_TABLES
 
 matplotlib.use("Agg")
 
@@ -25,8 +26,10 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 
 
-def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]:
-    """Draw the figures of each data set as SVG; return their paths.
+def write_figures(
+    results: list[Result], runs: Path, folder: Path, tables: Path = PAPER_TABLES
+) -> list[Path]:
+    """Draw the figures of each data set and cost.svg of all of them as SVG; return their paths.
 
     Learning curves and costs are left out where nothing was trained, and samples for cells that
     have none.
@@ -34,6 +37,7 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
     Args:
         results: sorted by cell.
         runs: the preset's folder, with samples next to the checkpoints.
+        tables: the folder of the published tables.
     """
     use_style()
     paths = []
@@ -52,6 +56,9 @@ def write_figures(results: list[Result], runs: Path, folder: Path) -> list[Path]
             if figure:
                 paths.append(folder / f"{dataset}-{name}.svg")
                 save_svg(figure, paths[-1])
+    if figure := draw_all_costs(results, printed_marks(tables)):
+        paths.append(folder / "cost.svg")
+        save_svg(figure, paths[-1])
     return paths
 
 

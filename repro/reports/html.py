@@ -62,6 +62,7 @@ def write_report(
         )
     markdown = MarkdownIt("commonmark").enable("table")
     check, trust = folder / "check.md", runs.parent / "trust"
+    costs = folder / "figures" / "cost.svg"
     environment = Environment(
         loader=PackageLoader("repro.reports"), autoescape=True, trim_blocks=True
     )
@@ -70,6 +71,7 @@ def write_report(
         description=description,
         facts=what_was_run(results, left_out, check),
         overview=overview(results, tables),
+        costs=_svg(costs) if costs.exists() else "",
         best=BEST,
         as_good=AS_GOOD,
         level=f"{LEVEL:.0%}",
