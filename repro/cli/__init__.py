@@ -33,6 +33,7 @@ COMMANDS = (
     tools.plan,
     tools.trust,
     tools.bench,
+    tools.race,
 )
 
 app = typer.Typer(
