@@ -108,6 +108,8 @@ class PyroExample(nn.Module):
 class PyroTraining:
     """A resumable training of Pyro's example; it never reads the test part.
 
+    Pyro draws from torch's global generator and keeps parameters in a global store: one at a time.
+
     Args:
         data_file: a prepared data set of binary sequences.
         folder: gets history.jsonl and the state to resume from.
@@ -139,7 +141,7 @@ class PyroTraining:
         while self.epoch < MAX_EPOCHS and self.cpu_seconds < 60 * minutes:
             if target is not None and self.history and self.history[-1]["valid_bound"] >= target:
                 break
-            self._epochs(VALIDATE_EVERY)
+            self.run_epochs(VALIDATE_EVERY)
         return self.history
 
     def one_epoch(self) -> None:
@@ -166,7 +168,8 @@ class PyroTraining:
             loss = self.svi.evaluate_loss(self.valid.x, self.valid.lengths, 1.0)
         return -loss / int(self.valid.lengths.sum())
 
-    def _epochs(self, number: int) -> None:
+    def run_epochs(self, number: int) -> None:
+        """Train so many epochs, validate, and keep the state to resume from."""
         start = time.process_time()
         for _ in range(number):
             self.one_epoch()

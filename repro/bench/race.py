@@ -14,7 +14,7 @@ from repro.bench.run import operations_per_step
 from repro.data import batches, prepared
 from repro.errors import ConfigError, DataError
 from repro.kernels import dispatch
-from repro.results.race import COLUMNS, SCHEMA, Race, Target, log_of, race_path, read, write
+from repro.results.race import COLUMNS, PYRO, SCHEMA, Race, Target, log_of, race_path, read, write
 from repro.results.race import stored as stored_races
 from repro.runtime.files import write_text
 from repro.runtime.provenance import environment
@@ -23,7 +23,6 @@ from repro.training.progress import Monitor, Run, bars
 from repro.training.run import require_fitting, train_epoch
 from repro.training.trainer import Training
 
-PYRO = "pyro-example"
 ROUNDS = 3  # epochs of each contender, in turn
 COUNTED_STEPS = 32  # of the sequence whose operations are counted
 CPU = torch.device("cpu")

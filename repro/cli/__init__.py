@@ -38,6 +38,7 @@ COMMANDS = (
     tools.plan,
     tools.trust,
     tools.bench,
+    tools.race,
 )
 
 app = typer.Typer(

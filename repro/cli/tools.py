@@ -4,14 +4,17 @@ Heavy imports are inside the commands, so that `repro --help` and light rules st
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from repro.cli.options import Device, Out, Preset
+from repro.cli.options import Dataset, Device, Out, Preset
 from repro.config import recipes as configuration
 from repro.runtime.extras import require
-from repro.runtime.paths import results_folder, runs_folder
+from repro.runtime.paths import data_file, results_folder, runs_folder
+
+if TYPE_CHECKING:
+    from repro.results.race import Target
 
 
 def trust(out: Out = None) -> None:
@@ -93,3 +96,62 @@ def bench(
         text += f"\n\n{table.caption(record)}"
     save_svg(figure, path.with_suffix(".svg"))
     print(f"{text}\n{path}\n{path.with_suffix('.svg')}")
+
+
+def race(
+    model: Annotated[str, typer.Argument(help="A model with a target in races/targets.yaml.")],
+    dataset: Dataset,
+    preset: Annotated[str, typer.Option(help="The preset whose recipe runs.")] = "music",
+    target: Annotated[
+        float | None, typer.Option(help="The printed number, if you want it checked.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="A seed; default: 0, 1 and 2.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    pyro: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Instead: Pyro's example, for so many CPU minutes in all."),
+    ] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Instead: store the races under runs/ in races/.")
+    ] = False,
+) -> None:
+    """Train until the validation bound is as good as a printed number; tell the CPU seconds.
+
+    A race that was stopped continues, and the test part is not read. The table beside the paper's
+    recipe, stored races and Pyro's example is in runs/races/, or with --accept in races/.
+
+    Example: repro race dmm --dataset jsb_chorales
+    """
+    from repro.reports.race import write_race
+    from repro.results.race import RACES, accept_races, stored, target_of
+
+    goal = target_of(dataset, model, target)
+    runs = runs_folder() / "races"
+    if accept:
+        accept_races(goal, runs, RACES)
+        groups = stored(goal)
+        folder = RACES / dataset / model
+    else:
+        _run_race(preset, goal, seed or [0, 1, 2], threads, pyro)
+        known = {group[0].contender: group for group in [*stored(goal), *stored(goal, runs)]}
+        groups, folder = list(known.values()), runs / dataset / model
+    table, figure = write_race(groups, goal, folder)
+    print(f"{table.read_text(encoding='utf-8')}\n{table}\n{figure}")
+
+
+def _run_race(
+    preset: str, goal: "Target", seeds: list[int], threads: int, pyro: float | None
+) -> None:
+    from repro.bench.race import run, run_pyro
+    from repro.runtime.devices import prepare_device
+
+    prepare_device("cpu", threads)
+    file, runs = data_file(goal.dataset), runs_folder() / "races"
+    if pyro is not None:
+        for seed in seeds:
+            run_pyro(file, seed, goal, threads, runs, pyro)
+        return
+    recipe = configuration.resolve(configuration.load(preset), goal.dataset, goal.model)
+    run(recipe, file, seeds, goal, threads, runs)

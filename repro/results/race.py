@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ RACES = Path("races")  # targets, stored races with their logs, tables and figur
 TARGETS = RACES / "targets.yaml"
 SCHEMA = 1
 COLUMNS = ("epoch", "updates", "cpu_seconds", "valid_bound")  # of a curve
-SEEDS = 3  # that a record needs
+SEEDS = 3  # that a record needs; a peer's one curve is enough
+PYRO = "pyro-example"  # the peer
 FALSE_ALARMS = 0.05  # of the rule for "faster"
 
 
@@ -232,6 +234,32 @@ def stored(target: Target, root: Path = RACES, results: Path | None = None) -> l
     return [group for group in groups if group]
 
 
+def accept_races(target: Target, source: Path, destination: Path) -> None:
+    """Store a cell's races with their logs, each contender whole.
+
+    Raises:
+        DataError: there are none; a recipe has too few seeds, or a race has no log.
+    """
+    folders = sorted((source / target.dataset / target.model).glob("*/"))
+    found = {folder: sorted(folder.glob("seed*.json")) for folder in folders}
+    if not any(found.values()):
+        raise DataError(f"no races in {source / target.dataset / target.model}: run `repro race`.")
+    for folder, paths in found.items():
+        races = [read(path, target) for path in paths]
+        logs = [log_of(path).read_text(encoding="utf-8") for path in paths if log_of(path).exists()]
+        if len(logs) < len(paths):
+            raise DataError(f"{folder}: a record needs the log seed<n>.jsonl beside each race.")
+        if races and len(races) < SEEDS and races[0].contender != PYRO:
+            raise DataError(
+                f"{folder} has {len(paths)} seed(s), a record needs {SEEDS}: run `repro race` for "
+                "the others."
+            )
+        for race, log in zip(races, logs, strict=True):
+            path = race_path(destination, race.dataset, race.model, race.contender, race.seed)
+            write(race, path)
+            write_text(log_of(path), log)
+
+
 def wins_by_chance(new: Sequence[float], old: Sequence[float]) -> float:
     """Return how probable it is that chance makes `new` as much faster than `old` as it is.
 
@@ -243,16 +271,14 @@ def wins_by_chance(new: Sequence[float], old: Sequence[float]) -> float:
     Args:
         new, old: times of each seed; infinite for one that did not reach the target.
     """
-    from scipy.stats import permutation_test
+    times = np.array([*new, *old], dtype=float)
 
-    def wins(a: np.ndarray, b: np.ndarray) -> int:
-        return int((a[:, None] < b[None, :]).sum())
+    def wins(chosen: tuple[int, ...]) -> int:
+        return int((times[list(chosen)][:, None] < np.delete(times, chosen)).sum())
 
-    times = np.asarray(new, dtype=float), np.asarray(old, dtype=float)
-    found = permutation_test(
-        times, wins, alternative="greater", permutation_type="independent", n_resamples=np.inf
-    )
-    return float(found.pvalue)
+    splits = list(combinations(range(len(times)), len(new)))
+    observed = wins(splits[0])  # the split as it is
+    return float(np.mean([wins(split) >= observed for split in splits]))
 
 
 def times_to_target(races: list[Race], target: Target, seconds_per_epoch: float) -> list[float]:
