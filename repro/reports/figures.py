@@ -18,7 +18,7 @@ from repro.reports.sequence_plots import (
 )
 from repro.reports.training_plots import draw_training
 from repro.results.record import Result, cells
-from repro.runtime.paths import PAPER_TABLES
+from repro.runtime.paths import paper_tables_folder
 
 matplotlib.use("Agg")
 
@@ -27,7 +27,7 @@ import seaborn as sns
 
 
 def write_figures(
-    results: list[Result], runs: Path, folder: Path, tables: Path = PAPER_TABLES
+    results: list[Result], runs: Path, folder: Path, tables: Path = paper_tables_folder()
 ) -> list[Path]:
     """Draw the figures of each data set and cost.svg of all of them as SVG; return their paths.
 
