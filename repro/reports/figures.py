@@ -27,7 +27,7 @@ import seaborn as sns
 
 
 def write_figures(
-    results: list[Result], runs: Path, folder: Path, tables: Path = paper_tables_folder()
+    results: list[Result], runs: Path, folder: Path, tables: Path | None = None
 ) -> list[Path]:
     """Draw the figures of each data set and cost.svg of all of them as SVG; return their paths.
 
@@ -37,7 +37,7 @@ def write_figures(
     Args:
         results: sorted by cell.
         runs: the preset's folder, with samples next to the checkpoints.
-        tables: the folder of the published tables.
+        tables: the folder of the published tables; default: that of the clone or installation.
     """
     use_style()
     paths = []
@@ -56,7 +56,7 @@ def write_figures(
             if figure:
                 paths.append(folder / f"{dataset}-{name}.svg")
                 save_svg(figure, paths[-1])
-    if figure := draw_all_costs(results, printed_marks(tables)):
+    if figure := draw_all_costs(results, printed_marks(tables or paper_tables_folder())):
         paths.append(folder / "cost.svg")
         save_svg(figure, paths[-1])
     return paths
