@@ -148,12 +148,15 @@ def test_trainings_of_one_model_are_one_row(exact, tmp_path):
 def test_a_failed_audit_has_no_rank_and_comes_last(exact, tmp_path):
     good, bad = named(exact, "good", 0.5), named(exact, "bad", 5.0)
     good.save(tmp_path / "good.json", audited(good, PASSED))
-    bad.save(tmp_path / "bad.json", audited(bad, PASSED, FAILED))
+    for path in ("bad.json", "bad/bad.json"):
+        bad.save(tmp_path / path, audited(bad, PASSED, FAILED))
     table = board(tmp_path).table
     assert table.model[0] == "good" and table["rank"][0] == 1 and table.audit[0] == "1 passed"
     last = table.iloc[-1]
     assert last.model == "bad" and pd.isna(last["rank"])
     assert last.audit == "failed: probabilities sum to 1" and table.behind.min() < -4
+    alone = leaderboard("linear_gaussian", tmp_path / "bad", tmp_path / "nothing").table
+    assert alone["rank"].isna().all() and alone.behind.tolist() == [0.0]
 
 
 def test_a_task_that_has_only_submissions(linear, tmp_path):
