@@ -2,7 +2,7 @@
 
 The first part is what users of Pyro, JAX, Hugging Face's transformers, statsmodels, hmmlearn and
 scikit-learn have already. The second part is what they add: at most 15 lines each, which
-test_foreign.py counts.
+test_foreign.py counts. The third part is wrong.
 """
 
 from types import SimpleNamespace
@@ -14,6 +14,10 @@ import torch
 from foreign_models import B0, D0, A, C, Q, R
 from hmmlearn.hmm import CategoricalHMM
 from pyro import poutine
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from statsmodels.tsa.statespace.kalman_filter import KalmanFilter
 from torch import nn
 from torch.nn import functional as F
@@ -121,6 +125,17 @@ def hmmlearn_hmm(start, transition, emission):
     return found
 
 
+def gaussian_of_frames(frames, scaled):
+    """A pipeline of scikit-learn's, fitted to frames (N, D)."""
+    scalers = [StandardScaler()] if scaled else []
+    return make_pipeline(*scalers, GaussianMixture(1)).fit(frames)
+
+
+def kernels_of_frames(frames):
+    """A kernel density of frames (N, D)."""
+    return KernelDensity(bandwidth=3.0).fit(frames)
+
+
 # What they add
 
 
@@ -179,4 +194,54 @@ def from_scikit_learn(density):
     return lambda x, n: density.score_samples(x.reshape(-1, x.shape[-1])).reshape(x.shape[:2])
 
 
-GLUE = (FromPyro, FromTokens, from_jax, from_statsmodels, from_hmmlearn, from_scikit_learn)
+# The same with mistakes that they make
+
+
+class NotShifted(FromTokens):
+    """The logits of token t are scored against token t."""
+
+    def log_prob(self, x, lengths):
+        tokens = (x @ 2.0 ** torch.arange(x.shape[-1])).long().T
+        logits = self.language_model(tokens, torch.ones_like(tokens)).logits[..., : self.start]
+        return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1))[..., 0].T
+
+
+class MeanLoss(FromTokens):
+    """The loss of transformers is a mean over tokens, and of the batch."""
+
+    def log_prob(self, x, lengths):
+        tokens = (x @ 2.0 ** torch.arange(x.shape[-1])).long().T
+        tokens = torch.cat([torch.full_like(tokens[:, :1], self.start), tokens], 1)
+        one = torch.ones_like(tokens)
+        return -self.language_model(tokens, one, labels=tokens).loss.expand(len(lengths))
+
+
+class Unseeded(FromPyro):
+    """Pyro draws from torch's own generator, whatever generator is given."""
+
+    def propose(self, x, lengths, num_samples, generator):
+        with pyro.plate("samples", num_samples, dim=-2):
+            q = poutine.trace(self.guide).get_trace(x, lengths)
+            p = poutine.trace(poutine.replay(self.model, q)).get_trace(x, lengths)
+        return self.total(p), self.total(q)
+
+
+class OneSeed(FromPyro):
+    """The seed is set in the model, so that every call draws the same samples."""
+
+    def propose(self, x, lengths, num_samples, generator):
+        return super().propose(x, lengths, num_samples, torch.Generator().manual_seed(0))
+
+
+class Unmasked(PyroDMM):
+    """The mask is forgotten, in model and guide."""
+
+    def model(self, x, lengths):
+        super().model(x, torch.full_like(lengths, len(x)))
+
+    def guide(self, x, lengths):
+        super().guide(x, torch.full_like(lengths, len(x)))
+
+
+def language_model(task):
+    return CausalLM(2**task.dim + 1)

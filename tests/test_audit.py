@@ -215,6 +215,11 @@ BUGS_OF_BITS = {
         audits.DIVIDED,
         "probabilities sum to 1",
     ),
+    "every second step": (
+        lambda: from_bits(lambda terms, n, x: inside(terms, n)[::2].sum(0)),
+        audits.SKIPPED,
+        "probabilities sum to 1",
+    ),
     "dropout": (
         lambda: from_bits(lambda terms, n, x: terms * (1 + 0.1 * torch.rand(()))),
         "dropout is on",
@@ -255,6 +260,10 @@ BUGS_OF_NUMBERS = {
     "a bound as exact": (
         lambda: frames(lambda x, s: normal(x, 0.0, s) - 0.3),
         audits.MEAN_OF_LOGS,
+    ),
+    "every second step": (
+        lambda: lambda x, n: inside(normal(x[..., 0], 0.4, 7.0), n)[::2].sum(0),
+        audits.SKIPPED,
     ),
     "a large constant": (lambda: frames(lambda x, s: normal(x, 0.0, s) - 1e3), audits.MEAN_OF_LOGS),
     "the first step is not scored": (

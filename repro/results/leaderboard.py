@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from repro.config.traits import SAMPLED
 from repro.errors import ConfigError, DataError, hint
 from repro.results import findings
 from repro.results.beside import units_of
-from repro.results.comparison import LEVEL, MARGIN, best_of, estimator
+from repro.results.comparison import LEVEL, MARGIN, estimator, holm, p_below
 from repro.results.protocol import version_of
 from repro.results.record import Result, error_over_sequences, read, read_cell, standard_error
 from repro.results.reliability import reliability
@@ -23,14 +24,14 @@ ROUNDING = 1e-4  # nats by which the log of a probability of 1 may miss 0
 FORMATS = (".md", ".csv")
 RULE = (
     "Rank 1 is the best row and those after it that are not distinguishable from it, down to the "
-    "first that is; there the next rank begins, by the same test among the rows that are left. Two "
-    "rows are told apart if their difference exceeds both errors: that over test sequences, "
-    "paired, and that over seeds (t-tests, the larger p-value counts), at "
-    f"{LEVEL:.0%} over all rows of a test by Holm's correction; a single seed is taken to spread "
-    "like the other side's, and where both have one, the difference must exceed "
-    f"{MARGIN:g} nats per step and three standard errors over sequences. Without a rank: models "
-    "with the parameters that the data were drawn with, and those whose audit failed. † more "
-    "samples would still raise the number."
+    "first that is; that row begins the next rank, and so on. Two rows are told apart if their "
+    "difference exceeds both errors: that over test sequences, paired, and that over seeds "
+    f"(t-tests, the larger p-value counts), at {LEVEL:.0%} over all pairs of rows by Holm's "
+    "correction; a single seed is taken to spread like the other side's, and where both have one, "
+    f"which does not say how far trainings spread, the difference must exceed {MARGIN:g} nats per "
+    "step and three standard errors over sequences. "
+    "Without a rank: models with the parameters that the data were drawn with, and those whose "
+    "audit failed. † more samples would still raise the number."
 )
 
 
@@ -117,7 +118,7 @@ class _Cell:
     source: str
 
     @property
-    def ranks(self) -> bool:
+    def is_ranked(self) -> bool:
         return not (self.results[0].true_parameters or self.audit.startswith("failed"))
 
     @property
@@ -212,29 +213,31 @@ def _submitted(given: dict[Path, Result]) -> list[_Cell]:
 def ranks(cells: list[list[Result]], metrics: list[str]) -> list[int]:
     """Return the rank of each cell of one task, 1 for the best, by RULE.
 
+    All pairs are tested, not each row against the best alone: which row is best is chosen by the
+    same numbers, and the best of many equal rows is better than the others by luck.
+
     Args:
         metrics: the statistic of each; nats per step, higher is better.
     """
-    means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
-    left = sorted(range(len(cells)), key=lambda i: -means[i])
+    sides = list(zip(cells, metrics, strict=True))
+    means = [np.mean([r.per_step(metric) for r in cell]) for cell, metric in sides]
+    pairs = list(permutations(range(len(cells)), 2))
+    below = dict(zip(pairs, holm([p_below(*sides[i], *sides[j]) for i, j in pairs]), strict=True))
     found = [0] * len(cells)
-    while left:
-        _, equal = best_of([cells[i] for i in left], [metrics[i] for i in left])
-        told_apart = (place for place in range(1, len(left)) if place not in equal)
-        group = next(told_apart, len(left))
-        rank = len(cells) - len(left) + 1
-        for i in left[:group]:
-            found[i] = rank
-        left = left[group:]
+    first, rank = -1, 0  # the best row of the rank
+    for place, i in enumerate(sorted(range(len(cells)), key=lambda i: -means[i]), start=1):
+        if first < 0 or below[i, first]:
+            first, rank = i, place
+        found[i] = rank
     return found
 
 
 def _ranked(cells: list[_Cell]) -> pd.DataFrame:
-    chosen = [cell for cell in cells if cell.ranks]
+    chosen = [cell for cell in cells if cell.is_ranked]
     found = ranks([cell.results for cell in chosen], [cell.metric for cell in chosen])
     best = max(chosen, key=lambda cell: cell.mean, default=None)
     places = iter(found)
-    rows = [_numbers(c, next(places) if c.ranks else None, best or c) for c in cells]
+    rows = [_numbers(c, next(places) if c.is_ranked else None, best or c) for c in cells]
     table = pd.DataFrame(rows).astype({"rank": "Int64"})
     failed = table["audit"].str.startswith("failed")
     order = pd.DataFrame({"failed": failed, "number": -table["nats_per_step"]})

@@ -39,6 +39,7 @@ FUTURE = (
 PADDING = "padding is counted: mask the steps past each sequence's end"
 BATCH = "statistics of the batch are used (batch norm in training mode?), or axes are mixed up"
 FIRST = "the first step is not scored: a model has to predict x_1 from nothing"
+SKIPPED = "a step is not scored: steps are skipped, or the model's frames are at another rate"
 SIGMA = "the σ of a normalisation inside the model is forgotten: add its −Σ log σ to each step"
 HALF = "a ½ is missing in a Gaussian log-density or a KL"
 VARIANCE = "a variance is taken for a standard deviation, or the other way round"
@@ -448,11 +449,12 @@ def _reason(probe: Probe, found: Conditional, t: int) -> str:
     if t > 1 and abs(float((averaged.exp() * found.weight).sum()) - 1.0) < TOTAL:
         return DIVIDED
     if probe.task.kind == "binary":
-        if t == 1 and float(found.log_p.abs().max()) < CLOSE:
-            return FIRST
+        if float(found.log_p.abs().max()) < CLOSE:
+            return FIRST if t == 1 else SKIPPED
         return FUTURE if found.total > 1.0 else MEAN_OF_LOGS
     if float(found.log_p.max() - found.log_p.min()) < 1e-2:
-        return FIRST if t == 1 and float(found.log_p.abs().max()) < CLOSE else FUTURE
+        unscored = FIRST if t == 1 else SKIPPED
+        return unscored if float(found.log_p.abs().max()) < CLOSE else FUTURE
     share = found.log_p.exp() * found.weight / found.total
     mean = float((share * found.points).sum())
     spread = max(float((share * (found.points - mean) ** 2).sum()) ** 0.5, CLOSE)
