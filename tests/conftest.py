@@ -84,6 +84,8 @@ VARIANTS = {
     "dmm": {
         "dmm-aug": {"previous_x": True},
         "dmm-relu": {"inference_cell": "relu", "embedding": None},
+        "dmm-iaf": {"flows": 1, "flow_hidden": 5},
+        "dmm-iaf-2": {"flows": 2, "flow_hidden": 4, "inference_network": "mf-lr"},
         **{
             f"dmm-{name}": {"inference_network": name}
             for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")

@@ -381,6 +381,30 @@ def recognition(p, sizes, x):
     return mean_field if structure == "mf" else structured
 
 
+def flow(p, name, z):
+    """One inverse autoregressive flow, value by value: y, and its log-determinant."""
+    size = len(z)
+    order = list(range(size))
+    if name.endswith(".1"):  # every second flow runs the other way
+        order.reverse()
+    W, a = p[f"{name}.read.weight"], p[f"{name}.read.bias"]
+    V, c = p[f"{name}.write.weight"], p[f"{name}.write.bias"]
+    hidden = []
+    for k in range(len(a)):
+        known = order[: k % max(size - 1, 1) + 1]
+        hidden.append(torch.relu(a[k] + sum(W[k, i] * z[i] for i in known)))
+    y, log_det = [], 0.0
+    for i in range(size):
+        earlier = order.index(i)
+        units = [k for k in range(len(a)) if k % max(size - 1, 1) + 1 <= earlier]
+        shift = c[i] + sum(V[i, k] * hidden[k] for k in units)
+        raw = c[size + i] + sum(V[size + i, k] * hidden[k] for k in units)
+        log_scale = 3 * torch.tanh(raw / 3)
+        y.append(torch.exp(log_scale) * z[i] + shift)
+        log_det = log_det + log_scale
+    return torch.stack(y), log_det
+
+
 def dmm(p, sizes, x, noise):
     def with_previous(z, t):
         if not sizes.get("previous_x"):
@@ -392,19 +416,20 @@ def dmm(p, sizes, x, noise):
     for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
         mean_q, std_q = posterior(t, previous)
         z = mean_q + std_q * eps
+        log_q = normal_log_density(z, mean_q, std_q)
+        for k in range(sizes.get("flows", 0)):
+            z, log_det = flow(p, f"flows.{k}", z)
+            log_q = log_q - log_det
         if t == 0:
             mean_p, std_p = torch.zeros_like(z), torch.ones_like(z)
         else:
             mean_p, std_p = gated_transition(p, previous, with_previous(previous, t))
         hidden = mlp(p, "emission", with_previous(z, t))
-        terms.append(
-            (
-                head_log_prob(p, hidden, x_t),
-                normal_log_density(z, mean_p, std_p),
-                normal_log_density(z, mean_q, std_q),
-                kl_divergence(mean_q, std_q, mean_p, std_p),
-            )
-        )
+        log_p = normal_log_density(z, mean_p, std_p)
+        kl = log_q - log_p
+        if not sizes.get("flows"):
+            kl = kl_divergence(mean_q, std_q, mean_p, std_p)
+        terms.append((head_log_prob(p, hidden, x_t), log_p, log_q, kl))
         previous = z
     return terms
 
