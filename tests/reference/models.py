@@ -28,9 +28,9 @@ from .parts import (
 
 def rnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
-    zero, terms = x.new_zeros(()), []
+    terms = []
     for x_t in x:
-        terms.append((head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero))
+        terms.append(scored(p, sizes, h, x_t))
         features = mlp(p, "features", x_t)
         if sizes.get("cell", "lstm") == "lstm":
             h, c = torch_lstm(p, "lstm", features, h, c)
@@ -45,11 +45,37 @@ def autoregressive(p, sizes, x, layers):
     """Every step from the outputs `layers` gives for all features, one step back."""
     features = [mlp(p, "features", x_t) for x_t in x]
     past = [x.new_zeros(sizes["hidden"]), *layers(features)]
-    zero = x.new_zeros(())
-    return [
-        (head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero)
-        for h, x_t in zip(past, x, strict=False)
-    ]
+    return [scored(p, sizes, h, x_t) for h, x_t in zip(past, x, strict=False)]
+
+
+def scored(p, sizes, h, x_t):
+    """A step's terms without z; a model with z takes h_{t-1} itself."""
+    if "past_family" in sizes:
+        return h
+    zero = x_t.new_zeros(())
+    return head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero
+
+
+def latent_autoregressive(p, sizes, x, noise):
+    inner = {name.removeprefix("layers."): v for name, v in p.items() if name.startswith("layers.")}
+    terms = []
+    for h, x_t, eps in zip(
+        globals()[sizes["past_family"]](inner, sizes, x, noise), x, noise, strict=True
+    ):
+        read = torch.cat([mlp(inner, "features", x_t), h])
+        mean_q, std_q = gaussian(p, "posterior", mlp(p, "encoder", read))
+        z = mean_q + std_q * eps
+        mean_p, std_p = gaussian(p, "prior.1", mlp(p, "prior.0", h))
+        decoded = mlp(p, "decoder", torch.cat([mlp(p, "features_z", z), h]))
+        terms.append(
+            (
+                head_log_prob(p, decoded, x_t),
+                normal_log_density(z, mean_p, std_p),
+                normal_log_density(z, mean_q, std_q),
+                kl_divergence(mean_q, std_q, mean_p, std_p),
+            )
+        )
+    return terms
 
 
 def blocks(p, sizes, features, mixer):
