@@ -46,6 +46,16 @@ SIZES = {
     },
     "lru": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 4, "decoder": [5]},
     "mamba": {"features": [8, 6], "hidden": 6, "blocks": 2, "states": 3, "decoder": [5]},
+    "latent_autoregressive": {
+        "past_family": "rnn",
+        "features": [5, 4],
+        "hidden": 6,
+        "latent": 3,
+        "features_z": [4, 3],
+        "encoder": [6, 4],
+        "prior": [4],
+        "decoder": [5],
+    },
     "vrnn": {
         "latent": 3,
         "hidden": 5,
@@ -79,11 +89,18 @@ SIZES = {
 }
 VARIANTS = {
     "rnn": {"lstm": {}, "gru": {"cell": "gru"}, "tanh": {"cell": "tanh"}},
+    "latent_autoregressive": {
+        "gru": {"cell": "gru"},
+        "transformer": {**SIZES["transformer"], "past_family": "transformer"},
+        "lru": {**SIZES["lru"], "past_family": "lru"},
+    },
     "minimal_rnn": {cell: {"minimal_cell": cell} for cell in ("mingru", "minlstm")},
     "vrnn": {"vrnn": {}, "vrnn-i": {"prior": None}},
     "dmm": {
         "dmm-aug": {"previous_x": True},
         "dmm-relu": {"inference_cell": "relu", "embedding": None},
+        "dmm-iaf": {"flows": 1, "flow_hidden": 5},
+        "dmm-iaf-2": {"flows": 2, "flow_hidden": 4, "inference_network": "mf-lr"},
         **{
             f"dmm-{name}": {"inference_network": name}
             for name in ("st-l", "st-r", "st-lr", "mf-l", "mf-lr")

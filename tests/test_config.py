@@ -111,6 +111,16 @@ BROKEN = [
     (sized("transformer", context=0), r"models.transformer.*context: 0 is less than the minimum"),
     (sized("tcn", kernel=0), r"models.tcn.*kernel: 0 is less than the minimum"),
     (sized("transformer", heads=[4]), r"models.transformer.*heads: \[4\] is not of type 'integer'"),
+    (sized("dmm", flows=1), r"models.dmm.*'flow_hidden' is a dependency of 'flows'"),
+    (
+        sized("dmm", flows=3, flow_hidden=4),
+        r"models.dmm.*flows: 3 is greater than the maximum of 2",
+    ),
+    (sized("gru-latent", past_family="dmm"), r"gru-latent.*past_family: 'dmm' is not one of"),
+    (
+        sized("gru-latent", past_family="tcn"),
+        r"gru-latent.*'(blocks|kernel)' is a required property",
+    ),
     (change("preset", "a/b"), r"preset: 'a/b' does not match"),
     (change("evaluation.num_samples", 0), r"num_samples: 0 is less than the minimum"),
     (change("datasets.jsb_chorales.sources.0.file", "../x"), r"does not match"),

@@ -9,6 +9,9 @@ from test_published import printed, row_of
 from test_results import result
 
 from repro.reports.cost_plot import Printed, draw_all_costs, draw_cost, printed_marks, spread
+from repro.reports.html import write_report
+from repro.reports.tables import write_tables
+from repro.results.record import read_cell
 
 
 def trained(seed, model, parameters, seconds, level):
@@ -97,6 +100,18 @@ def test_labels_of_printed_numbers_do_not_overlap_and_ticks_are_at_the_numbers()
     np.testing.assert_allclose(ticks, values)
     low, high = figure.axes[1].get_ylim()
     assert low <= min(values) and high >= max(values)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_report_shows_the_figure_of_all_data_sets_if_there_is_one(drawn, tmp_path):
+    results = read_cell(ROOT / "results", "starter", "linear_gaussian", "exact")
+    write_tables(results, tmp_path / "tables")
+    if drawn:
+        (tmp_path / "figures").mkdir()
+        (tmp_path / "figures" / "cost.svg").write_text('<?xml?><svg id="of-all"></svg>')
+    page = write_report(results, tmp_path, [], tmp_path / "no.md", tmp_path / "report.html")
+    text = page.read_text()
+    assert ('<svg id="of-all">' in text) == ("What each model costs" in text) == drawn
 
 
 def test_spread_places_are_apart_near_and_inside():

@@ -55,6 +55,7 @@ CASES = {
     "st-lr, dropout": {"family": "dmm", "sizes": {"inference_network": "st-lr", "dropout": 0.3}},
     "relu": {"family": "dmm", "sizes": {"inference_cell": "relu", "embedding": None}},
     "mf-lr": {"family": "dmm", "sizes": {"inference_network": "mf-lr"}},
+    "two flows": {"family": "dmm", "sizes": {"flows": 2, "flow_hidden": 4}},
 }
 
 

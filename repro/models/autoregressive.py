@@ -24,7 +24,8 @@ class AutoregressiveModel(SequenceModel):
     the first step, `run` carries it over a stretch of steps.
 
     In training, dropout (where `sizes` has it) falls on what the layers read and on what the
-    decoder reads. Padding comes after every real step, and its likelihood is masked.
+    decoder reads. Padding comes after every real step, and its likelihood is masked. Without a head
+    (`spec.head` is empty) there are only features and layers, for a model that observes h_t itself.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -35,8 +36,9 @@ class AutoregressiveModel(SequenceModel):
         share = sizes.get("dropout", 0.0)
         self.drop_features = Dropout(share, self.features.width)
         self.drop_hidden = Dropout(share, sizes["hidden"])
-        self.decoder = MLP(sizes["hidden"], sizes["decoder"])
-        self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
+        if spec.head:
+            self.decoder = MLP(sizes["hidden"], sizes["decoder"])
+            self.head = build_head(spec.head, self.decoder.width, spec.dim, sizes)
         initialise(self, sizes["initial_weights"])
 
     def build_layers(self, inputs: int, sizes: dict) -> None:
@@ -60,6 +62,20 @@ class AutoregressiveModel(SequenceModel):
         """
         raise NotImplementedError(f"{type(self).__name__} does not run")
 
+    def past(self, x: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return h_{t-1} of every step of x, (T, B, H), and the state after the last.
+
+        Args:
+            state: what the call on the segment before returned; None at the start.
+        Raises:
+            ConfigError: the state is another model's, or of other sequences.
+        """
+        start = self.initial(1, x)
+        if state is not None:
+            start = _of_this_kind(state, start, type(self).__name__)
+        hidden, state = self.run(self.drop_features(self.features(x)), lengths, start)
+        return self.drop_hidden(torch.cat([start[0], hidden[:-1]])), state  # step t sees x_<t
+
     def advance(
         self,
         x: Tensor,
@@ -68,11 +84,7 @@ class AutoregressiveModel(SequenceModel):
         state: State | None = None,
         steps_at_once: int | None = None,
     ) -> tuple[Terms, State]:
-        start = self.initial(1, x)
-        if state is not None:
-            start = _of_this_kind(state, start, type(self).__name__)
-        hidden, state = self.run(self.drop_features(self.features(x)), lengths, start)
-        past = self.drop_hidden(torch.cat([start[0], hidden[:-1]]))  # step t sees x_<t
+        past, state = self.past(x, lengths, state)
         if steps_at_once is None and worth_packing(lengths, x):
             rows = packing(lengths, len(x))
             past_rows, x_rows = (rows.pack(t.unsqueeze(1)) for t in (past, x))  # (1, N, ·)

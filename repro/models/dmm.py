@@ -10,9 +10,10 @@ from repro.config.traits import Traits
 from repro.heads.basic import build_head
 from repro.kernels.floors import VARIANCE_FLOOR
 from repro.kernels.linear import Linear
-from repro.models.base import ModelSpec, Terms, gaussian_terms
-from repro.models.markov import MarkovModel, State, Step
+from repro.models.base import ModelSpec, Terms
+from repro.models.markov import FlowStep, MarkovModel, State, Step, latent_terms
 from repro.nn.dropout import Dropout
+from repro.nn.flows import build_flows
 from repro.nn.gaussian import Gaussian
 from repro.nn.init import initialise
 from repro.nn.inputs import beside, one_step_back
@@ -66,7 +67,9 @@ class DMM(MarkovModel):
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
     q(z_t | z_{t-1}, x) by structured inference from z_0 = 0, or q(z_t | x) by mean field
     (equations 5-7 and section 4). DMM-Aug (`previous_x`): transition and emission also read
-    x_{t-1}, zeros at the first step (section 6.2); in training `input_dropout` falls on it.
+    x_{t-1}, zeros at the first step (section 6.2); in training `input_dropout` falls on it. With
+    `flows`, that Gaussian's sample becomes z_t through inverse autoregressive flows, the same at
+    every step, as in Pyro's example of this model; the KL is then taken at the sample.
 
     Differs from the authors' code: the backward LSTM starts at each sequence's last real step
     (theirs runs over the padding first), and every softplus variance has a floor of 1e-8.
@@ -86,6 +89,7 @@ class DMM(MarkovModel):
         self.emission = MLP(self.latent + extra, [sizes["emission"]] * 2)
         self.head = build_head(spec.head, self.emission.width, spec.dim, sizes)
         self.inference = build_inference(spec.dim, self.latent, sizes)
+        self.flows = build_flows(self.latent, sizes)  # type: ignore[assignment]
         initialise(self, sizes["initial_weights"])
 
     def observe(self, x: Tensor, state: State | None) -> tuple[Tensor, ...]:
@@ -94,11 +98,10 @@ class DMM(MarkovModel):
         is_first[0] = float(state is None)
         return x.unsqueeze(1), previous.unsqueeze(1), is_first.unsqueeze(1)
 
-    def score(self, context: Context, steps: Step) -> Terms:
-        q = Gaussian(steps.mean, steps.std)
+    def score(self, context: Context, steps: Step | FlowStep) -> Terms:
         p = self._prior(steps.previous, context.previous_x, context.is_first)
         params = self.head(self.emission(self._with(steps.z, context.previous_x)))
-        return gaussian_terms(self.head.log_prob(params, context.x), q, p, steps.z)
+        return latent_terms(self.head.log_prob(params, context.x), steps, p)
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
         device = self.transition.variance.weight.device

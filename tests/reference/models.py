@@ -28,9 +28,9 @@ from .parts import (
 
 def rnn(p, sizes, x, noise):
     h = c = x.new_zeros(sizes["hidden"])
-    zero, terms = x.new_zeros(()), []
+    terms = []
     for x_t in x:
-        terms.append((head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero))
+        terms.append(scored(p, sizes, h, x_t))
         features = mlp(p, "features", x_t)
         if sizes.get("cell", "lstm") == "lstm":
             h, c = torch_lstm(p, "lstm", features, h, c)
@@ -45,11 +45,37 @@ def autoregressive(p, sizes, x, layers):
     """Every step from the outputs `layers` gives for all features, one step back."""
     features = [mlp(p, "features", x_t) for x_t in x]
     past = [x.new_zeros(sizes["hidden"]), *layers(features)]
-    zero = x.new_zeros(())
-    return [
-        (head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero)
-        for h, x_t in zip(past, x, strict=False)
-    ]
+    return [scored(p, sizes, h, x_t) for h, x_t in zip(past, x, strict=False)]
+
+
+def scored(p, sizes, h, x_t):
+    """A step's terms without z; a model with z takes h_{t-1} itself."""
+    if "past_family" in sizes:
+        return h
+    zero = x_t.new_zeros(())
+    return head_log_prob(p, mlp(p, "decoder", h), x_t), zero, zero, zero
+
+
+def latent_autoregressive(p, sizes, x, noise):
+    inner = {name.removeprefix("layers."): v for name, v in p.items() if name.startswith("layers.")}
+    terms = []
+    for h, x_t, eps in zip(
+        globals()[sizes["past_family"]](inner, sizes, x, noise), x, noise, strict=True
+    ):
+        read = torch.cat([mlp(inner, "features", x_t), h])
+        mean_q, std_q = gaussian(p, "posterior", mlp(p, "encoder", read))
+        z = mean_q + std_q * eps
+        mean_p, std_p = gaussian(p, "prior.1", mlp(p, "prior.0", h))
+        decoded = mlp(p, "decoder", torch.cat([mlp(p, "features_z", z), h]))
+        terms.append(
+            (
+                head_log_prob(p, decoded, x_t),
+                normal_log_density(z, mean_p, std_p),
+                normal_log_density(z, mean_q, std_q),
+                kl_divergence(mean_q, std_q, mean_p, std_p),
+            )
+        )
+    return terms
 
 
 def blocks(p, sizes, features, mixer):
@@ -381,6 +407,30 @@ def recognition(p, sizes, x):
     return mean_field if structure == "mf" else structured
 
 
+def flow(p, name, z):
+    """One inverse autoregressive flow, value by value: y, and its log-determinant."""
+    size = len(z)
+    order = list(range(size))
+    if name.endswith(".1"):  # every second flow runs the other way
+        order.reverse()
+    W, a = p[f"{name}.read.weight"], p[f"{name}.read.bias"]
+    V, c = p[f"{name}.write.weight"], p[f"{name}.write.bias"]
+    hidden = []
+    for k in range(len(a)):
+        known = order[: k % max(size - 1, 1) + 1]
+        hidden.append(torch.relu(a[k] + sum(W[k, i] * z[i] for i in known)))
+    y, log_det = [], 0.0
+    for i in range(size):
+        earlier = order.index(i)
+        units = [k for k in range(len(a)) if k % max(size - 1, 1) + 1 <= earlier]
+        shift = c[i] + sum(V[i, k] * hidden[k] for k in units)
+        raw = c[size + i] + sum(V[size + i, k] * hidden[k] for k in units)
+        log_scale = 3 * torch.tanh(raw / 3)
+        y.append(torch.exp(log_scale) * z[i] + shift)
+        log_det = log_det + log_scale
+    return torch.stack(y), log_det
+
+
 def dmm(p, sizes, x, noise):
     def with_previous(z, t):
         if not sizes.get("previous_x"):
@@ -392,19 +442,20 @@ def dmm(p, sizes, x, noise):
     for t, (x_t, eps) in enumerate(zip(x, noise, strict=True)):
         mean_q, std_q = posterior(t, previous)
         z = mean_q + std_q * eps
+        log_q = normal_log_density(z, mean_q, std_q)
+        for k in range(sizes.get("flows", 0)):
+            z, log_det = flow(p, f"flows.{k}", z)
+            log_q = log_q - log_det
         if t == 0:
             mean_p, std_p = torch.zeros_like(z), torch.ones_like(z)
         else:
             mean_p, std_p = gated_transition(p, previous, with_previous(previous, t))
         hidden = mlp(p, "emission", with_previous(z, t))
-        terms.append(
-            (
-                head_log_prob(p, hidden, x_t),
-                normal_log_density(z, mean_p, std_p),
-                normal_log_density(z, mean_q, std_q),
-                kl_divergence(mean_q, std_q, mean_p, std_p),
-            )
-        )
+        log_p = normal_log_density(z, mean_p, std_p)
+        kl = log_q - log_p
+        if not sizes.get("flows"):
+            kl = kl_divergence(mean_q, std_q, mean_p, std_p)
+        terms.append((head_log_prob(p, hidden, x_t), log_p, log_q, kl))
         previous = z
     return terms
 
