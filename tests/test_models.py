@@ -250,8 +250,8 @@ def test_analytic_kl_is_the_mean_of_its_samples(family, head, sizes, small_model
         terms = model(x, lengths, noise)
     sampled = terms.log_proposal - terms.log_prior
     error = sampled.std(1) / draws**0.5
-    # Where q and p are the same, both are 0 exactly.
-    assert ((sampled.mean(1) - terms.kl.mean(1)).abs() <= 6 * error).all()
+    # Where q and p are the same, both are 0 but for rounding.
+    assert ((sampled.mean(1) - terms.kl.mean(1)).abs() <= 6 * error + 1e-12).all()
 
 
 @pytest.mark.parametrize(("family", "head", "sizes"), CASES)

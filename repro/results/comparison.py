@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from scipy import stats
@@ -108,29 +109,38 @@ def estimator(cell: list[Result]) -> str:
 def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int]]:
     """Return the index of the best cell of one data set, and those that cannot be told from it.
 
-    A cell is told from the best one if its loss exceeds both errors: the error over trainings, by
-    the t-test of two samples of seeds (not paired, since the seeds of different models have nothing
-    in common), and the error over test sequences, which all models share, so that the differences
-    sequence by sequence are tested. The larger p-value counts, with Holm's correction for all
-    cells. If both have one seed, the loss must exceed MARGIN and three standard errors over
-    sequences.
-
     Args:
         cells: of different models, on the same test sequences.
         metrics: the statistic to use for each; nats per step, higher is better.
     """
     means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
-    best = int(np.argmax(means))
-    others = [i for i in range(len(cells)) if i != best]
-    p_values = [p_below(cells[i], metrics[i], cells[best], metrics[best]) for i in others]
-    told = holm(p_values)
-    return best, {i for i, apart in zip(others, told, strict=True) if not apart}
+    best, below = int(np.argmax(means)), told_below(cells, metrics)
+    return best, {i for i in range(len(cells)) if i != best and (i, best) not in below}
+
+
+def told_below(cells: list[list[Result]], metrics: list[str]) -> set[tuple[int, int]]:
+    """Return the pairs (i, j) of cells in which i is worse than j beyond both errors.
+
+    The error over trainings, by the t-test of two samples of seeds (not paired, since the seeds of
+    different models have nothing in common), and the error over test sequences, which all models
+    share, so that the differences sequence by sequence are tested. The larger p-value counts. If
+    both have one seed, the loss must exceed MARGIN and three standard errors over sequences.
+
+    Holm's correction is for all pairs, not for those with the best cell alone: which one is best is
+    chosen by the same numbers, and the best of many equal cells is better than the others by luck.
+
+    Args: as for `best_of`.
+    """
+    sides = list(zip(cells, metrics, strict=True))
+    pairs = list(permutations(range(len(cells)), 2))
+    told = holm([p_below(*sides[i], *sides[j]) for i, j in pairs])
+    return {pair for pair, apart in zip(pairs, told, strict=True) if apart}
 
 
 def p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
     """Return the p-value of a cell's loss to another model's: the larger of those of both errors.
 
-    See `best_of`. Where both have one seed it is 0 or 1, by MARGIN and three standard errors.
+    See `told_below`. Where both have one seed it is 0 or 1, by MARGIN and three standard errors.
     """
     lengths = best[0].values("length")
     if len(lengths) == 1:

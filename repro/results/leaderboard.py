@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from repro.config.traits import SAMPLED
 from repro.errors import ConfigError, DataError, hint
 from repro.results import findings
 from repro.results.beside import units_of
-from repro.results.comparison import LEVEL, MARGIN, estimator, holm, p_below
+from repro.results.comparison import LEVEL, MARGIN, estimator, told_below
 from repro.results.protocol import version_of
 from repro.results.record import Result, error_over_sequences, read, read_cell, standard_error
 from repro.results.reliability import reliability
@@ -213,20 +212,15 @@ def _submitted(given: dict[Path, Result]) -> list[_Cell]:
 def ranks(cells: list[list[Result]], metrics: list[str]) -> list[int]:
     """Return the rank of each cell of one task, 1 for the best, by RULE.
 
-    All pairs are tested, not each row against the best alone: which row is best is chosen by the
-    same numbers, and the best of many equal rows is better than the others by luck.
-
     Args:
         metrics: the statistic of each; nats per step, higher is better.
     """
-    sides = list(zip(cells, metrics, strict=True))
-    means = [np.mean([r.per_step(metric) for r in cell]) for cell, metric in sides]
-    pairs = list(permutations(range(len(cells)), 2))
-    below = dict(zip(pairs, holm([p_below(*sides[i], *sides[j]) for i, j in pairs]), strict=True))
+    means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
+    below = told_below(cells, metrics)
     found = [0] * len(cells)
     first, rank = -1, 0  # the best row of the rank
     for place, i in enumerate(sorted(range(len(cells)), key=lambda i: -means[i]), start=1):
-        if first < 0 or below[i, first]:
+        if first < 0 or (i, first) in below:
             first, rank = i, place
         found[i] = rank
     return found
