@@ -253,7 +253,12 @@ rule evaluate:
         kernels=config.get("kernels", "fast"),
         wandb=config["wandb"],
     params:
-        num_samples=config["evaluation"]["num_samples"],
+        # In one parameter: a new one would be a reason to evaluate everything again.
+        num_samples=(
+            f"{config['evaluation']['num_samples']} --until-error {config['evaluation']['until']['error']}"
+            if "until" in config["evaluation"]
+            else config["evaluation"]["num_samples"]
+        ),
         curve=" ".join(f"--curve {n}" for n in config["evaluation"]["curve"]),
         particles=config["evaluation"].get("particles", 0),
     shell:

@@ -39,7 +39,9 @@ class Result:
             latent variable; or "Z by AIS", exact up to an estimated normaliser.
         true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
-        evaluation: number of importance samples and the smaller numbers of `curve`.
+        evaluation: number of importance samples and the smaller numbers of `curve`. With `until`,
+            the samples of the number asked for that were drawn, and under "until" the error asked
+            for, the most samples ("num_samples"), the error found and whether it was reached.
         training: see `checkpoints.CheckpointInfo`.
         environment: date, code version, libraries, hardware, seconds and peak memory of the
             evaluation; date, code version, libraries and hardware of the training under
