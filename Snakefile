@@ -4,6 +4,7 @@ import atexit
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from shutil import rmtree, which
@@ -124,6 +125,30 @@ TITLES = {model: config["models"][model]["title"] for _, model in CELLS}
 FIGURES = ["learning", "training", "cost", "samples-needed", "samples", "kl"]
 
 
+# Jobs begin in the order of the seconds that they and what follows them take, longest first, or the
+# last of a preset would run alone; what they all wait for begins before them. Timings are those of
+# the stored results (repro.planning), read once and not by the processes of the jobs.
+PREPARATION = 10**7
+
+
+@cache
+def seconds_left():
+    """Seconds until a cell's trainings and evaluations are done; empty if nothing was stored."""
+    from repro.planning import plan, priorities, stored
+
+    timings = or_exit(stored, Path("results"), "seed0")
+    return priorities(plan(config, timings)) if timings else {}
+
+
+def urgency(job):
+    """The priority of a "train" or "evaluate" job, as a function of its wildcards."""
+    return lambda w: (
+        seconds_left().get((w.dataset, w.model), {}).get(job, 0)
+        if workflow.is_main_process
+        else 0
+    )
+
+
 localrules:
     all,
     describe,
@@ -146,6 +171,7 @@ rule describe:
         "runs/data/{dataset}/dataset.yaml",
     log:
         "runs/data/{dataset}/describe.log",
+    priority: PREPARATION
     params:
         entry=lambda w: as_text(described(config, w.dataset)),
     shell:
@@ -162,6 +188,7 @@ rule fetch:
         entry="runs/data/{dataset}/entry.yaml",
     log:
         "runs/data/{dataset}/fetch.log",
+    priority: PREPARATION
     retries: 2
     params:
         entry=lambda w, input: as_text(config["datasets"][w.dataset]),
@@ -187,6 +214,7 @@ checkpoint prepare:
         digests="runs/data/{dataset}/digests.json",
     log:
         "runs/data/{dataset}/prepare.log",
+    priority: PREPARATION
     shell:
         "repro prepare --dataset {wildcards.dataset} --config {input.description} > {log} 2>&1"
 
@@ -202,6 +230,7 @@ rule configure:
         "runs/{preset}/{dataset}/{model}/config.yaml",
     log:
         "runs/{preset}/{dataset}/{model}/configure.log",
+    priority: PREPARATION
     params:
         recipe=lambda w: as_text(resolve(config, w.dataset, w.model)),
     shell:
@@ -224,6 +253,7 @@ rule train:
         expand(
             "runs/{{preset}}/{{dataset}}/{{model}}/{job}/train.benchmark.tsv", job=JOB
         )[0]
+    priority: urgency("train")
     threads: config["threads"]
     resources:  # how to run: unlike params, a change is no reason to train again
         gpu=int(ON_GPU),
@@ -251,6 +281,7 @@ rule evaluate:
         "runs/{preset}/{dataset}/{model}/seed{seed}/evaluate.log",
     benchmark:
         "runs/{preset}/{dataset}/{model}/seed{seed}/evaluate.benchmark.tsv"
+    priority: urgency("evaluate")
     threads: config["threads"]
     resources:
         gpu=int(ON_GPU),
@@ -259,7 +290,12 @@ rule evaluate:
         kernels=config.get("kernels", "fast"),
         wandb=config["wandb"],
     params:
-        num_samples=config["evaluation"]["num_samples"],
+        # In one parameter: a new one would be a reason to evaluate everything again.
+        num_samples=(
+            f"{config['evaluation']['num_samples']} --until-error {config['evaluation']['until']['error']}"
+            if "until" in config["evaluation"]
+            else config["evaluation"]["num_samples"]
+        ),
         curve=" ".join(f"--curve {n}" for n in config["evaluation"]["curve"]),
         particles=config["evaluation"].get("particles", 0),
     shell:

@@ -4,6 +4,8 @@ No torch here: a plan is made from stored results, on any machine.
 """
 
 import heapq
+import itertools
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable
@@ -80,9 +82,13 @@ class Plan:
         return max((seeds * cost.train + cost.evaluate for cost in self.costs), default=0.0)
 
 
-def stored(root: Path) -> list[Result]:
-    """Return every Result under `root`, except those of runs that diverged."""
-    found = [read(path) for path in sorted(root.glob("*/*/*/seed*.json"))]
+def stored(root: Path, name: str = "seed*") -> list[Result]:
+    """Return every Result under `root`, except those of runs that diverged.
+
+    Args:
+        name: of their files, without the suffix.
+    """
+    found = [read(path) for path in sorted(root.glob(f"*/*/*/{name}.json"))]
     return [result for result in found if "diverged" not in result.training]
 
 
@@ -110,30 +116,53 @@ def plan(config: dict, results: Iterable[Result]) -> Plan:
     return Plan(config["preset"], costs, seeds, stack_seeds, worker, sorted(set(unknown)))
 
 
-def makespan(plan: Plan, workers: int, speedup: float = 1.0) -> float:
+def makespan(plan: Plan, workers: int, speedup: float = 1.0, longest_first: bool = True) -> float:
     """Return the hours until the last job ends on a number of workers.
 
-    A simulation: longest trainings first, each evaluation as soon as its training has ended and a
-    worker is free.
+    A simulation: a free worker takes, of the jobs that can start, the one with most hours left
+    until its evaluation ends, as the Snakefile's priorities say; an evaluation can start when its
+    training has ended.
+
+    Args:
+        longest_first: False for the order of the preset, as without priorities.
     """
-    runs = [cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_a_job)]
-    trainings = sorted(runs, key=lambda cost: -cost.train)
-    free = [0.0] * workers  # when each worker is free
-    waiting: list[tuple[float, float]] = []  # (when it can start, evaluation)
-    end = 0.0
-    while trainings or waiting:
-        now = heapq.heappop(free)
-        if waiting and (waiting[0][0] <= now or not trainings):
-            ready, length = heapq.heappop(waiting)
-            done = max(now, ready) + length
-        else:
-            cost = trainings.pop(0)
-            done = now + plan.seeds_a_job * cost.train
-            for _ in range(plan.seeds_a_job):
-                heapq.heappush(waiting, (done, cost.evaluate))
-        heapq.heappush(free, done)
-        end = max(end, done)
-    return end / speedup
+    numbers = itertools.count()
+    ready: list[tuple[float, int, float, float]] = []  # (rank, number, hours, of the evaluation)
+    for cost in (cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_a_job)):
+        number, hours = next(numbers), plan.seeds_a_job * cost.train
+        rank = -(hours + cost.evaluate) if longest_first else float(number)
+        heapq.heappush(ready, (rank, number, hours, cost.evaluate))
+    running: list[tuple[float, int, float, float]] = []  # (end, number, of the evaluation, rank)
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            rank, number, hours, follows = heapq.heappop(ready)
+            heapq.heappush(running, (now + hours, number, follows, rank))
+        now, number, follows, rank = heapq.heappop(running)
+        for _ in range(plan.seeds_a_job if follows else 0):
+            own = -follows if longest_first else rank
+            heapq.heappush(ready, (own, next(numbers), follows, 0.0))
+    return now / speedup
+
+
+def busy_share(plan: Plan, workers: int, longest_first: bool = True) -> float:
+    """Return which share of the workers' time until the last job ends they work."""
+    return plan.hours / (workers * makespan(plan, workers, longest_first=longest_first))
+
+
+def priorities(plan: Plan) -> dict[tuple[str, str], dict[str, int]]:
+    """Return how urgent a cell's jobs are, by data set and model: seconds until they are done.
+
+    A training's are its own and its evaluation's, so that the jobs that decide when everything ends
+    begin first ("train", "evaluate").
+    """
+    return {
+        (cost.dataset, cost.model): {
+            "train": math.ceil(3600 * (plan.seeds_a_job * cost.train + cost.evaluate)),
+            "evaluate": math.ceil(3600 * cost.evaluate),
+        }
+        for cost in plan.costs
+    }
 
 
 def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
@@ -164,7 +193,9 @@ def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
     if speedup != 1.0:
         lines.append(f"assumed: a worker is {speedup:g} times as fast as that")
     lines += [
-        f"wall time on {n} worker(s): {_duration(makespan(plan, n, speedup))}" for n in workers
+        f"wall time on {n} worker(s): {_duration(makespan(plan, n, speedup))}, "
+        f"{100 * busy_share(plan, n):.0f} % of it busy"
+        for n in workers
     ]
     lines.append(
         f"longest training and evaluation, which no number of workers can shorten: "

@@ -3,6 +3,7 @@
 Heavy imports are inside the commands, so that `repro --help` and light rules start at once.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -95,6 +96,10 @@ def evaluate(
     seed: Seed,
     preset: Preset = "starter",
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
+    until_error: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Stop at this error, nats per step; K is then the most."),
+    ] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     particles: Annotated[
         int | None, typer.Option(min=0, help="Particles of FIVO; 0: no FIVO.")
@@ -128,7 +133,9 @@ def evaluate(
     ):
         loaded = configuration.load(preset)
         settings = loaded["evaluation"]
-        num_samples = num_samples or settings["num_samples"]
+        if num_samples is None:
+            num_samples = settings["num_samples"]
+            until_error = until_error or settings.get("until", {}).get("error")
         curve = settings["curve"] if curve is None else curve
         particles = settings.get("particles", 0) if particles is None else particles
         device, threads = device or loaded["device"], threads or loaded["threads"]
@@ -145,6 +152,7 @@ def evaluate(
             prepare_device(device, threads, precision),
             particles,
             expected={"model": model, "dataset": dataset, "seed": seed},
+            until_error=until_error,
         )
     path = result_path(runs_folder(), preset, dataset, model, seed)
     write(result, path)
@@ -155,6 +163,13 @@ def evaluate(
     numbers = {**best, "test_bound": bound, "test_is": importance, "num_samples": samples}
     report_result(Run(result.recipe, seed, checkpoint.parent), wandb, numbers)
     print(f"{path}: bound {bound:.4f}, IS-{samples} {importance:.4f} nats/step")
+    until = result.evaluation.get("until", {"reached": True})
+    if not until["reached"]:
+        print(
+            f"{path}: an error of {until['error']:g} nats/step was not reached with {samples} "
+            f"samples; it is {until['found']:.2g}, by weights that may be doubtful.",
+            file=sys.stderr,
+        )
 
 
 def verify(

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from repro.kernels import dispatch
 from repro.models.base import SequenceModel
 from repro.models.time_loop import propose_all
 from repro.results.record import SCHEMA, Result
+from repro.results.reliability import is_doubtful
 from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
 from repro.training.checkpoints import load_checkpoint, require_same_data, weights_digest
@@ -28,6 +28,7 @@ BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
 ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
 ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
 STEPS_AT_ONCE = 4  # steps scored together
+FIRST_SAMPLES = 5 * BLOCK  # before the error is looked at; then twice as many, and so on
 
 
 def evaluate(
@@ -38,6 +39,7 @@ def evaluate(
     device: torch.device,
     particles: int = 0,
     expected: dict | None = None,
+    until_error: float | None = None,
 ) -> Result:
     """Return the Result of a checkpoint on the test part.
 
@@ -47,6 +49,8 @@ def evaluate(
         curve: smaller numbers of samples to report the estimate for.
         particles: number of particles of the filter (FIVO); 0 for no filter.
         expected: model, dataset and seed that the checkpoint must belong to.
+        until_error: draw only as many samples, up to `num_samples`, as this error of the estimate
+            takes (`estimation_error`), in nats per step; None for all of them.
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to another cell or other data.
         NumericalError: a log weight is NaN or infinite; names the sequence.
@@ -59,9 +63,15 @@ def evaluate(
     test = batches.to_tensors(parts["test"], device)
     latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
     samples = num_samples if model.latent else 1
-    curve = [n for n in curve if n <= samples] if model.latent else []
     particles = particles if model.latent else 0
-    rows = by_sequence(model, test, latents, samples, curve, particles, info.seed)
+    stop = None
+    if until_error is not None and model.latent:
+        groups = _groups(test, min(samples, FIRST_SAMPLES))
+        stop = draw_until(model, test, groups, samples, info.seed, until_error)
+        samples = stop.drawn[0].count
+    curve = [n for n in curve if n <= samples] if model.latent else []
+    drawn = stop.drawn if stop else None
+    rows = by_sequence(model, test, latents, samples, curve, particles, info.seed, drawn)
     recipe = info.recipe
     return Result(
         schema=SCHEMA,
@@ -77,6 +87,7 @@ def evaluate(
             "num_samples": samples,
             "curve": curve,
             **({"particles": particles} if particles else {}),
+            **({"until": _until(stop, until_error, num_samples)} if stop else {}),
         },
         training={**info.training, "weights_sha256": weights_digest(model.state_dict())},
         environment={
@@ -99,36 +110,43 @@ def by_sequence(
     curve: list[int],
     particles: int,
     seed: int,
+    drawn: list["Draws"] | None = None,
 ) -> dict[str, list[float]]:
     """Return the lists of `Result.per_sequence`, in the order of `test`.
 
     Args:
         test: sequences (T, D), normalised. latents: the z behind them; empty where unknown.
         samples, curve, particles: as for `evaluate`, none where the model has no use of them.
+        drawn: the samples, if they were drawn before (`draw_until`).
     Raises:
         NumericalError: a log weight is NaN or infinite.
     """
     rows: dict[str, list[float]] = {}
-    order = batches.by_length(test)
-    for batch in _groups(test, order, ROWS // samples):
-        statistics = bound_sequences(model, batch, samples, curve, seed)
+    groups = _groups(test, samples) if drawn is None else [found.ids for found in drawn]
+    for i, ids in enumerate(groups):
+        batch = batches.collate(test, ids)
+        found = draw(model, batch, samples, seed) if drawn is None else drawn[i]
+        statistics = found.statistics(batch, curve)
         if len(latents):
             true = batches.collate(latents, batch.ids).x
             statistics["squared_error"] = squared_error(model, batch, true, samples, seed)
         for name, values in statistics.items():
             rows.setdefault(name, []).extend(values.tolist())
+    order = [identity for ids in groups for identity in ids]
     if particles:
-        batched = _groups(test, order, ROWS // particles)
-        estimates = [filter_sequences(model, batch, particles, seed) for batch in batched]
+        filtered = [batches.collate(test, ids) for ids in _groups(test, particles)]
+        estimates = [filter_sequences(model, batch, particles, seed) for batch in filtered]
         rows["fivo"] = torch.cat(estimates).tolist()
     return in_order(rows, order)
 
 
-def _groups(test: Sequences, order: list[int], size: int) -> Iterator[Batch]:
-    # Samples fill a pass as well as sequences do, and need no padding.
-    size = max(1, size)
-    for start in range(0, len(order), size):
-        yield batches.collate(test, order[start : start + size])
+def _groups(test: Sequences, samples: int) -> list[list[int]]:
+    """Return the ids of the sequences that are evaluated side by side, similar lengths together.
+
+    Samples fill a pass as well as sequences do, and need no padding.
+    """
+    order, size = batches.by_length(test), max(1, ROWS // samples)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def in_order(rows: dict[str, list[float]], order: list[int]) -> dict[str, list[float]]:
@@ -144,7 +162,6 @@ def likelihood_of(model: SequenceModel) -> str:
     return Z_BY_AIS if model.estimates_z else EXACT
 
 
-@torch.no_grad()
 def bound_sequences(
     model: SequenceModel, batch: Batch, num_samples: int, curve: list[int], seed: int
 ) -> dict[str, Tensor]:
@@ -156,28 +173,139 @@ def bound_sequences(
     Raises:
         NumericalError: a log weight is NaN or infinite.
     """
+    return draw(model, batch, num_samples, seed).statistics(batch, curve)
+
+
+@dataclass
+class Draws:
+    """Samples of the sequences with these ids, in chunks of (·, B): what each says of log p(x)."""
+
+    ids: list[int]
+    count: int = 0  # K so far
+    log_weights: list[Tensor] = field(default_factory=list)
+    elbos: list[Tensor] = field(default_factory=list)
+    likelihoods: list[Tensor] = field(default_factory=list)
+    firsts: list[Tensor] = field(default_factory=list)  # log p(x_1 | z_1)
+
+    def log_weight(self) -> Tensor:
+        """Return all log weights, (K, B)."""
+        return torch.cat(self.log_weights)
+
+    def statistics(self, batch: Batch, curve: list[int]) -> dict[str, Tensor]:
+        """Return the per-sequence statistics of `Result.per_sequence`, (B,) each."""
+        bounds, log_likelihood = torch.cat(self.elbos), torch.cat(self.likelihoods).mean(0)
+        return {
+            "length": batch.lengths,
+            **weight_statistics(self.log_weight(), bounds, curve),
+            "log_likelihood": log_likelihood,
+            "kl": log_likelihood - bounds.mean(0),
+            "first_log_likelihood": torch.cat(self.firsts).mean(0),
+        }
+
+
+@torch.no_grad()
+def draw(
+    model: SequenceModel, batch: Batch, last: int, seed: int, drawn: Draws | None = None
+) -> Draws:
+    """Return samples of a batch up to `last`, those that `drawn` lacks added to it.
+
+    Raises:
+        NumericalError: a log weight is NaN or infinite.
+    """
+    drawn = drawn or Draws(batch.ids)
     rows = max(BLOCK, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
     chunk = max(1, rows // BLOCK) * BLOCK
-    log_weights, elbos, likelihoods, firsts = [], [], [], []
-    for first in range(0, num_samples, chunk):
-        count = min(chunk, num_samples - first)
+    for first in range(drawn.count, last, chunk):
+        count = min(chunk, last - first)
         noise = sequence_noise(batch, first, count, model.latent, seed)
         terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
         terms = terms.each(Tensor.double)
-        log_weights.append(terms.log_weight.sum(0))
-        elbos.append(elbo(terms))
-        likelihoods.append(terms.log_likelihood.sum(0))
-        firsts.append(terms.log_likelihood[0])
-    log_weight = torch.cat(log_weights)  # (K, B)
-    _check_finite(log_weight, batch)
-    bounds, log_likelihood = torch.cat(elbos), torch.cat(likelihoods).mean(0)
-    return {
-        "length": batch.lengths,
-        **weight_statistics(log_weight, bounds, curve),
-        "log_likelihood": log_likelihood,
-        "kl": log_likelihood - bounds.mean(0),
-        "first_log_likelihood": torch.cat(firsts).mean(0),
-    }
+        drawn.log_weights.append(terms.log_weight.sum(0))
+        drawn.elbos.append(elbo(terms))
+        drawn.likelihoods.append(terms.log_likelihood.sum(0))
+        drawn.firsts.append(terms.log_likelihood[0])
+    drawn.count = last
+    _check_finite(drawn.log_weight(), batch)
+    return drawn
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why no more samples were drawn.
+
+    Attributes:
+        drawn: the samples of every group of sequences.
+        error: that they leave (`estimation_error`), nats per step.
+        reached: whether that is the error asked for, and the weights can be trusted.
+    """
+
+    drawn: list[Draws]
+    error: float
+    reached: bool
+
+
+def draw_until(
+    model: SequenceModel,
+    test: Sequences,
+    groups: list[list[int]],
+    most: int,
+    seed: int,
+    error: float,
+) -> Stop:
+    """Return as many samples as the error takes: 100 of each sequence, 200, 400, … up to `most`.
+
+    All sequences have the same number, decided by the error of the whole test part: a sequence
+    that stopped by its own weights would stop before the rare large ones were seen. Nor does it
+    stop while the weights are doubtful (`results.reliability`): then their spread, the error's only
+    witness, is mostly unseen.
+
+    Args:
+        error: of the estimate, see `estimation_error`; nats per step.
+    Raises:
+        NumericalError: a log weight is NaN or infinite.
+    """
+    drawn, last = [Draws(ids) for ids in groups], min(FIRST_SAMPLES, most)
+    steps = sum(batches.lengths_of(test))
+    while True:
+        for found in drawn:
+            draw(model, batches.collate(test, found.ids), last, seed, found)
+        log_weights = [found.log_weight() for found in drawn]
+        left = estimation_error(log_weights, steps)
+        reached = left <= error and not _doubtful(log_weights)
+        if reached or last == most:
+            return Stop(drawn, left, reached)
+        last = min(2 * last, most)
+
+
+def estimation_error(log_weights: list[Tensor], steps: int) -> float:
+    """Return how far Σ log p̂(x) ÷ Σ T is from its limit of many samples, in nats per step.
+
+    √(standard error² + bias²). The bias of K samples is taken to be what the estimate gains from
+    K / 4 to K, which is three times its bias where the bias falls as 1 / K.
+
+    Args:
+        log_weights: of each group of sequences, (K, B). steps: Σ T.
+    """
+    variance = bias = 0.0
+    for log_weight in log_weights:
+        count, size = len(log_weight), effective_sample_size(log_weight)
+        variance += (1.0 / size - 1.0 / count).clamp(min=0.0).sum().item()
+        gain = importance_weighted(log_weight) - _with_fewer(log_weight, max(1, count // 4))
+        bias += gain.sum().item()
+    return math.hypot(math.sqrt(variance), bias) / steps
+
+
+def _doubtful(log_weights: list[Tensor]) -> bool:
+    sizes = torch.cat([effective_sample_size(log_weight) for log_weight in log_weights])
+    shapes = [pareto_k(log_weight.cpu().numpy()) for log_weight in log_weights]
+    known = [torch.from_numpy(shape) for shape in shapes if shape is not None]
+    k = torch.cat(known).median().item() if known else math.nan
+    return is_doubtful(sizes.median().item(), k, len(log_weights[0]))
+
+
+def _until(stop: Stop, error: float | None, most: int) -> dict:
+    """Return what a Result says of the precision that was asked for."""
+    return {"error": error, "num_samples": most, "found": stop.error, "reached": stop.reached}
 
 
 def weight_statistics(log_weight: Tensor, bounds: Tensor, curve: list[int]) -> dict[str, Tensor]:

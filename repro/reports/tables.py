@@ -72,6 +72,7 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "is_bits_per_dimension": bits,
         "seeds": len(cell),
         "num_samples": first.evaluation["num_samples"],
+        **_until(cell),
         "effective_sample_size": trust.size,
         "pareto_k": trust.pareto_k,
         "doubtful": trust.doubtful,
@@ -80,6 +81,18 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         "epochs": float(np.mean([r.training["epochs"] for r in cell])),
         "training_seconds": float(np.mean([r.training["seconds"] for r in cell])),
         "training_cpu_seconds": float(np.mean([r.training["cpu_seconds"] for r in cell])),
+    }
+
+
+def _until(cell: list[Result]) -> dict:
+    # The CSV's column num_samples has the first seed's; with a precision, seeds may differ.
+    found = [r.evaluation["until"] for r in cell if "until" in r.evaluation]
+    if not found:
+        return {}
+    return {
+        "until_error": found[0]["error"],
+        "found_error": max(until["found"] for until in found),
+        "imprecise": not all(until["reached"] for until in found),
     }
 
 
@@ -103,7 +116,8 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
                 "Model": row["title"] + (" ‡" if row.get("diverged", 0) > 0 else ""),
                 "Bound": with_error(row["bound_per_step"], row["bound_error_over_seeds"]),
                 "IS": with_error(row["is_per_step"], row["is_error_over_seeds"])
-                + " †" * row["doubtful"],
+                + " †" * row["doubtful"]
+                + " §" * (row.get("imprecise") is True),
                 "95 %": f"{row['is_low']:.3f} to {row['is_high']:.3f}",
                 **({"IS, K/10": _or_empty(row["is_tenth_per_step"], ".3f")} if has_tenth else {}),
                 **_particles(row, "fivo_per_step" in table),
@@ -190,6 +204,12 @@ def _remarks(results: list[Result]) -> str:
     if lost:
         remarks += (
             f"‡ trainings that diverged ({'; '.join(lost)}) count with the best weights before. "
+        )
+    until = [r.evaluation["until"] for r in results if "until" in r.evaluation]
+    if until:
+        remarks += (
+            f"IS has as many samples as an error of {until[0]['error']:g} nats per step takes, up "
+            f"to {max(u['num_samples'] for u in until)}; § where it was not reached. "
         )
     particles = {r.evaluation["particles"] for r in results if "particles" in r.evaluation}
     if particles:

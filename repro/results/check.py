@@ -120,11 +120,18 @@ def _incomparable(cell: list[Result], stored: list[Result]) -> str:
         return "data changed"
     if new.recipe != old.recipe:
         return "recipe changed"
-    if new.evaluation["num_samples"] != old.evaluation["num_samples"]:
+    if _samples_asked_for(new) != _samples_asked_for(old):
         return "number of samples changed"
     if len(cell) == len(stored) == len(new.per_sequence["length"]) == 1:
         return "one seed, one test sequence: nothing says how far numbers spread"
     return ""
+
+
+def _samples_asked_for(result: Result) -> tuple:
+    until = result.evaluation.get("until")
+    if until is None:
+        return (result.evaluation["num_samples"],)
+    return until["num_samples"], until["error"]  # how many it took differs between seeds
 
 
 def render(verdicts: list[Verdict]) -> str:

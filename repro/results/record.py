@@ -40,8 +40,10 @@ class Result:
             latent variable; or "Z by AIS", exact up to an estimated normaliser.
         true_parameters: whether the model came with the parameters that the data were drawn with.
         data: specification of the data (`data.sequences.DataSpec`).
-        evaluation: number of importance samples and the smaller numbers of `curve`; of a model
-            from outside also the version of the task, its units, and what an audit found.
+        evaluation: number of importance samples and the smaller numbers of `curve`. With `until`,
+            the samples of the number asked for that were drawn, and under "until" the error asked
+            for, the most samples ("num_samples"), the error found and whether it was reached. Of a
+            model from outside also the version of the task, its units, and what an audit found.
         training: see `checkpoints.CheckpointInfo`; and weights_sha256, the digest of the trained
             weights (absent from older files).
         environment: date, code version, libraries, hardware, seconds and peak memory of the

@@ -36,8 +36,18 @@ def reliability(cell: list[Result]) -> Reliability:
     size = _median(cell, "ess")
     known = all("pareto_k" in result.per_sequence for result in cell)
     k = _median(cell, "pareto_k") if known else math.nan
-    low = cell[0].likelihood == SAMPLED and size < SMALLEST_SIZE
-    return Reliability(size, k, low or (known and k > largest_k(samples)))
+    sampled = cell[0].likelihood == SAMPLED
+    return Reliability(size, k, sampled and is_doubtful(size, k, samples))
+
+
+def is_doubtful(size: float, pareto_k: float, samples: int) -> bool:
+    """Return whether more samples would still change an estimate, by RULE.
+
+    Args:
+        size, pareto_k: medians over sequences; NaN for a Pareto k that was not computed.
+        samples: K.
+    """
+    return size < SMALLEST_SIZE or pareto_k > largest_k(samples)
 
 
 def largest_k(num_samples: int) -> float:
