@@ -52,9 +52,9 @@ SIZES = {
         "hidden": 6,
         "latent": 3,
         "features_z": [4, 3],
-        "encoder": [6, 4],
-        "prior": [4],
-        "decoder": [5],
+        "encoder": [8, 8],
+        "prior": [8],
+        "decoder": [8],
     },
     "vrnn": {
         "latent": 3,
