@@ -20,7 +20,7 @@ from repro.reports.race import as_table, caption, draw, write_race
 from repro.results import race
 from repro.results.record import read_cell
 
-TARGETS = yaml.safe_load((ROOT / "races" / "targets.yaml").read_text())
+TARGETS = yaml.safe_load((ROOT / "config" / "targets.yaml").read_text())
 CELLS = [(dataset, model) for dataset, models in TARGETS.items() for model in models]
 DIGEST = "0" * 64
 GOAL = race.Target("d", "m", 7.0, -6.9, "paper", DIGEST, "Because.")
@@ -419,7 +419,7 @@ def test_the_figure_has_a_line_per_seed_and_marks_who_arrived():
 def test_stored_races_render_to_the_committed_table(dataset, model, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     target = race.target_of(dataset, model)
-    folder = ROOT / "races" / dataset / model
+    folder = ROOT / "paper_tables" / "races" / dataset / model
     if not folder.exists():
         pytest.skip("nobody has raced there yet")
     table, _ = write_race(race.stored(target), target, tmp_path)

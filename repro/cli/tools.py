@@ -11,7 +11,13 @@ import typer
 from repro.cli.options import Dataset, Device, Out, Preset
 from repro.config import recipes as configuration
 from repro.runtime.extras import require
-from repro.runtime.paths import data_file, results_folder, runs_folder
+from repro.runtime.paths import (
+    data_file,
+    paper_tables_folder,
+    require_clone,
+    results_folder,
+    runs_folder,
+)
 
 if TYPE_CHECKING:
     from repro.results.race import Target
@@ -99,7 +105,7 @@ def bench(
 
 
 def race(
-    model: Annotated[str, typer.Argument(help="A model with a target in races/targets.yaml.")],
+    model: Annotated[str, typer.Argument(help="A model with a target in config/targets.yaml.")],
     dataset: Dataset,
     preset: Annotated[str, typer.Option(help="The preset whose recipe runs.")] = "music",
     target: Annotated[
@@ -114,25 +120,27 @@ def race(
         typer.Option(min=0.0, help="Instead: Pyro's example, for so many CPU minutes in all."),
     ] = None,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Instead: store the races under runs/ in races/.")
+        bool, typer.Option("--accept", help="Instead: store the races under runs/ in results/.")
     ] = False,
 ) -> None:
     """Train until the validation bound is as good as a printed number; tell the CPU seconds.
 
     A race that was stopped continues, and the test part is not read. The table beside the paper's
-    recipe, stored races and Pyro's example is in runs/races/, or with --accept in races/.
+    recipe, stored races and Pyro's example is in runs/races/, or with --accept in
+    paper_tables/races/.
 
     Example: repro race dmm --dataset jsb_chorales
     """
     from repro.reports.race import write_race
-    from repro.results.race import RACES, accept_races, stored, target_of
+    from repro.results.race import accept_races, races_folder, stored, target_of
 
     goal = target_of(dataset, model, target)
     runs = runs_folder() / "races"
     if accept:
-        accept_races(goal, runs, RACES)
+        require_clone("race --accept")
+        accept_races(goal, runs, races_folder())
         groups = stored(goal)
-        folder = RACES / dataset / model
+        folder = paper_tables_folder() / "races" / dataset / model
     else:
         _run_race(preset, goal, seed or [0, 1, 2], threads, pyro)
         known = {group[0].contender: group for group in [*stored(goal), *stored(goal, runs)]}

@@ -71,7 +71,7 @@ def preset_files() -> dict[str, Path]:
     Raises:
         ConfigError: a file here has the name of a preset of the suite.
     """
-    others = {"datasets", "models", "schema"}
+    others = {"datasets", "models", "schema", "targets"}
     folders = dict.fromkeys(folder.absolute() for folder in (config_folder(), OWN))
     found: dict[str, Path] = {}
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):

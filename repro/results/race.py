@@ -16,10 +16,8 @@ import yaml
 from repro.errors import ConfigError, DataError
 from repro.results.record import Result, read_cell, signed_text, standard_error
 from repro.runtime.files import sha256_of, write_text
-from repro.runtime.paths import results_folder
+from repro.runtime.paths import config_folder, results_folder
 
-RACES = Path("races")  # targets, stored races with their logs, tables and figures
-TARGETS = RACES / "targets.yaml"
 SCHEMA = 1
 COLUMNS = ("epoch", "updates", "cpu_seconds", "valid_bound")  # of a curve
 SEEDS = 3  # that a record needs; a peer's one curve is enough
@@ -92,6 +90,11 @@ class Race:
         return max(self.curve["valid_bound"])
 
 
+def races_folder() -> Path:
+    """Return the folder of the stored races."""
+    return results_folder() / "races"
+
+
 def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
     """Return the target of a cell.
 
@@ -100,20 +103,18 @@ def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
     Raises:
         ConfigError: the file has no target for the cell, or none for this number.
     """
-    try:
-        entries = yaml.safe_load(TARGETS.read_text(encoding="utf-8"))
-    except OSError:
-        raise ConfigError(f"{TARGETS} is missing; run in the repository's root folder.") from None
+    file = config_folder() / "targets.yaml"
+    entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     known = [f"{m} on {d}" for d, models in entries.items() for m in models]
     if model not in entries.get(dataset, {}):
         raise ConfigError(
-            f"no target for {model} on {dataset} in {TARGETS} (it has {', '.join(known)}): add the "
+            f"no target for {model} on {dataset} in {file} (it has {', '.join(known)}): add the "
             "validation bound that stands for the printed number, with its reason."
         )
     target = Target(dataset, model, **entries[dataset][model])
     if printed is not None and printed != target.printed:
         raise ConfigError(
-            f"no validation bound stands for {printed} of {model} on {dataset}: {TARGETS} has "
+            f"no validation bound stands for {printed} of {model} on {dataset}: {file} has "
             f"{target.printed}, for which {target.valid_bound} stands."
         )
     return target
@@ -167,7 +168,7 @@ def from_result(result: Result, target: Target) -> Race:
 
 
 def race_path(root: Path, dataset: str, model: str, contender: str, seed: int) -> Path:
-    """Return the path of a race, the same under runs/races/ and races/; its log is beside it."""
+    """Return the path of a race, under runs/races/ or results/races/; its log is beside it."""
     return root / dataset / model / contender / f"seed{seed}.json"
 
 
@@ -220,12 +221,14 @@ def _checked(race: Race, target: Target, where: str) -> Race:
     return race
 
 
-def stored(target: Target, root: Path = RACES, results: Path | None = None) -> list[list[Race]]:
+def stored(
+    target: Target, root: Path | None = None, results: Path | None = None
+) -> list[list[Race]]:
     """Return the stored races of a target's cell, one list of seeds per contender.
 
     The paper's recipe comes from its stored results, the others from `root`.
     """
-    results = results or results_folder()
+    results, root = results or results_folder(), root or races_folder()
     found = read_cell(results, target.preset, target.dataset, target.model)
     groups = [[from_result(result, target) for result in found]]
     for folder in sorted((root / target.dataset / target.model).glob("*/")):
