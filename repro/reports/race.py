@@ -12,7 +12,7 @@ from repro.reports.tables import as_markdown
 from repro.results.race import FALSE_ALARMS, Race, Target, times_to_target, wins_by_chance
 from repro.runtime.files import write_text
 
-SHOWN_BELOW = 3.0  # nats per step below the target that the figure shows
+SHOWN_BELOW = 6.0  # nats per step below the target that the figure shows
 
 
 def write_race(groups: list[list[Race]], target: Target, folder: Path) -> list[Path]:
