@@ -59,7 +59,7 @@ def test_the_stopped_estimate_is_as_close_to_the_exact_one_as_asked_for(gaussian
     model, test, truth = gaussian(1)
     asked, found, counts = 0.2, [], set()
     for seed in range(12):
-        stop = draw_until(model, test, _groups(test, 12800), 12800, seed, asked)
+        stop = draw_until(model, test, _groups(test, 100), 12800, seed, asked)
         assert stop.reached and stop.error <= asked
         found.append(estimate(stop, test) - truth)
         counts.add(stop.drawn[0].count)
@@ -71,7 +71,7 @@ def test_the_stopped_estimate_is_as_close_to_the_exact_one_as_asked_for(gaussian
 def test_weights_with_heavy_tails_never_count_as_precise(gaussian):
     """An untrained q over four steps: far from exact, while the standard error is small."""
     model, test, truth = gaussian(4)
-    stop = draw_until(model, test, _groups(test, 400), 400, 0, 1.0)
+    stop = draw_until(model, test, _groups(test, 100), 400, 0, 1.0)
     assert not stop.reached and stop.drawn[0].count == 400
     assert abs(estimate(stop, test) - truth) > 1.0
 
@@ -92,7 +92,7 @@ def test_the_error_found_covers_the_true_one(sigma):
 def test_the_same_seed_draws_the_same_bits_and_those_of_a_fixed_number(gaussian):
     model, test, _ = gaussian(1)
     once, again, other = (
-        draw_until(model, test, _groups(test, 800), 800, seed, 0.12) for seed in (3, 3, 4)
+        draw_until(model, test, _groups(test, 100), 800, seed, 0.12) for seed in (3, 3, 4)
     )
     weights = [torch.cat([d.log_weight() for d in stop.drawn], 1) for stop in (once, again, other)]
     assert weights[0].equal(weights[1]) and not weights[0][:100].equal(weights[2][:100])

@@ -278,7 +278,7 @@ class Training:
         # What costs as much as several updates is done at epochs 20 % apart: learning curves have a
         # logarithmic axis.
         last = max((row["epoch"] for row in self.history if column in row), default=0)
-        return self.epoch >= MIN_EPOCH_RATIO * last
+        return self.epoch >= MIN_EPOCH_RATIO * last or self.epoch == self.settings["max_epochs"]
 
     def _validations(self) -> dict[str, list]:
         """Return the history of the epochs that were validated, one list per column."""
