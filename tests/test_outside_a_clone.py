@@ -66,8 +66,21 @@ def test_own_presets_are_found_beside_those_of_the_suite(elsewhere):
 def test_an_own_preset_may_not_hide_one_of_the_suite(elsewhere):
     (elsewhere / "config").mkdir()
     (elsewhere / "config/starter.yaml").write_text("preset: starter\n")
+    (elsewhere / "config/starter.yaml").write_text("preset: starter\nexperiments: []\n")
+    assert recipes.load("smoke")["preset"] == "smoke"
     with pytest.raises(ConfigError, match=r"config/starter.yaml: the suite has such a preset"):
-        recipes.load("smoke")
+        recipes.load("starter")
+
+
+@pytest.mark.fault
+def test_a_config_folder_of_another_program_is_none_of_ours(elsewhere):
+    (elsewhere / "config").mkdir()
+    (elsewhere / "config/app.yaml").write_text("db: {host: x}\n")
+    (elsewhere / "config/broken.yaml").write_text("{:::")
+    (elsewhere / "config/folder.yaml").mkdir()
+    assert not {"app", "broken", "folder"} & set(recipes.presets())
+    with pytest.raises(ConfigError, match="is not YAML"):
+        recipes.load("broken")
 
 
 @pytest.mark.fault

@@ -24,7 +24,7 @@ def kept(tmp_path_factory):
         assert run(home, *cell(command)).returncode == 0
     assert run(home, "accept", "--preset", "smoke").returncode == 0
     done = run(home, "weights", "--preset", "smoke")
-    assert f"weights/{RUN}.safetensors" in done.stdout, done.stderr
+    assert "smoke/linear_gaussian/dmm, seed 0: " in done.stdout, done.stderr
     return home
 
 

@@ -3,7 +3,7 @@
 #
 # A model that somebody has already, an autoregression in NumPy, on `linear_gaussian`. Its number
 # is too good to be true. The audit says why, twice; then the number is right, and is compared with
-# the stored rows. Run this in the folder where `config/` and `results/` are.
+# the stored rows. It runs in any folder.
 
 # %%
 import numpy as np

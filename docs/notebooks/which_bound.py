@@ -105,6 +105,10 @@ def missing(n, k, metric):
     return truth[n].per_sequence_mean("is") - found[n, k].per_sequence_mean(metric)
 
 
+for n in LENGTHS:
+    short = ", ".join(f"{title} {missing(n, 100, m):.2f}" for m, title in METRICS.items())
+    print(f"{n:4} steps, nats missing per sequence with K = 100: {short}")
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for metric, title in METRICS.items():
     left.plot(LENGTHS, [missing(n, 100, metric) for n in LENGTHS], "o-", label=title)

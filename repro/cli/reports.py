@@ -18,6 +18,7 @@ from repro.runtime.paths import (
     require_clone,
     results_folder,
     runs_folder,
+    weights_folder,
 )
 
 FIGURES_NEED = ("matplotlib", "seaborn")
@@ -155,8 +156,10 @@ def weights(
         require_clone("weights --preset")
         write_weights(preset, seed)
     files = [weights_file(*cell) for cell in stored()]
-    print(*files, sep="\n")
-    print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+    for name, file in zip(stored(), files, strict=True):
+        print(f"{'{}/{}/{}, seed {}'.format(*name)}: {file.stat().st_size / 1e6:.1f} MB")
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{len(files)} files in {weights_folder()}, {size:.1f} MB")
 
 
 def leaderboard(task: Task, folder: Folder = None, out: Table = None) -> None:
@@ -164,13 +167,12 @@ def leaderboard(task: Task, folder: Folder = None, out: Table = None) -> None:
 
     Example: repro leaderboard --task linear_gaussian
     """
-    from repro.results.leaderboard import RULE
     from repro.results.leaderboard import leaderboard as ranked
 
     board = ranked(task, folder)
     if out:
         board.write(out)
-    print(f"{board}\n\n{board.units}, higher is better; task version {board.version}. {RULE}")
+    print(board)
 
 
 def salvage(expected: Expected, preset: Preset = "starter") -> None:

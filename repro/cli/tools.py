@@ -12,7 +12,6 @@ from repro.cli.options import Dataset, Device, Out, Preset
 from repro.config import recipes as configuration
 from repro.runtime.extras import require
 from repro.runtime.paths import (
-    data_file,
     paper_tables_folder,
     require_clone,
     results_folder,
@@ -134,6 +133,7 @@ def race(
     from repro.reports.race import write_race
     from repro.results.race import accept_races, races_folder, stored, target_of
 
+    configuration.require_cell(dataset, model)
     goal = target_of(dataset, model, target)
     runs = runs_folder() / "races"
     if accept:
@@ -153,13 +153,16 @@ def _run_race(
     preset: str, goal: "Target", seeds: list[int], threads: int, pyro: float | None
 ) -> None:
     from repro.bench.race import run, run_pyro
+    from repro.data.prepare import prepared_file
     from repro.runtime.devices import prepare_device
 
     prepare_device("cpu", threads)
-    file, runs = data_file(goal.dataset), runs_folder() / "races"
+    config, runs = configuration.load(preset), runs_folder() / "races"
+    described = configuration.describe(config, goal.dataset)
+    file = prepared_file(goal.dataset, described, config)
     if pyro is not None:
         for seed in seeds:
             run_pyro(file, seed, goal, threads, runs, pyro)
         return
-    recipe = configuration.resolve(configuration.load(preset), goal.dataset, goal.model)
+    recipe = configuration.resolve(config, goal.dataset, goal.model)
     run(recipe, file, seeds, goal, threads, runs)

@@ -17,7 +17,7 @@ from repro.config.traits import declared, misfit
 from repro.config.validation import validate
 from repro.errors import ConfigError, hint
 from repro.runtime.files import sha256, visible_files, write_text
-from repro.runtime.paths import config_folder
+from repro.runtime.paths import config_folder, in_clone
 
 OWN = Path("config")  # of the working directory: in a clone, the suite's own
 # Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
@@ -66,20 +66,21 @@ def presets() -> list[str]:
 
 
 def preset_files() -> dict[str, Path]:
-    """Return the files of presets by name: the suite's, and those in config/ here.
+    """Return the files of presets by name: the suite's, and outside a clone those in config/ here.
 
-    Raises:
-        ConfigError: a file here has the name of a preset of the suite.
+    A folder called config/ may be of another program: there, only files with experiments count.
     """
     others = {"datasets", "models", "schema", "targets"}
-    folders = dict.fromkeys(folder.absolute() for folder in (config_folder(), OWN))
-    found: dict[str, Path] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
-        if path.stem in found:
-            raise ConfigError(f"config/{path.name}: the suite has such a preset; rename yours.")
-        if path.stem not in others:
-            found[path.stem] = path
-    return found
+    found = {p.stem: p for p in config_folder().glob("*.yaml") if p.stem not in others}
+    own = {} if in_clone() else {p.stem: p for p in OWN.glob("*.yaml") if _has_experiments(p)}
+    return own | found
+
+
+def _has_experiments(path: Path) -> bool:
+    try:
+        return "experiments" in read_yaml(path)
+    except ConfigError:
+        return False
 
 
 def preset_file(preset: str) -> Path:
@@ -91,7 +92,11 @@ def preset_file(preset: str) -> Path:
     """
     if (OWN / f"{preset}.yml").exists():
         raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
-    found = preset_files()
+    found, own = preset_files(), OWN / f"{preset}.yaml"
+    if not in_clone() and own.is_file():
+        if preset in found and found[preset] != own:
+            raise ConfigError(f"config/{own.name}: the suite has such a preset; rename yours.")
+        found.setdefault(preset, own)  # and reading it says what is wrong
     if preset not in found:
         raise ConfigError(f"preset: {unknown('preset', preset, found)}")
     require_own_name(found[preset])
@@ -348,6 +353,17 @@ def entry(config: dict, what: str, name: str) -> dict:
     if name not in config[register]:
         raise ConfigError(unknown(what, name, config[register], f"{register}.yaml"))
     return config[register][name]
+
+
+def require_cell(dataset: str, model: str) -> None:
+    """Refuse names that are in no register.
+
+    Raises:
+        ConfigError: names the nearest.
+    """
+    known = registers()
+    entry(known, "data set", dataset)
+    entry(known, "model", model)
 
 
 def as_text(recipe: dict) -> str:

@@ -48,6 +48,7 @@ def load(model: str, dataset: str, seed: int = 0, preset: str | None = None) -> 
     Args:
         preset: whose stored result, where several presets have weights of this cell.
     Raises:
+        ConfigError: there is no such model or data set.
         DataError: there are no such weights, or several presets have them.
         CheckpointError: the file is damaged, or its weights are not those of the stored result.
     """
@@ -59,6 +60,7 @@ def find(model: str, dataset: str, seed: int, preset: str | None) -> Result:
     presets = [p for p, *cell in stored() if cell == [dataset, model, seed] and preset in (p, None)]
     asked = f"weights of {model} on {dataset}, seed {seed}"
     if not presets:
+        configuration.require_cell(dataset, model)
         of = f" of preset {preset}" if preset else ""
         raise DataError(f"no {asked}{of} are stored; `repro weights` lists those that are.")
     if len(presets) > 1:

@@ -61,6 +61,7 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
         counts = Counter(outcome for outcomes in ours.values() for outcome in outcomes)
         words = ("reproduced", "better", "worse", "not run")
         said = ", ".join(f"{counts[word]} are {word}" for word in words)
+        said += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
         text += (
             f"\n{textwrap.fill(OURS.format(counts.total(), said), width=100)}\n\n{_table(ours)}\n"
         )

@@ -44,7 +44,7 @@ class Audit:
         return [finding._asdict() for finding in self.findings]
 
     def __str__(self) -> str:
-        lines = [f"audit of {self.model} on {self.task}"]
+        lines = [f"audit of {self.model} on {self.task}, in the units that the model sees"]
         for check, status, seen, reason in self.findings:
             lines.append(f"  {status:11}  {check}: {seen}")
             lines += [f"{'':15}likely: {reason}"] if reason else []

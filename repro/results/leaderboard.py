@@ -59,23 +59,26 @@ class Leaderboard:
 
     def to_markdown(self) -> str:
         """Return the ranks with their units and their rule as Markdown; submissions in bold."""
-        units = self.units[0].upper() + self.units[1:]
-        about = f"{units}, higher is better; task version {self.version}. {RULE}"
-        return f"# {self.task}\n\n{self.text('pipe')}\n\n{about}\n"
+        return f"# {self.task}\n\n{self.text('pipe')}\n\n{self._about()}\n"
 
-    def write(self, path: Path) -> None:
+    def _about(self) -> str:
+        units = self.units[0].upper() + self.units[1:]
+        return f"{units}, higher is better; task version {self.version}. {RULE}"
+
+    def write(self, path: Path | str) -> None:
         """Write the ranks as Markdown or CSV, as the name ends.
 
         Raises:
             ConfigError: it ends in neither .md nor .csv.
         """
+        path = Path(path)
         if path.suffix not in FORMATS:
             raise ConfigError(f"{path}: the name must end in {' or '.join(FORMATS)}.")
         text = self.table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_text(path, self.to_markdown() if path.suffix == ".md" else text)
 
     def __str__(self) -> str:
-        return self.text()
+        return f"{self.text()}\n\n{self._about()}"
 
 
 def leaderboard(
@@ -136,7 +139,8 @@ class _Cell:
 
 def _stored(task: str, stored: Path) -> list[list[Result]]:
     folders = sorted(stored.glob(f"*/{task}/*/"))
-    cells = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]
+    read = (read_cell(stored, *folder.relative_to(stored).parts) for folder in folders)
+    cells = [cell for cell in read if cell]
     digests = {cell[0].data["sha256"] for cell in cells}
     if len(digests) > 1:
         raise DataError(f"the stored results of {task} are of different data: accept them again.")

@@ -47,8 +47,11 @@ def _umask() -> int:
 
 def cannot_write(path: Path, error: OSError) -> ReproError:
     """Return the error that says why `path` cannot be written, and what to do about it."""
-    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-    remedy = "Work in your own clone." if denied else "Free some space or choose another folder."
+    remedy = "Free some space or choose another folder."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "Work in your own clone."
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        remedy = "A part of this path is no directory: choose another (--runs, REPRO_RUNS)."
     return ReproError(f"cannot write {path}: {error.strerror or error}. {remedy}")
 
 

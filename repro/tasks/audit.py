@@ -25,6 +25,7 @@ from repro.tasks.scorers import Scorer, require_count, scorer_of
 from repro.tasks.task import Task
 
 SEQUENCES, STEPS = 6, 8  # what most checks look at
+NO_STEPS = "the model gives no exact log p of each step"
 SURE = 6.0  # standard errors of sampled numbers
 CLOSE = 1e-4  # of roundings in float32, nats and relative
 TOTAL = 0.01  # by how much a total probability may miss 1
@@ -250,7 +251,7 @@ def _look_ahead(probe: Probe) -> Finding:
     check = "no look-ahead"
     terms = probe.terms(probe.x, probe.full)
     if probe.steps < 2 or terms is None:
-        why = "sequences have one step" if probe.steps < 2 else "the model gives no steps"
+        why = "sequences have one step" if probe.steps < 2 else NO_STEPS
         return Finding(check, UNCHECKED, f"{why}; total probability sees some of it")
     gaps = []
     for t in range(1, probe.steps):
@@ -267,7 +268,7 @@ def _steps_sum(probe: Probe) -> Finding:
     check = "steps sum to the total"
     terms = probe.terms(probe.x, probe.full)
     if terms is None:
-        return Finding(check, UNCHECKED, "the model gives no steps")
+        return Finding(check, UNCHECKED, NO_STEPS)
     gap = 0.0
     for t in range(1, probe.steps + 1):
         lengths = torch.full_like(probe.full, t)

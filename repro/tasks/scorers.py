@@ -393,6 +393,8 @@ def _tensor(value: Any, where: str) -> Tensor:
     try:
         # A copy: arrays of JAX cannot be written to, which torch warns of.
         found = value if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
+        if not found.is_floating_point():
+            raise ConfigError(f"{where} holds {found.dtype}, not real numbers of a float type.")
         return found.detach().to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"{where} is {_described(value)}, not a tensor of numbers.") from None
