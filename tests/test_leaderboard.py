@@ -324,3 +324,14 @@ def test_an_edited_submission_is_refused(folder):
         path.write_text(json.dumps({**record, "sha256": sha256_of(record)}))
         with pytest.raises(DataError, match="is not a Result"):
             board(folder)
+
+
+def test_every_task_with_stored_results_has_a_board(tmp_path, monkeypatch):
+    """Among the stored folders are those of races, which hold no Result."""
+    monkeypatch.chdir(ROOT)
+    for task in ("jsb_chorales", "linear_gaussian"):
+        found = leaderboard(task)
+        found.write(str(tmp_path / "board.md"))
+        assert found.table["rank"].min() == 1
+        assert "Rank 1 is the best row" in str(found)
+        assert "Rank 1 is the best row" in (tmp_path / "board.md").read_text()
