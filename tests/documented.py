@@ -32,7 +32,16 @@ ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 PROGRAMS = ("repro", "snakemake", "pytest", "pip", "sphinx-build", "python", "pre-commit")
-REASONS = ("minutes", "hours", "network", "GPU", "Slurm", "licensed data", "your shell")
+REASONS = (
+    "minutes",
+    "hours",
+    "network",
+    "GPU",
+    "Slurm",
+    "licensed data",
+    "your shell",
+    "stored data",
+)
 MARK = re.compile(r"<!-- not run: (.+?) -->")
 RUN_BY_CI = (r"python3 -m venv .*&& pytest", r"snakemake --cores 8 all --config preset=smoke")
 # What is never run here unless a page says why not: it would change the environment, or take long.

@@ -102,6 +102,8 @@ def use(programs: Path, folder: Path) -> None:
     repro(f"train {CELL} --preset smoke")
     repro(f"evaluate {CELL} --seed 0 --preset smoke")
     repro("tables --preset smoke")
+    repro("verify dmm linear_gaussian")
+    repro("leaderboard --task linear_gaussian")
     for line, expected in WITHOUT_EXTRAS:
         repro(line, expected)
     command = [programs / "python", "-c", SCRIPT]

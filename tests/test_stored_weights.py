@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 import torch
-from test_cli import cell, fails, make_home, run
+from test_api import python_blocks
+from test_cli import ROOT, cell, fails, make_home, run
 
 import repro
 from repro.errors import CheckpointError, DataError
@@ -100,6 +101,16 @@ def test_unknown_and_ambiguous_weights_are_named(home):
     shutil.copytree(home / "weights" / "smoke", home / "weights" / "starter")
     with pytest.raises(DataError, match="smoke and starter: name the preset"):
         repro.load("dmm", "linear_gaussian")
+
+
+def test_the_quick_starts_lines_run(tmp_path, monkeypatch, capsys):
+    """In an empty folder, by the weights of the repository."""
+    monkeypatch.chdir(tmp_path)
+    exec(python_blocks("docs/quickstart.md")[1], {})
+    stored = read(ROOT / "results/starter/linear_gaussian/dmm/seed0.json")
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(
+        stored.per_step("is"), abs=0.02
+    )
 
 
 @pytest.mark.oracle

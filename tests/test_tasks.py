@@ -357,7 +357,7 @@ def test_models_and_checkpoints_of_the_package_have_their_own_numbers(
 
 
 def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
-    for name in ("config", "results"):
+    for name in ("config", "results", "weights"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "any-model.md").read_text()
