@@ -16,7 +16,6 @@ import pandas as pd
 
 from repro.config.recipes import cells, resolve
 from repro.config.traits import SAMPLED
-from repro.reports.tables import as_markdown
 from repro.results.record import Result, read
 
 MEASURED, ELSEWHERE, SCALED, GUESSED = "measured", "measured elsewhere", "scaled", "guessed"
@@ -167,6 +166,8 @@ def priorities(plan: Plan) -> dict[tuple[str, str], dict[str, int]]:
 
 def as_text(plan: Plan, workers: list[int], speedup: float) -> str:
     """Return the plan as text for people."""
+    from repro.reports.tables import as_markdown  # the Snakefile, which plans too, needs no reports
+
     rows = [
         {
             "Data set": cost.dataset,

@@ -58,7 +58,7 @@ def test_published_tables_render_to_the_committed_ones():
 
 @pytest.mark.parametrize(
     "preset",
-    sorted(path.name for path in (ROOT / "results").iterdir() if path.is_dir()),
+    sorted(p.name for p in (ROOT / "results").iterdir() if p.is_dir() and p.name != "races"),
 )
 def test_stored_results_render_to_the_committed_tables(preset, tmp_path):
     """Byte for byte: nobody edits a table by hand, and a clone renders them without training."""
