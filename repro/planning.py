@@ -299,9 +299,9 @@ def _median(values: Iterable[float]) -> float:
 
 def _steps(config: dict, dataset: str) -> dict[str, int] | None:
     entry = config["datasets"][dataset]
-    if "expected" in entry:
+    if "steps" in entry.get("expected", {}):
         return entry["expected"]["steps"]
     options = entry["options"]
-    if "sequences" not in options:
+    if not {"sequences", "steps"} <= options.keys():
         return None
     return {part: options["steps"] * count for part, count in options["sequences"].items()}

@@ -138,3 +138,12 @@ def test_without_any_result_everything_is_guessed_as_zero():
 
 
 CELL = ("jsb_chorales", "vrnn")
+
+
+@pytest.mark.parametrize("preset", configuration.presets())
+def test_every_preset_has_a_plan_and_names_data_of_unknown_length(preset):
+    config = configuration.load(preset)
+    found = plan(config, [])
+    planned = {cost.dataset for cost in found.costs}
+    assert planned | set(found.unknown) == {dataset for dataset, _ in configuration.cells(config)}
+    assert not planned & set(found.unknown)
