@@ -9,7 +9,7 @@ import pandas as pd
 
 from repro.errors import ConfigError, DataError, require_known
 from repro.results.comparison import LEVEL, MARGIN, holm, p_below
-from repro.results.record import Result, error_over_sequences, read_cell, standard_error
+from repro.results.record import Result, error_over_sequences, read_cells, standard_error
 from repro.runtime.extras import require
 from repro.runtime.files import replacing
 from repro.runtime.paths import results_folder
@@ -136,9 +136,7 @@ def units_of(result: Result) -> str:
 
 
 def _cells(result: Result, stored: Path) -> tuple[list[list[Result]], list[str]]:
-    folders = sorted(stored.glob(f"*/{result.dataset}/*/"))
-    read = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]
-    found = [cell for cell in read if cell]
+    found = read_cells(stored, result.dataset)
     same = [c for c in found if c[0].data["sha256"] == result.data["sha256"]]
     others = [f"{c[0].preset}/{c[0].model}" for c in found if c not in same]
     if not same:

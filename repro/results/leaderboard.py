@@ -13,7 +13,7 @@ from repro.results import findings
 from repro.results.beside import units_of
 from repro.results.comparison import LEVEL, MARGIN, estimator, told_below
 from repro.results.protocol import version_of
-from repro.results.record import Result, error_over_sequences, read, read_cell, standard_error
+from repro.results.record import Result, error_over_sequences, read, read_cells, standard_error
 from repro.results.reliability import reliability
 from repro.runtime.files import write_text
 from repro.runtime.paths import results_folder
@@ -138,9 +138,7 @@ class _Cell:
 
 
 def _stored(task: str, stored: Path) -> list[list[Result]]:
-    folders = sorted(stored.glob(f"*/{task}/*/"))
-    read = (read_cell(stored, *folder.relative_to(stored).parts) for folder in folders)
-    cells = [cell for cell in read if cell]
+    cells = read_cells(stored, task)
     digests = {cell[0].data["sha256"] for cell in cells}
     if len(digests) > 1:
         raise DataError(f"the stored results of {task} are of different data: accept them again.")

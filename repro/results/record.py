@@ -311,3 +311,14 @@ def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]
             raise DataError(f"{path} holds the Result that belongs at {own}: move it there.")
         results.append(result)
     return sorted(results, key=lambda result: result.seed)
+
+
+def read_cells(root: Path, dataset: str = "*", model: str = "*") -> list[list[Result]]:
+    """Return the cells under `root` that have Results, of all presets, as `read_cell` reads them.
+
+    Args:
+        dataset, model: their names; "*" for all.
+    """
+    folders = sorted(root.glob(f"*/{dataset}/{model}/"))
+    found = (read_cell(root, *folder.relative_to(root).parts) for folder in folders)
+    return [cell for cell in found if cell]  # folders of races hold none

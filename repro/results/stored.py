@@ -8,7 +8,7 @@ import pandas as pd
 
 from repro.errors import ConfigError, DataError
 from repro.results.beside import units_of
-from repro.results.record import Result, error_over_sequences, read_cell
+from repro.results.record import Result, error_over_sequences, read_cells
 from repro.runtime.files import replacing, write_text
 from repro.runtime.paths import results_folder
 
@@ -32,8 +32,7 @@ def stored_results(
     """
     stored = stored or results_folder()
     name = getattr(task, "name", task)
-    folders = sorted(stored.glob(f"*/{name or '*'}/{model or '*'}/"))
-    cells = [read_cell(stored, *folder.relative_to(stored).parts) for folder in folders]
+    cells = read_cells(stored, name or "*", model or "*")
     rows = [_row(r, m) for cell in cells for r in cell for m in METRICS if m in r.per_sequence]
     if not rows:
         asked = " ".join([f"of {model}" if model else "", f"on {name}" if name else ""]).strip()
