@@ -155,11 +155,10 @@ def weights(
     if preset:
         require_clone("weights --preset")
         write_weights(preset, seed)
-    files = [weights_file(*cell) for cell in stored()]
-    for name, file in zip(stored(), files, strict=True):
-        print(f"{'{}/{}/{}, seed {}'.format(*name)}: {file.stat().st_size / 1e6:.1f} MB")
-    size = sum(file.stat().st_size for file in files) / 1e6
-    print(f"{len(files)} files in {weights_folder()}, {size:.1f} MB")
+    sizes = {cell: weights_file(*cell).stat().st_size / 1e6 for cell in stored()}
+    for (of_preset, dataset, model, number), size in sizes.items():
+        print(f"{of_preset}/{dataset}/{model}, seed {number}: {size:.1f} MB")
+    print(f"{len(sizes)} files in {weights_folder()}, {sum(sizes.values()):.1f} MB")
 
 
 def leaderboard(task: Task, folder: Folder = None, out: Table = None) -> None:

@@ -52,7 +52,7 @@ def load(model: str, dataset: str, seed: int = 0, preset: str | None = None) -> 
         DataError: there are no such weights, or several presets have them.
         CheckpointError: the file is damaged, or its weights are not those of the stored result.
     """
-    return load_checkpoint(verified(find(model, dataset, seed, preset)))[0].eval()
+    return verified(find(model, dataset, seed, preset))[1].eval()
 
 
 def find(model: str, dataset: str, seed: int, preset: str | None) -> Result:
@@ -80,18 +80,19 @@ def weights_file(preset: str, dataset: str, model: str, seed: int) -> Path:
     return weights_folder() / preset / dataset / model / f"seed{seed}.safetensors"
 
 
-def verified(result: Result) -> Path:
-    """Return the file with a stored result's weights, once they have its digest.
+def verified(result: Result) -> tuple[Path, SequenceModel]:
+    """Return the file with a stored result's weights and their model; they have its digest.
 
     Raises:
         CheckpointError: the file is damaged, or holds other weights.
     """
     path = weights_file(result.preset, result.dataset, result.model, result.seed)
-    if not _holds_weights_of(path, result):
+    model = _model_of(path, result)
+    if model is None:
         raise CheckpointError(
             f"{path} does not hold the weights of the stored result: restore it from git."
         )
-    return path
+    return path, model
 
 
 def evaluate_again(result: Result, threads: int) -> Result:
@@ -105,7 +106,7 @@ def evaluate_again(result: Result, threads: int) -> Result:
     config = configuration.load(result.preset)
     described = configuration.describe(config, result.dataset)
     return evaluate(
-        verified(result),
+        verified(result)[0],
         prepared_file(result.dataset, described, config),
         result.evaluation["num_samples"],
         result.evaluation["curve"],
@@ -127,7 +128,7 @@ def write_weights(preset: str, seed: int) -> list[Path]:
     for path in sorted((results_folder() / preset).glob(f"*/*/seed{seed}.json")):
         result = read(path)
         checkpoint = checkpoint_in(run_folder(preset, result.dataset, result.model, seed))
-        if not (checkpoint.is_file() and _holds_weights_of(checkpoint, result)):
+        if not checkpoint.is_file() or _model_of(checkpoint, result) is None:
             continue
         file = weights_file(preset, result.dataset, result.model, seed)
         with replacing(file) as partial:
@@ -179,7 +180,9 @@ def _numbers(result: Result) -> str:
     )
 
 
-def _holds_weights_of(path: Path, result: Result) -> bool:
+def _model_of(path: Path, result: Result) -> SequenceModel | None:
+    # The model in a checkpoint; None if its weights are not those of the Result.
     expected = {"model": result.model, "dataset": result.dataset, "seed": result.seed}
     model, _ = load_checkpoint(path, expected)
-    return weights_digest(model.state_dict()) == result.training.get("weights_sha256")
+    same = weights_digest(model.state_dict()) == result.training.get("weights_sha256")
+    return model if same else None
