@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from repro.bench.growth import exponent
 from repro.bench.plain import plain_terms
-from repro.bench.run import _operations, interleaved, profile, train_timings
+from repro.bench.products import products_of
+from repro.bench.run import _operations, _step_of, interleaved, profile, train_timings
 from repro.bench.table import as_table
 from repro.bench.workloads import WORKLOADS, make
 
@@ -83,7 +85,7 @@ def test_implementations_take_turns():
 def test_a_workload_has_ours_and_its_peers():
     workload = dataclasses.replace(next(w for w in SMALL if w.family == "vrnn"), batch=2)
     found = train_timings(workload, repeats=2)
-    assert [t.what for t in found] == ["ours", "Plain"]
+    assert [t.what for t in found] == ["ours", "its products", "Plain"]
     assert found[0].ratio == 1.0 and all(t.milliseconds > 0 for t in found)
 
 
@@ -91,13 +93,27 @@ def test_a_row_of_the_table_is_a_workload_and_says_how_many_times_longer_peers_t
     timing = {"workload": "w", "spread": 1.0, "steps": 9.0, "sequences": 3.0}
     timings = [
         timing | {"what": "ours", "milliseconds": 10.0, "ratio": 1.0, "gflops": 50.0},
+        timing | {"what": "its products", "milliseconds": 8.0, "ratio": 0.8, "gflops": 62.5},
         timing | {"what": "Plain", "milliseconds": 25.0, "ratio": 2.5, "gflops": 20.0},
         timing | {"workload": "v", "what": "ours", "milliseconds": 1.0, "gflops": None},
     ]
     first, second = as_table({"matrix_gflops": {"a": 90.0, "b": 100.0}, "timings": timings}).iloc
     assert first["Ours"] == "10.0 ± 1.0" and first["Plain"] == "25.0 ± 1.0 (2.50×)"
-    assert first["Times the limit"] == "2.00"
+    assert first["Times the limit"] == "2.00" and first["Times its products"] == "1.25"
     assert second["Plain"] == second["GFLOP/s"] == ""
+
+
+@pytest.mark.parametrize("workload", SMALL, ids=lambda w: w.name)
+def test_products_alone_are_all_operations_of_the_step(workload):
+    """torch's own counter finds in them what it finds in the step."""
+    step = _step_of(workload, *make(workload))
+    again = products_of(step)
+    counted = []
+    for compute in (step, again):
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1]
 
 
 def test_a_workloads_profile_is_a_division_of_its_time():

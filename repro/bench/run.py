@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from repro.bench.plain import plain_terms
+from repro.bench.products import products_of
 from repro.bench.workloads import WORKLOADS, Workload, make
 from repro.data.batches import Batch
 from repro.errors import NumericalError
-from repro.evaluation.evaluate import bound_sequences
+from repro.evaluation.evaluate import by_sequence
 from repro.inference.objectives import annealed_elbo
 from repro.kernels.dispatch import plain_linear, vmap_compatible
 from repro.kernels.matmul import product
@@ -33,6 +34,7 @@ SAMPLES = (40, 1000, 2000)  # importance samples of the evaluations that are tim
 LONG = ("VRNN 500, handwriting", "RNN-GMM 500, handwriting")  # more than half of the time
 ONE_BY_ONE = 5  # samples that the plain loop draws to be timed
 
+PRODUCTS_ALONE = "its products"
 OTHER = "autograd, Python, the rest"
 KINDS = {  # by parts of the names that torch's profiler gives operations
     "matrix products": ("mm", "_linear_pointwise", "mkldnn_rnn", "aten::linear", "embedding_bag"),
@@ -106,7 +108,9 @@ def train_timings(workload: Workload, repeats: int) -> list[Timing]:
     """Return the timings of one training step: forward, backward, clipping, Adam."""
     model, batch, noise = make(workload)
     _require_equal(model, batch, noise)
-    calls = {"ours": _step_of(workload, model, batch, noise)}
+    step = _step_of(workload, model, batch, noise)
+    has_products = workload.head != "nade"
+    calls = {"ours": step, **({PRODUCTS_ALONE: products_of(step)} if has_products else {})}
     twin = copy.deepcopy(model)
 
     def plain() -> Terms:
@@ -117,7 +121,7 @@ def train_timings(workload: Workload, repeats: int) -> list[Timing]:
         peers |= _pyro(model, batch)
     calls |= {name: plain_linear()(peer) for name, peer in peers.items()}
     times = interleaved(calls, repeats)
-    operations = None if workload.head == "nade" else _operations(workload)  # it has no products
+    operations = _operations(workload) if has_products else None
     return _timings(workload.name, times, batch, operations)
 
 
@@ -132,8 +136,10 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
                 noise = torch.randn(len(batch.x), 1, len(batch.ids), model.latent)
                 plain_terms(model, batch.x, batch.lengths, noise)
 
+    test = [batch.x[:length, i] for i, length in enumerate(batch.lengths.tolist())]
+
     def ours() -> None:
-        bound_sequences(model, batch, samples, [], 0)
+        by_sequence(model, test, [], samples, [], 0, 0)
 
     calls = {"ours": ours, "Plain": plain_linear()(one_by_one)}
     times = interleaved(calls, repeats, warm_up=repeats > 1)

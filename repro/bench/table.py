@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from repro.bench.run import PRODUCTS_ALONE
 from repro.reports.sequence_plots import use_style
 
 
@@ -13,6 +14,9 @@ def as_table(record: dict) -> pd.DataFrame:
     for timing in record["timings"]:
         row = rows.setdefault(timing["workload"], {"Workload": timing["workload"]})
         time = f"{timing['milliseconds']:.1f} ± {timing['spread']:.1f}"
+        if timing["what"] == PRODUCTS_ALONE:
+            row["Times its products"] = f"{1.0 / timing['ratio']:.2f}"
+            continue
         if timing["what"] != "ours":
             row[timing["what"]] = f"{time} ({timing['ratio']:.2f}×)"
             continue
@@ -48,14 +52,15 @@ def caption(record: dict) -> str:
         "sample at a time. GFLOP/s counts the matrix products of valid steps; the "
         "limit is the machine's rate of large products, in this run "
         f"{rates['repro']:.0f} GFLOP/s as this package multiplies, {rates['torch']:.0f} as torch "
-        f"does by itself. Peak memory of all: {record['peak_memory_mb']} MB."
+        "does by itself. Its products: the step's matrix products alone, computed again in the "
+        f"shapes that occur. Peak memory of all: {record['peak_memory_mb']} MB."
     )
 
 
 def draw(record: dict) -> plt.Figure:
     """Return a figure of how many times as long as ours every peer takes."""
     use_style()
-    timings = [t for t in record["timings"] if t["what"] != "ours"]
+    timings = [t for t in record["timings"] if t["what"] not in ("ours", PRODUCTS_ALONE)]
     labels = [f"{t['workload']}\n{t['what']}" for t in timings]
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(timings) + 0.8))
     bars = axes.barh(labels, [t["ratio"] for t in timings], color="C0")
