@@ -224,10 +224,10 @@ def _cost(
     recipe = resolve(config, dataset, model)["model"]
     basis, used = _basis(config["preset"], dataset, recipe, own, other)
     if basis in (MEASURED, ELSEWHERE):
-        seconds = _median(_undisturbed(r) for r in used)
+        seconds = _median(_training(r) for r in used)
     else:
         rate = _median(
-            _undisturbed(r) / max(1, r.training["epochs"]) / r.data["steps"]["train"] for r in used
+            _training(r) / max(1, r.training["epochs"]) / r.data["steps"]["train"] for r in used
         )
         seconds = rate * recipe["training"]["max_epochs"] * steps["train"]
     return Cost(
@@ -270,7 +270,9 @@ def _evaluation(config: dict, used: list[Result], results: list[Result]) -> floa
     samples = config["evaluation"]["num_samples"] if sampled else 1
     for found in (used, results):
         rates = [
-            r.environment["seconds"] / r.data["steps"]["test"] / r.evaluation["num_samples"]
+            _undisturbed(r.environment, r.environment["threads"])
+            / r.data["steps"]["test"]
+            / r.evaluation["num_samples"]
             for r in found
             if "seconds" in r.environment
         ]
@@ -279,13 +281,14 @@ def _evaluation(config: dict, used: list[Result], results: list[Result]) -> floa
     return 0.0
 
 
-def _undisturbed(result: Result) -> float:
-    # A training that shared its core, or was paused, took longer than its CPU time.
-    trained = result.training
-    return min(
-        trained["seconds"],
-        trained["cpu_seconds"] / result.environment["training"]["threads"],
-    )
+def _training(result: Result) -> float:
+    """Return the seconds that a training took."""
+    return _undisturbed(result.training, result.environment["training"]["threads"])
+
+
+def _undisturbed(record: dict, threads: int) -> float:
+    # What shared its core, or was paused, took longer than its CPU time; older records have none.
+    return min(record["seconds"], record.get("cpu_seconds", math.inf) / threads)
 
 
 def _memory(result: Result) -> float:

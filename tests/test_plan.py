@@ -117,6 +117,20 @@ def test_hours_of_one_kind_of_machine_are_not_mixed_with_another():
     assert plan(config, [*own, other]) == plan(config, own)
 
 
+def test_an_evaluation_that_waited_for_its_core_is_planned_by_its_cpu_time():
+    own = [r for r in stored(ROOT / "results") if (r.dataset, r.model) == CELL]
+
+    def took(**seconds):
+        environments = (r.environment | {"threads": 2, **seconds} for r in own)
+        return [
+            dataclasses.replace(r, environment=e) for r, e in zip(own, environments, strict=True)
+        ]
+
+    config = configuration.load("paper-music")
+    waited, alone = took(seconds=1e9, cpu_seconds=240.0), took(seconds=120.0)
+    assert plan(config, waited) == plan(config, alone) != plan(config, took(seconds=240.0))
+
+
 def test_a_cell_that_only_another_machine_has_run_takes_what_it_took_there():
     results = [r for r in stored(ROOT / "results") if r.preset == "paper-music"]
     own = [r for r in results if (r.dataset, r.model) == CELL]

@@ -55,7 +55,7 @@ def evaluate(
         CheckpointError: the checkpoint is damaged, or belongs to another cell or other data.
         NumericalError: a log weight is NaN or infinite; names the sequence.
     """
-    start_time = time.perf_counter()
+    start_time, start_cpu = time.perf_counter(), time.process_time()
     model, info = load_checkpoint(checkpoint, expected)
     spec, parts = prepared.load(data_file, ("test", "test.latents"))
     require_same_data(checkpoint, info, data_file, spec)
@@ -94,6 +94,7 @@ def evaluate(
             **environment(device.type, torch.get_num_threads()),
             "kernels": dispatch.current().kernels,
             "seconds": round(time.perf_counter() - start_time, 1),
+            "cpu_seconds": round(time.process_time() - start_cpu, 1),
             "peak_memory_mb": peak_memory_mb(),
             "training": info.environment,
         },

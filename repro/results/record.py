@@ -46,9 +46,9 @@ class Result:
             model from outside also the version of the task, its units, and what an audit found.
         training: see `checkpoints.CheckpointInfo`; and weights_sha256, the digest of the trained
             weights (absent from older files).
-        environment: date, code version, libraries, hardware, seconds and peak memory of the
-            evaluation; date, code version, libraries and hardware of the training under
-            "training". Older files have no dates, which are in UTC.
+        environment: date, code version, libraries, hardware, seconds, CPU seconds and peak memory
+            of the evaluation; date, code version, libraries and hardware of the training under
+            "training". Older files have no dates, which are in UTC, and no CPU seconds.
         recipe: the frozen configuration of the training.
         per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
             and bound_error, its Monte Carlo standard error; is, the importance-sampled
