@@ -114,6 +114,23 @@ def test_the_report_shows_the_figure_of_all_data_sets_if_there_is_one(drawn, tmp
     assert ('<svg id="of-all">' in text) == ("What each model costs" in text) == drawn
 
 
+def test_the_report_shows_the_races_of_its_data_sets(tmp_path):
+    races = ROOT / "paper_tables" / "races"
+    (table,) = races.glob("jsb_chorales/dmm/table.md")
+    heading = table.read_text().partition("\n")[0].removeprefix("### ")
+    for preset, cell, shown in (
+        ("music", ("jsb_chorales", "rnn"), True),
+        ("starter", ("linear_gaussian", "exact"), False),
+    ):
+        results, folder = read_cell(ROOT / "results", preset, *cell), tmp_path / preset
+        write_tables(results, folder / "tables")
+        page = write_report(
+            results, folder, [], folder / "no.md", folder / "report.html", races=races
+        )
+        text = page.read_text()
+        assert (f"<h3>{heading}</h3>" in text) == ("CPU seconds, in turn" in text) == shown
+
+
 def test_spread_places_are_apart_near_and_inside():
     np.testing.assert_allclose(spread([1.0, 5.0], 1.0, 0.0, 9.0), [1.0, 5.0])
     np.testing.assert_allclose(spread([4.0, 4.0, 4.0], 1.0, 0.0, 9.0), [3.0, 4.0, 5.0])

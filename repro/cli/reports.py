@@ -224,4 +224,5 @@ def report(results: Files = None, preset: Preset = "starter", out: Out = None) -
     left_out = without_results(preset, found)
     scoreboard = paper_tables_folder() / "scoreboard.md"
     path, about = out or folder / "report.html", description_of(preset)
-    print(write_report(found, folder, left_out, scoreboard, path, description=about))
+    races = paper_tables_folder() / "races"
+    print(write_report(found, folder, left_out, scoreboard, path, description=about, races=races))

@@ -26,6 +26,7 @@ def write_report(
     path: Path,
     runs: Path | None = None,
     description: str = "",
+    races: Path | None = None,
 ) -> Path:
     """Write the page of a preset; return its path.
 
@@ -36,10 +37,12 @@ def write_report(
         description: the preset's own, from its file.
         left_out: one line per data set or cell that has no Result, with the reason.
         scoreboard: Markdown about the published tables; left out if the file does not exist.
+        races: has a folder per data set and model with the rendered race (`reports.race`).
     Raises:
         DataError: there are no tables yet, or they are older than the Results.
     """
     runs, sections = runs or folder, []
+    markdown = MarkdownIt("commonmark").enable("table")
     tables: dict[str, pd.DataFrame] = {}
     for dataset, group in groupby(results, key=lambda r: r.dataset):
         table = folder / "tables" / f"{dataset}.csv"
@@ -56,11 +59,17 @@ def write_report(
                 "caption": text.strip().splitlines()[-1],
                 "notes": found[0][0].data.get("notes", []),
                 "figures": [_svg(figure) for figure in figures],
+                "races": [
+                    {
+                        "table": markdown.render(table.read_text(encoding="utf-8")),
+                        "figure": _svg(table.with_name("curve.svg")),
+                    }
+                    for table in sorted(races.glob(f"{dataset}/*/table.md") if races else [])
+                ],
                 "sounds": _sounds(found, runs),
                 "origins": [_origin(cell) for cell in found],
             }
         )
-    markdown = MarkdownIt("commonmark").enable("table")
     check, trust = folder / "check.md", runs.parent / "trust"
     costs = folder / "figures" / "cost.svg"
     environment = Environment(
