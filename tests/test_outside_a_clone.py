@@ -54,6 +54,12 @@ def test_the_command_line_names_the_folder_too(elsewhere):
     assert (elsewhere / "mine/starter/linear_gaussian/dmm/config.yaml").is_file()
 
 
+def test_what_to_do_first_is_a_command_that_works_here(elsewhere):
+    assert "snakemake" not in fails(elsewhere, "tables")
+    (elsewhere / "config").symlink_to(ROOT / "config")
+    assert "run `snakemake --cores 8 all` or `repro train" in fails(elsewhere, "tables")
+
+
 def test_own_presets_are_found_beside_those_of_the_suite(elsewhere):
     (elsewhere / "config").mkdir()
     preset = yaml.safe_load((ROOT / "config/smoke.yaml").read_text()) | {"preset": "mine"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from repro.config import recipes as configuration
 from repro.errors import ConfigError
 from repro.results.record import Result, read
-from repro.runtime.paths import runs_folder
+from repro.runtime.paths import in_clone, runs_folder
 
 
 def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
@@ -38,9 +38,10 @@ def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Resu
     """
     paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
     if not paths:
+        workflow = "`snakemake --cores 8 all` or " if in_clone() else ""
         raise ConfigError(
-            f"no results under {root / preset}: run `snakemake --cores 8 all` "
-            f"(or `repro evaluate --preset {preset} …`) first."
+            f"no results under {root / preset}: run {workflow}"
+            f"`repro train --preset {preset} …` and `repro evaluate --preset {preset} …` first."
         )
     return in_order([read(path) for path in paths], root, preset)
 
