@@ -31,6 +31,9 @@ NORMALISATIONS = {
     "strokes": ("none", "offsets"),
 }
 
+# libyaml's, where PyYAML was built with it: ten times as fast as the one in Python.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def merge(base: dict, extra: dict) -> dict:
     """Return `base` with `extra` over it: dictionaries key by key, everything else whole."""
@@ -48,7 +51,7 @@ def read_yaml(path: Path) -> dict:
         ConfigError: the file is missing, is not YAML, or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing.") from None
     except OSError as error:

@@ -4,6 +4,7 @@ No torch here: the Snakefile asks for every job it starts.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,10 +40,14 @@ def declared(source: Path) -> Traits:
     a class inherits or computes is unknown here; `repro.training.run` asks the built model again.
     """
     try:
-        tree = ast.parse(source.read_text(encoding="utf-8"))
+        return _declared_in(source.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return Traits()  # whoever loads the file says what is wrong with it
-    for node in ast.walk(tree):
+
+
+@cache  # a preset asks for each of its cells
+def _declared_in(code: str) -> Traits:
+    for node in ast.walk(ast.parse(code)):
         for line in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "traits":
                 return _called(line.value)
