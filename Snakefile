@@ -134,9 +134,9 @@ PREPARATION = 10**7
 @cache
 def seconds_left():
     """Seconds until a cell's trainings and evaluations are done; empty if nothing was stored."""
-    from repro.planning import plan, priorities, stored
+    from repro.planning import plan, priorities, stored_for
 
-    timings = or_exit(stored, Path("results"), "seed0")
+    timings = or_exit(stored_for, config, Path("results"))
     return priorities(plan(config, timings)) if timings else {}
 
 

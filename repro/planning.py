@@ -81,13 +81,26 @@ class Plan:
         return max((seeds * cost.train + cost.evaluate for cost in self.costs), default=0.0)
 
 
-def stored(root: Path, name: str = "seed*") -> list[Result]:
-    """Return every Result under `root`, except those of runs that diverged.
+def stored(root: Path) -> list[Result]:
+    """Return every Result under `root`, except those of runs that diverged."""
+    return _finished(root.glob("*/*/*/seed*.json"))
 
-    Args:
-        name: of their files, without the suffix.
+
+def stored_for(config: dict, root: Path) -> list[Result]:
+    """Return one seed of the stored Results that a preset's plan is made of, quickly.
+
+    Those of the preset and those of its models in other presets; no others are read.
     """
-    found = [read(path) for path in sorted(root.glob(f"*/*/*/{name}.json"))]
+    models = {model for _, model in cells(config)}
+    return _finished(
+        path
+        for path in root.glob("*/*/*/seed0.json")
+        if path.parts[-4] == config["preset"] or path.parts[-2] in models
+    )
+
+
+def _finished(paths: Iterable[Path]) -> list[Result]:
+    found = [read(path) for path in sorted(paths)]
     return [result for result in found if "diverged" not in result.training]
 
 

@@ -20,6 +20,7 @@ from repro.planning import (
     plan,
     priorities,
     stored,
+    stored_for,
 )
 
 HOURS = st.floats(0.01, 10.0)
@@ -104,6 +105,19 @@ def test_stored_cells_are_measured_others_scaled_by_steps_or_guessed():
     epochs = configuration.resolve(config, "piano_midi", CELL[1])["model"]["training"]["max_epochs"]
     assert scaled.train == pytest.approx(per_epoch_and_step * steps * epochs / 3600)
     assert made.jobs == 2 * len(config["seeds"]) * len(made.costs)
+
+
+def test_what_the_snakefile_reads_is_one_seed_of_the_preset_and_of_its_models():
+    config = configuration.load("starter")
+    models = {model for _, model in configuration.cells(config)}
+    expected = [
+        r
+        for r in stored(ROOT / "results")
+        if r.seed == 0 and (r.preset == "starter" or r.model in models)
+    ]
+    found = stored_for(config, ROOT / "results")
+    assert {r.preset for r in found} > {"starter"}
+    assert found == expected and plan(config, found) == plan(config, expected)
 
 
 def test_hours_of_one_kind_of_machine_are_not_mixed_with_another():
