@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from repro.config.recipes import cells, resolve
+from repro.config.recipes import cells, resolve, traits_of
 from repro.config.traits import SAMPLED
 from repro.results.record import Result, read
 
@@ -107,13 +107,15 @@ def _finished(paths: Iterable[Path]) -> list[Result]:
 def plan(config: dict, results: Iterable[Result]) -> Plan:
     """Return the cost of a preset, estimated from results that record their timings.
 
-    The worker is the hardware and thread count of most results; others are used only for a cell
-    that was measured on them alone. A cell that was never measured takes its rate per time step
-    (and epoch, or sample) from results of the same model at the same sizes, or else from the median
-    of the preset's results, and is assumed to run all its epochs.
+    The worker is the hardware and thread count of most of the preset's results, or of most others
+    if it has none; results of other hardware are used only for a cell that was measured on it
+    alone. A cell that was never measured takes its rate per time step (and epoch, or sample) from
+    results of the same model at the same sizes, or else from the median of the preset's results
+    with a latent variable if it has one, without if not, and is assumed to run all its epochs.
     """
     found = list(results)
-    counts = Counter(map(_worker, found))
+    counts = Counter(_worker(r) for r in found if r.preset == config["preset"])
+    counts = counts or Counter(map(_worker, found))
     worker = max(counts, key=counts.__getitem__, default="nothing")
     own = [r for r in found if _worker(r) == worker]
     other = [r for r in found if _worker(r) != worker]
@@ -267,12 +269,14 @@ def _basis(
         same = (r for r in of_model(results) if r.dataset == dataset)
         return [r for r in same if r.recipe["model"]["training"] == recipe["training"]]
 
+    latent = traits_of(recipe["family"]).latent
+    alike = [r for r in own if (r.likelihood == SAMPLED) == latent]
     candidates = (
         (MEASURED, of_cell(own)),
         (ELSEWHERE, of_cell(other)),
         (SCALED, of_model(own)),
         (SCALED, of_model(other)),
-        (GUESSED, [r for r in own if r.preset == preset] or own),
+        (GUESSED, [r for r in alike if r.preset == preset] or alike or own),
     )
     return next((basis, used) for basis, used in candidates if used or basis == GUESSED)
 

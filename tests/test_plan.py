@@ -1,6 +1,9 @@
 """Plans: simulated wall times against their bounds, hours against the results they come from."""
 
 import dataclasses
+import math
+import statistics
+from collections import Counter
 
 import pytest
 from conftest import ROOT
@@ -105,6 +108,35 @@ def test_stored_cells_are_measured_others_scaled_by_steps_or_guessed():
     epochs = configuration.resolve(config, "piano_midi", CELL[1])["model"]["training"]["max_epochs"]
     assert scaled.train == pytest.approx(per_epoch_and_step * steps * epochs / 3600)
     assert made.jobs == 2 * len(config["seeds"]) * len(made.costs)
+
+
+@pytest.mark.parametrize(("model", "likelihood"), [("srnn", "sampled"), ("tcn", "exact")])
+def test_a_model_that_was_never_run_costs_what_its_kind_does_on_the_presets_machine(
+    model, likelihood
+):
+    results = [r for r in stored(ROOT / "results") if r.preset == "music" and r.model != model]
+    (device, _), *_ = Counter(r.environment["training"]["device"] for r in results).most_common()
+    results = [r for r in results if r.environment["training"]["device"] == device]
+    alike = [r for r in results if r.likelihood == likelihood]
+    elsewhere = [r for r in stored(ROOT / "results") if r.preset == "paper-music"]
+    config = configuration.load("music")
+    made = plan(config, [*elsewhere, *results])
+    (found,) = [c for c in made.costs if (c.dataset, c.model) == ("musedata", model)]
+    per_step = statistics.median(
+        r.training["cpu_seconds"] / r.training["epochs"] / r.data["steps"]["train"] for r in alike
+    )
+    steps = config["datasets"]["musedata"]["expected"]["steps"]
+    recipe = configuration.resolve(config, "musedata", model)["model"]
+    hours = per_step * steps["train"] * recipe["training"]["max_epochs"] / 3600
+    assert found.train == pytest.approx(hours) and found.basis == GUESSED
+    per_sample = statistics.median(
+        min(r.environment["seconds"], r.environment.get("cpu_seconds", math.inf))
+        / r.data["steps"]["test"]
+        / r.evaluation["num_samples"]
+        for r in alike
+    )
+    samples = config["evaluation"]["num_samples"] if likelihood == "sampled" else 1
+    assert found.evaluate == pytest.approx(per_sample * steps["test"] * samples / 3600)
 
 
 def test_what_the_snakefile_reads_is_one_seed_of_the_preset_and_of_its_models():

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from repro.config.plugins import sources_of
-from repro.config.traits import declared, misfit
+from repro.config.traits import Traits, declared, misfit
 from repro.config.validation import validate
 from repro.errors import ConfigError, hint
 from repro.runtime.files import sha256, visible_files, write_text
@@ -260,7 +260,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
             f"model '{model}' has no head for {data['kind']} data such as {dataset}; "
             f"models that do: {', '.join(fitting)}."
         )
-    traits = declared(_family_source(chosen["family"]))
+    traits = traits_of(chosen["family"])
     reason = misfit(traits, chosen["training"], data["options"])
     if reason:
         raise ConfigError(f"model '{model}' on {dataset}: {reason}")
@@ -313,6 +313,11 @@ def with_content(described: dict, where: str) -> dict:
         found["content"] = files
     reader = _own_source(found["reader"], f"{where}.reader")
     return {**found, "reader_sha256": reader} if reader else found
+
+
+def traits_of(family: str) -> Traits:
+    """Return the traits that a family's file declares (`declared`)."""
+    return declared(_family_source(family))
 
 
 def _family_source(family: str) -> Path:
