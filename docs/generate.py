@@ -14,6 +14,7 @@ from pathlib import Path
 
 from repro.config.recipes import cells, load, presets, read_yaml, registers
 from repro.reports.verdicts import METRICS, compare_published
+from repro.results.leaderboard import leaderboard
 
 SCHEMA = Path("config/schema.yaml")
 NUMBERS = ("integer", "number")  # JSON types that may have limits
@@ -57,6 +58,11 @@ def measured(folder: str) -> str:
             if ours.value
         ),
     )
+
+
+def ranks(task: str) -> str:
+    """Return everything that is stored of a data set, ranked, without the rule of the ranks."""
+    return leaderboard(task, stored=Path("results")).text("pipe")
 
 
 def settings(section: str) -> str:
@@ -175,6 +181,7 @@ def origin(entry: dict) -> str:
 SHOWN = {
     "table": table,
     "measured": measured,
+    "ranks": ranks,
     "settings": settings,
     "sizes": all_sizes,
     "presets": all_presets,
