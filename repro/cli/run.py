@@ -24,7 +24,7 @@ from repro.cli.options import (
 from repro.config import recipes as configuration
 from repro.runtime.paths import data_file, run_folder, runs_folder
 
-SAME = 1e-5  # nats per step: what another CPU's order of sums may change
+VERIFY_TOLERANCE = 1e-5  # nats per step, which another CPU's order of summation may change
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
 
-    loaded: dict = {}  # if every option is given, the preset is not needed
+    loaded: dict = {}  # the preset is not read where these options are given
     if config is None or device is None or threads is None or wandb is None:
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
@@ -188,14 +188,14 @@ def verify(
     from repro.evaluation.stored_weights import evaluate_again, find
 
     stored = find(model, dataset, seed, preset)
-    here = evaluate_again(stored, threads)
-    gap = abs(here.per_step("is") - stored.per_step("is"))
+    again = evaluate_again(stored, threads)
+    difference = abs(again.per_step("is") - stored.per_step("is"))
+    same = "the same" if difference <= VERIFY_TOLERANCE else "NOT the same"
     print(
         f"{stored.preset}/{dataset}/{model}, seed {seed}: stored {stored.per_step('is'):.6f}, here "
-        f"{here.per_step('is'):.6f} nats per step, "
-        f"{'the same' if gap <= SAME else 'NOT the same'} within {SAME:g}"
+        f"{again.per_step('is'):.6f} nats per step, {same} within {VERIFY_TOLERANCE:g}"
     )
-    if gap > SAME:
+    if difference > VERIFY_TOLERANCE:
         raise typer.Exit(1)
 
 

@@ -12,7 +12,13 @@ from torch import Tensor
 from repro.data import batches, prepared
 from repro.errors import ConfigError, NumericalError
 from repro.evaluation import evaluate as checkpoint_evaluation
-from repro.evaluation.evaluate import ROW_STEPS, ROWS, by_sequence, in_order, weight_statistics
+from repro.evaluation.evaluate import (
+    MAX_ROW_STEPS,
+    MAX_ROWS,
+    by_sequence,
+    in_order,
+    weight_statistics,
+)
 from repro.models.base import SequenceModel
 from repro.results.record import FOREIGN, SCHEMA, Result
 from repro.runtime.devices import prepare_device
@@ -127,7 +133,7 @@ def _evaluate_scorer(
 ) -> dict[str, list[float]]:
     order = batches.by_length(test)
     rows: dict[str, list[float]] = {}
-    size = max(1, ROWS // min(samples, 100)) if scorer.sampled else 100
+    size = max(1, MAX_ROWS // min(samples, 100)) if scorer.sampled else 100
     for start in range(0, len(order), size):
         batch = batches.collate(test, order[start : start + size])
         streams = partial(generator, seed, "foreign", start)
@@ -171,7 +177,7 @@ def _exact(scorer: Scorer, batch: batches.Batch, first: bool) -> dict[str, Tenso
 def _sampled(
     scorer: Scorer, batch: batches.Batch, samples: int, streams: Any, first: bool
 ) -> dict[str, Tensor]:
-    chunk = max(1, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
+    chunk = max(1, min(MAX_ROWS, MAX_ROW_STEPS // len(batch.x)) // len(batch.ids))
     weights = []
     for begin in range(0, samples, chunk):
         count = min(chunk, samples - begin)
