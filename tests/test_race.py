@@ -61,7 +61,7 @@ def test_a_target_is_what_the_stored_results_of_the_papers_recipe_give(dataset, 
     target = race.target_of(dataset, model)
     results = read_cell(ROOT / "results", target.preset, dataset, model)
     gaps = [r.per_step("bound") - r.training["best_validation_bound"] for r in results]
-    bound, error = race.standing_for(target.printed, results)
+    bound, error = race.equivalent_bound(target.printed, results)
     assert bound == pytest.approx(-target.printed - sum(gaps) / len(gaps))
     assert round(bound, 3) == target.valid_bound
     assert f"{abs(np.mean(gaps)):.3f} ± {error:.3f}" in target.reason
@@ -98,9 +98,11 @@ def test_the_rule_is_the_exact_test_of_mann_and_whitney():
 
 def test_three_seeds_are_faster_only_if_each_is_faster_than_all():
     assert race.wins_by_chance([1, 2, 3], [4, 5, math.inf]) == pytest.approx(0.05)
-    assert race.wins_by_chance([1, 2, 4.5], [4, 5, 6]) > race.FALSE_ALARMS
-    assert race.wins_by_chance([1, 2, 4], [4, 5, 6]) > race.FALSE_ALARMS  # a tie proves nothing
-    assert race.wins_by_chance([1, 2, math.inf], [4, 5, math.inf]) > race.FALSE_ALARMS
+    assert race.wins_by_chance([1, 2, 4.5], [4, 5, 6]) > race.SIGNIFICANCE_LEVEL
+    assert (
+        race.wins_by_chance([1, 2, 4], [4, 5, 6]) > race.SIGNIFICANCE_LEVEL
+    )  # a tie proves nothing
+    assert race.wins_by_chance([1, 2, math.inf], [4, 5, math.inf]) > race.SIGNIFICANCE_LEVEL
 
 
 @pytest.mark.parametrize("missed", [0.0, 0.3], ids=["all arrive", "some never arrive"])
@@ -109,18 +111,19 @@ def test_equal_recipes_are_called_faster_as_seldom_as_stated(spread, missed):
     rng, trials = np.random.default_rng(1), 600
     times = np.exp(spread * rng.standard_normal((trials, 2, 3)))
     times[rng.random(times.shape) < missed] = math.inf
-    alarms = np.mean([race.wins_by_chance(*pair) <= race.FALSE_ALARMS for pair in times])
-    error = math.sqrt(race.FALSE_ALARMS * (1 - race.FALSE_ALARMS) / trials)
-    assert alarms <= race.FALSE_ALARMS + 3 * error
+    alarms = np.mean([race.wins_by_chance(*pair) <= race.SIGNIFICANCE_LEVEL for pair in times])
+    error = math.sqrt(race.SIGNIFICANCE_LEVEL * (1 - race.SIGNIFICANCE_LEVEL) / trials)
+    assert alarms <= race.SIGNIFICANCE_LEVEL + 3 * error
     if not missed:  # without ties the test is exact
-        assert alarms >= race.FALSE_ALARMS - 3 * error
+        assert alarms >= race.SIGNIFICANCE_LEVEL - 3 * error
 
 
 def test_twice_as_fast_is_found():
     rng = np.random.default_rng(2)
     new, old = np.exp(0.1 * rng.standard_normal((2, 200, 3)))
     found = [
-        race.wins_by_chance(a, 2 * b) <= race.FALSE_ALARMS for a, b in zip(new, old, strict=True)
+        race.wins_by_chance(a, 2 * b) <= race.SIGNIFICANCE_LEVEL
+        for a, b in zip(new, old, strict=True)
     ]
     assert np.mean(found) > 0.99
 

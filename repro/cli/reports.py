@@ -113,9 +113,9 @@ def check(
     from repro.results.check import compare, render, summary
     from repro.runtime.files import write_text
 
-    whole = not results
+    is_complete = not results
     found = read_results(results, runs_folder(), preset)
-    verdicts = compare(found, results_folder(), preset, whole)
+    verdicts = compare(found, results_folder(), preset, is_complete)
     if report:
         write_text(report, render(verdicts))
     print(render(verdicts))
@@ -200,7 +200,7 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
         found = in_order(found, runs_folder(), preset)
         write_tables(found, folder / "tables")
         write_figures(found, runs, folder / "figures")
-        verdicts = compare(found, results_folder(), preset, whole=False)
+        verdicts = compare(found, results_folder(), preset, is_complete=False)
         write_text(folder / "check.md", render(verdicts))
         scoreboard = paper_tables_folder() / "scoreboard.md"
         page = write_report(

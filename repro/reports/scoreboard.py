@@ -90,8 +90,12 @@ def show_scoreboard(scoreboard: Path, page: Path) -> None:
 
 def _outcome(compared: Compared) -> str:
     # Compared on the data that a number was printed for, once there are results; else on ours.
-    there = compared.there
-    return there.outcome if there and there.seeds else compared.paper.outcome
+    on_printed_data = compared.on_printed_data
+    return (
+        on_printed_data.outcome
+        if on_printed_data and on_printed_data.seeds
+        else compared.paper.outcome
+    )
 
 
 def _table(outcomes: dict[str, list[str]]) -> str:

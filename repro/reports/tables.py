@@ -1,4 +1,4 @@
-"""Results in, one table per data set out: Markdown, LaTeX, CSV, and HTML for the report."""
+"""Renders Results as one table per data set: Markdown, LaTeX, CSV, and HTML for the report."""
 
 import math
 from itertools import groupby

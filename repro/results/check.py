@@ -1,4 +1,4 @@
-"""New Results against the stored ones, by a rule that is stated in the report."""
+"""Compares new Results with the stored ones, by a rule that is stated in the report."""
 
 import math
 from dataclasses import dataclass
@@ -41,13 +41,14 @@ class Verdict:
     note: str = ""
 
 
-def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> list[Verdict]:
+def compare(results: list[Result], stored: Path, preset: str, is_complete: bool) -> list[Verdict]:
     """Return the verdicts on every cell, for the bound and the importance-sampled estimate.
 
     Args:
         results: the new Results, sorted by cell.
         stored: the folder of stored results.
-        whole: whether `results` cover the whole preset, so that stored cells may be missing.
+        is_complete: whether `results` should cover the whole preset, so that a stored cell without
+            a new Result is reported as missing.
     """
     verdicts: list[Verdict] = []
     tested = []
@@ -82,7 +83,7 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
             tests[i].detectable(len(tests)),
             note,
         )
-    if whole:
+    if is_complete:
         seen = {(r.dataset, r.model) for r in results}
         for folder in sorted((stored / preset).glob("*/*/")):
             dataset, model = folder.parts[-2:]

@@ -31,7 +31,7 @@ class Reliability:
 
 
 def reliability(cell: list[Result]) -> Reliability:
-    """Return what the weights of a cell say about its importance-sampled estimate."""
+    """Return how far a cell's importance-sampled estimate can be trusted, by its weights."""
     samples = cell[0].evaluation["num_samples"]
     size = _median(cell, "ess")
     known = all("pareto_k" in result.per_sequence for result in cell)
