@@ -271,7 +271,7 @@ def test_moments_in_chunks_are_those_of_the_whole(monkeypatch):
     whole = np.concatenate(data)
     monkeypatch.setattr(checks, "CHUNK", 100)
     for how, frames in (("per_dimension", whole), ("global", whole.reshape(-1, 1))):
-        columns = checks.Columns(3, how)
+        columns = checks.ColumnStatistics(3, how)
         for frame in checks.chunks(data):
             columns.add(frame)
         mean, std = columns.normalisation()

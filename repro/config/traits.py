@@ -1,4 +1,4 @@
-"""What a family of models is like: its class declares it, and configuration and training ask.
+"""Properties of a family of models, declared on its class, that configuration and training need.
 
 No torch here: the Snakefile asks for every job it starts.
 """
@@ -13,7 +13,7 @@ EXACT, SAMPLED, Z_BY_AIS = "exact", "sampled", "Z by AIS"
 
 
 class Traits(NamedTuple):
-    """What a family is like, whatever its sizes.
+    """The properties of a family that do not depend on its sizes.
 
     Attributes:
         latent: it has a latent variable; without one its likelihood needs no samples.
@@ -45,11 +45,11 @@ def declared(source: Path) -> Traits:
     for node in ast.walk(tree):
         for line in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "traits":
-                return _called(line.value)
+                return _traits_from_call(line.value)
     return Traits()
 
 
-def _called(value: ast.expr) -> Traits:
+def _traits_from_call(value: ast.expr) -> Traits:
     try:
         given = {word.arg: ast.literal_eval(word.value) for word in value.keywords}  # type: ignore
         return Traits(**given)

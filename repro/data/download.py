@@ -35,7 +35,7 @@ def fetch(
     if "licensed" in entry:
         return _link_corpus(name, entry["licensed"], folder, corpora)
     if "local" in entry:
-        return _link(name, _own_folder(name, entry), folder)
+        return _link(name, _local_folder(name, entry), folder)
     if mirror is not None and not mirror.is_dir():
         raise ConfigError(f"mirror: {mirror} is not a directory; correct or remove the setting.")
     for source in entry["sources"]:
@@ -94,11 +94,11 @@ def _link_corpus(name: str, licensed: dict, folder: Path, corpora: Path | None) 
     return _link(name, corpus, folder)
 
 
-def _own_folder(name: str, entry: dict) -> Path:
-    own = Path(entry["local"])
-    if not own.is_dir():
-        raise DataError(f"{name}: {own} is not a directory; correct `local` in its entry.")
-    return own
+def _local_folder(name: str, entry: dict) -> Path:
+    local_folder = Path(entry["local"])
+    if not local_folder.is_dir():
+        raise DataError(f"{name}: {local_folder} is not a directory; correct `local` in its entry.")
+    return local_folder
 
 
 def _link(name: str, target: Path, folder: Path) -> dict[str, Path]:

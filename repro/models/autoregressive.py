@@ -1,4 +1,4 @@
-"""What exact autoregressive families share: everything but the layers that carry the past."""
+"""The common part of exact autoregressive families: all but the layers that carry the past."""
 
 from typing import Any
 
@@ -72,7 +72,7 @@ class AutoregressiveModel(SequenceModel):
         """
         start = self.initial(1, x)
         if state is not None:
-            start = _of_this_kind(state, start, type(self).__name__)
+            start = _checked_state(state, start, type(self).__name__)
         hidden, state = self.run(self.drop_features(self.features(x)), lengths, start)
         return self.drop_hidden(torch.cat([start[0], hidden[:-1]])), state  # step t sees x_<t
 
@@ -108,8 +108,8 @@ class AutoregressiveModel(SequenceModel):
         return self.head.log_prob(self.head(self.decoder(past)), x)
 
 
-def _of_this_kind(state: Any, start: State, family: str) -> State:
-    # A window grows from nothing, so that the first axis may differ.
+def _checked_state(state: Any, start: State, family: str) -> State:
+    # A transformer's window starts empty and grows, so the first axis may differ.
     same = isinstance(state, State) and len(state) == len(start)
     if not same or any(s.shape[1:] != t.shape[1:] for s, t in zip(state, start, strict=True)):
         raise ConfigError(

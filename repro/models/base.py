@@ -75,8 +75,8 @@ class SequenceModel(nn.Module):
     def can_stack(self) -> bool:
         """Whether models of different seeds can train as one (`repro.training.stacked`).
 
-        They cannot if z needs a score function, nor if a module has `can_stack = False`, because
-        its computation depends on values, it draws random numbers, or it needs a kernel of torch's.
+        They cannot if z is trained by a score function, or if a module has `can_stack = False`: its
+        computation depends on values, draws random numbers, or has no rule for `torch.vmap`.
         """
         inside = (module for module in self.modules() if module is not self)
         return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
@@ -88,7 +88,10 @@ class SequenceModel(nn.Module):
         return any(getattr(module, "estimates_z", False) for module in inside)
 
     def set_generator(self, generator: torch.Generator) -> None:
-        """Draw dropout, MADE's order and Gibbs steps from `generator`, in addition to `noise`."""
+        """Set the generator of dropout masks, MADE's orders and Gibbs steps.
+
+        These are the random numbers of training that are not in the `noise` of `forward`.
+        """
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
@@ -116,7 +119,7 @@ class SequenceModel(nn.Module):
 
     @property
     def logged_scalars(self) -> dict[str, float]:
-        """Return learned numbers with a meaning of their own, to be logged each epoch."""
+        """Learned numbers by name, such as a physical parameter, to be logged at each epoch."""
         return {}
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -124,9 +127,9 @@ class SequenceModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")
 
     def encode_after(self, state: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Return the same for steps that follow a state of `advance`.
+        """Return what `encode` returns, for steps that follow a state of `advance`.
 
-        For a family whose encoding looks back: the first step of x has a predecessor in `state`.
+        A family whose encoding looks back overrides it: the step before x is in `state`.
         """
         return self.encode(x, lengths)
 

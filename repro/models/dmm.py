@@ -16,7 +16,7 @@ from repro.nn.dropout import Dropout
 from repro.nn.flows import build_flows
 from repro.nn.gaussian import Gaussian
 from repro.nn.init import initialise
-from repro.nn.inputs import beside, one_step_back
+from repro.nn.inputs import concatenate_broadcast, one_step_back
 from repro.nn.mlp import MLP
 from repro.nn.recognition import build_inference
 
@@ -116,7 +116,7 @@ class DMM(MarkovModel):
         return torch.cat(drawn)
 
     def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
-        return beside(z, previous_x) if self.reads_previous_x else z
+        return concatenate_broadcast(z, previous_x) if self.reads_previous_x else z
 
     def _prior(self, previous: Tensor, previous_x: Tensor, is_first: Tensor) -> Gaussian:
         p = self.transition(previous, self._with(previous, previous_x))

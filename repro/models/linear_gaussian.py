@@ -10,7 +10,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms
 
 
 class Context(NamedTuple):
-    """x and the smoothing posterior's offset, gain and Cholesky factor, (T, 1, B, ·)."""
+    """x, and the offset and Cholesky factor of q(z_t | z_{t-1}, x_{t:T}), (T, 1, B, ·)."""
 
     x: Tensor
     offset: Tensor

@@ -20,7 +20,7 @@ STEPS_AT_ONCE = 16  # bounds the memory of the states, which fit a cache: N time
 
 
 class SelectiveSSM(nn.Module):
-    """y_t = W_o (SiLU(g_t) ⊙ (C_tᵀ s_t + D ⊙ u_t)), channel by channel with N states each.
+    """y_t = W_o (SiLU(g_t) ⊙ (C_tᵀ s_t + D ⊙ u_t)), with N states per channel.
 
     u, g = W x_t;  u_t = SiLU(Σ_i w_i ⊙ u_{t-i} + b), i = 0 … kernel − 1;
     Δ_t = softplus(W_Δ V_Δ u_t + b_Δ), B_t = V_B u_t, C_t = V_C u_t;
@@ -29,8 +29,8 @@ class SelectiveSSM(nn.Module):
     (Gu & Dao 2023, arXiv 2312.00752, algorithm 2 and figure 3; the discretisation is their
     code's). V_Δ maps to ⌈width / 16⌉ numbers. W, W_o and the V have no biases.
 
-    The states of `STEPS_AT_ONCE` steps are made together and dropped; the backward pass makes them
-    once more.
+    To save memory, the states of `STEPS_AT_ONCE` steps are computed together and dropped; the
+    backward pass computes them again.
 
     Args:
         width: of x. channels: of u and g. states: N. kernel: of the convolution over time.

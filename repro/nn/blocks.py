@@ -1,4 +1,4 @@
-"""Residual blocks: a layer that mixes steps, and a layer that works on each step alone."""
+"""Residual blocks: a layer that mixes time steps, and a layer that works on each step alone."""
 
 from torch import Tensor, nn
 

@@ -66,7 +66,7 @@ def build_flows(latent: int, sizes: dict) -> nn.ModuleList:
     )
 
 
-def through(flows: Sequence[InverseAutoregressiveFlow], z: Tensor) -> tuple[Tensor, Tensor]:
+def apply_flows(flows: Sequence[InverseAutoregressiveFlow], z: Tensor) -> tuple[Tensor, Tensor]:
     """Return z after all flows, and the sum of their log-determinants, (..., Z) and (...).
 
     Raises:

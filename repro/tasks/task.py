@@ -10,7 +10,7 @@ from torch import Tensor
 from repro.config import recipes as configuration
 from repro.data import prepared
 from repro.data.batches import Tensors, collate, real_steps
-from repro.data.parts import Stored
+from repro.data.parts import StoredSequences
 from repro.data.prepare import prepared_file
 from repro.errors import DataError, require_known
 from repro.results.protocol import version_of
@@ -24,7 +24,7 @@ class Ragged(Tensors):
     `part[i]` reads a sequence when it is asked for; `lengths` has the number of steps of each.
     """
 
-    def __init__(self, stored: Stored, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, stored: StoredSequences, mean: Tensor, std: Tensor) -> None:
         super().__init__(stored, torch.device("cpu"))
         self._mean, self._std = mean, std
 
