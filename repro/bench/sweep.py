@@ -78,7 +78,7 @@ def _job(name: str, start: Barrier) -> float:
         step = svi_step(model, batch.x, batch.lengths)
     step()  # warm-up
     start.wait()
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(STEPS):
         step()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start_time

@@ -95,11 +95,13 @@ def preset_file(preset: str) -> Path:
     """
     if (USER_CONFIG / f"{preset}.yml").exists():
         raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
-    found, own = preset_files(), USER_CONFIG / f"{preset}.yaml"
-    if not in_clone() and own.is_file():
-        if preset in found and found[preset] != own:
-            raise ConfigError(f"config/{own.name}: the suite has such a preset; rename yours.")
-        found.setdefault(preset, own)  # and reading it says what is wrong
+    found, user_file = preset_files(), USER_CONFIG / f"{preset}.yaml"
+    if not in_clone() and user_file.is_file():
+        if preset in found and found[preset] != user_file:
+            raise ConfigError(
+                f"config/{user_file.name}: the suite has such a preset; rename yours."
+            )
+        found.setdefault(preset, user_file)  # and reading it says what is wrong
     if preset not in found:
         raise ConfigError(f"preset: {unknown('preset', preset, found)}")
     require_own_name(found[preset])

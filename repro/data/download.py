@@ -85,11 +85,11 @@ def _fetch_one(name: str, source: dict, path: Path, mirror: Path | None) -> None
 def _link_corpus(name: str, licensed: dict, folder: Path, corpora: Path | None) -> dict[str, Path]:
     corpus = corpora / name if corpora else None
     if corpus is None or not corpus.is_dir():
-        wanted = f"Put it (or a link to it) at {corpus or f'<corpora>/{name}'}"
+        remedy = f"Put it (or a link to it) at {corpus or f'<corpora>/{name}'}"
         setting = "" if corpora else ", set `corpora` to that folder's parent (--config corpora=…)"
         raise DataError(
             f"{name} needs a licence: {licensed['holder']}, {licensed['register']}. "
-            f"{wanted}{setting}. Expected there: {licensed['layout']}."
+            f"{remedy}{setting}. Expected there: {licensed['layout']}."
         )
     return _link(name, corpus, folder)
 

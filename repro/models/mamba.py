@@ -70,15 +70,15 @@ class SelectiveSSM(nn.Module):
         """Map (T, B, width) and a memory (kernel − 1 + N, B, channels) to the same."""
         past, state = memory.split([self.kernel - 1, len(self.log_rates)])
         inputs, gate = self.inputs(x).chunk(2, dim=-1)
-        seen, steps = torch.cat([past, inputs]), len(x)
-        taps = (tap * seen[i : i + steps] for i, tap in enumerate(self.taps))
+        extended, steps = torch.cat([past, inputs]), len(x)
+        taps = (tap * extended[i : i + steps] for i, tap in enumerate(self.taps))
         u = F.silu(sum(taps, self.taps_bias))
         mixed = []
         for part in u.split(STEPS_AT_ONCE):
             y, state = self._recompute(part, state)
             mixed.append(y)
         y = (torch.cat(mixed) + self.direct * u) * F.silu(gate)
-        return self.output(y), torch.cat([seen[steps:], state])
+        return self.output(y), torch.cat([extended[steps:], state])
 
     def _recompute(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if dispatch.current().plain or not torch.is_grad_enabled():

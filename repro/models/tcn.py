@@ -23,10 +23,10 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Map (T, B, width) and the (kernel − 1) d inputs before it to the same."""
-        seen, steps = torch.cat([memory, x]), len(x)
+        extended, steps = torch.cat([memory, x]), len(x)
         starts = range(0, self.kernel * self.dilation, self.dilation)
-        taps = torch.cat([seen[start : start + steps] for start in starts], dim=-1)
-        return self.linear(taps), seen[steps:]
+        taps = torch.cat([extended[start : start + steps] for start in starts], dim=-1)
+        return self.linear(taps), extended[steps:]
 
 
 class TemporalBlock(nn.Module):

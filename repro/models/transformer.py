@@ -50,13 +50,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Map (T, B, width) and W_k x, W_v x of at most context − 1 steps before to the same."""
         queries, *new = self.inputs(x).chunk(3, dim=-1)
-        seen = torch.cat([memory, torch.cat(new, dim=-1)])
+        keys_values = torch.cat([memory, torch.cat(new, dim=-1)])
         mixed, end = [], len(memory)
         for part in queries.split(QUERIES_AT_ONCE):
             end += len(part)
-            window = seen[max(0, end - len(part) + 1 - self.context) : end]
+            window = keys_values[max(0, end - len(part) + 1 - self.context) : end]
             mixed.append(self._attend(part, *window.chunk(2, dim=-1)))
-        memory = seen[max(0, len(seen) + 1 - self.context) :]
+        memory = keys_values[max(0, len(keys_values) + 1 - self.context) :]
         return self.output(torch.cat(mixed)), memory
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -131,10 +131,10 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
         _draw_marks(line[-1], marks.get(dataset, []), colours, LABEL_GAP / panel)
     for axes, label in zip(grid[-1], COSTS.values(), strict=True):
         axes.set_xlabel(f"{label} (log scale)")
-    shown = {text: line for axes in grid.flat for line, text in _legend(axes)}
+    legend_entries = {text: line for axes in grid.flat for line, text in _legend(axes)}
     figure.legend(
-        shown.values(),
-        shown.keys(),
+        legend_entries.values(),
+        legend_entries.keys(),
         loc="outside lower center",
         ncols=LEGEND_COLUMNS,
         frameon=False,

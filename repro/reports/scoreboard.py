@@ -60,11 +60,9 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
     if ours:
         counts = Counter(outcome for outcomes in ours.values() for outcome in outcomes)
         words = ("reproduced", "better", "worse", "not run")
-        said = ", ".join(f"{counts[word]} are {word}" for word in words)
-        said += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
-        text += (
-            f"\n{textwrap.fill(OURS.format(counts.total(), said), width=100)}\n\n{_table(ours)}\n"
-        )
+        summary = ", ".join(f"{counts[word]} are {word}" for word in words)
+        summary += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
+        text += f"\n{textwrap.fill(OURS.format(counts.total(), summary), width=100)}\n\n{_table(ours)}\n"
     write_text(tables / "scoreboard.md", text)
     return tables / "scoreboard.md"
 

@@ -143,8 +143,8 @@ def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> No
         if bool(found) == (kind == "our"):
             continue
         path = result_path(results, result.preset, result.dataset, result.model, result.seed)
-        wanted = ", ".join(f"{key}: {value}" for key, value in our["marks"].items())
-        reason = f"has {found[0]}: {training[found[0]]}" if found else f"has none of {wanted}"
+        marks = ", ".join(f"{key}: {value}" for key, value in our["marks"].items())
+        reason = f"has {found[0]}: {training[found[0]]}" if found else f"has none of {marks}"
         raise DataError(
             f"{path}: preset {result.preset} is for {kind} recipe, but this Result {reason}; "
             "store it under the other preset, or correct our_recipe in table.yaml."

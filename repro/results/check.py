@@ -56,9 +56,9 @@ def compare(results: list[Result], stored: Path, preset: str, is_complete: bool)
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
         for metric in metrics_of(cell):
             reason = _incomparable(cell, old) if old else "nothing stored"
-            lost = _diverged(cell)
-            if old and not reason and lost and not _diverged(old):
-                note = f"seed {', '.join(map(str, lost))} diverged"
+            diverged_seeds = _diverged(cell)
+            if old and not reason and diverged_seeds and not _diverged(old):
+                note = f"seed {', '.join(map(str, diverged_seeds))} diverged"
                 verdicts.append(_without_test(cell, old, metric, "worse", note))
             elif reason:
                 verdict = "not comparable" if old else "new"
@@ -84,10 +84,10 @@ def compare(results: list[Result], stored: Path, preset: str, is_complete: bool)
             note,
         )
     if is_complete:
-        seen = {(r.dataset, r.model) for r in results}
+        new_cells = {(r.dataset, r.model) for r in results}
         for folder in sorted((stored / preset).glob("*/*/")):
             dataset, model = folder.parts[-2:]
-            if (dataset, model) not in seen:
+            if (dataset, model) not in new_cells:
                 verdicts.append(Verdict(dataset, model, "-", "missing"))
     return verdicts
 

@@ -256,27 +256,27 @@ def _ranked(cells: list[_Cell]) -> pd.DataFrame:
 
 
 def _numbers(cell: _Cell, rank: int | None, best: _Cell) -> dict:
-    one, lengths = cell.results[0], cell.results[0].values("length")
+    first, lengths = cell.results[0], cell.results[0].values("length")
     averages = [
         np.mean([r.values(side.metric) for r in side.results], axis=0) for side in (best, cell)
     ]
     gap = averages[0] - averages[1]
     return {
         "rank": rank,
-        "model": one.model,
-        "title": one.title,
+        "model": first.model,
+        "title": first.title,
         "source": cell.source,
-        "preset": one.preset,
+        "preset": first.preset,
         "nats_per_step": cell.mean,
         "over_seeds": standard_error([r.per_step(cell.metric) for r in cell.results]),
         "behind": float(gap.sum() / lengths.sum()),
         "behind_error": 0.0 if cell is best else error_over_sequences(gap, lengths),
-        "estimate": cell.metric if one.likelihood == SAMPLED else one.likelihood,
-        "samples": one.evaluation["particles" if cell.metric == "fivo" else "num_samples"],
+        "estimate": cell.metric if first.likelihood == SAMPLED else first.likelihood,
+        "samples": first.evaluation["particles" if cell.metric == "fivo" else "num_samples"],
         "seeds": len(cell.results),
         "doubtful": reliability(cell.results).doubtful,
         "audit": cell.audit,
-        "data_sha256": one.data["sha256"],
+        "data_sha256": first.data["sha256"],
     }
 
 

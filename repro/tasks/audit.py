@@ -503,8 +503,8 @@ def _reason(probe: Probe, conditional: Conditional, t: int) -> str:
         (MISSING_HALF, conditional.total, (math.sqrt(2.0), math.sqrt(0.5))),
         (VARIANCE_AS_STD, conditional.total, tuple(spread**n for n in (1, -1, 0.5, -0.5, 2, -2))),
     ]
-    for reason, value, wanted in known:
-        if any(_explains(value, one) for one in wanted):
+    for reason, value, totals in known:
+        if any(_explains(value, one) for one in totals):
             return reason
     return LOOK_AHEAD if conditional.total > 1.0 else MEAN_OF_LOGS
 

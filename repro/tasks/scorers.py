@@ -301,11 +301,11 @@ def from_command(command: Sequence[str], latent: bool = False) -> Scorer:
     command = list(command)
     name = Path(command[-1]).stem
 
-    def run(arrays: dict[str, Any], wanted: tuple[str, ...]) -> list[np.ndarray]:
+    def run(arrays: dict[str, Any], expected: tuple[str, ...]) -> list[np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             input_file, output_file = Path(folder, "in.npz"), Path(folder, "out.npz")
             np.savez(input_file, **arrays)
-            return _output_of([*command, str(input_file), str(output_file)], output_file, wanted)
+            return _output_of([*command, str(input_file), str(output_file)], output_file, expected)
 
     def propose(x: Tensor, lengths: Tensor, num_samples: int, generator: torch.Generator) -> Any:
         seed = int(torch.randint(2**62, (), generator=generator))
@@ -318,7 +318,9 @@ def from_command(command: Sequence[str], latent: bool = False) -> Scorer:
     return SampledScorer(propose, name) if latent else ExactScorer(log_prob, name)
 
 
-def _output_of(command: list[str], output_file: Path, wanted: tuple[str, ...]) -> list[np.ndarray]:
+def _output_of(
+    command: list[str], output_file: Path, expected: tuple[str, ...]
+) -> list[np.ndarray]:
     program = " ".join(command[:-2])
     try:
         run = subprocess.run(command, capture_output=True, text=True)
@@ -329,13 +331,13 @@ def _output_of(command: list[str], output_file: Path, wanted: tuple[str, ...]) -
         raise ReproError(f"{program} failed with exit status {run.returncode}: {message}")
     try:
         with np.load(output_file, allow_pickle=False) as arrays:
-            return [arrays[key] for key in wanted]
+            return [arrays[key] for key in expected]
     except FileNotFoundError:
         raise ReproError(
             f"{program} did not write the file that its last argument names."
         ) from None
     except KeyError:
-        raise ReproError(f"{program} wrote no array called {' or '.join(wanted)}.") from None
+        raise ReproError(f"{program} wrote no array called {' or '.join(expected)}.") from None
     except (OSError, ValueError) as error:
         raise ReproError(f"{program} wrote something that is not an npz file ({error}).") from None
 
@@ -427,10 +429,10 @@ def _require_shape(
     count: int | None = None,
 ) -> None:
     if tuple(value.shape) not in allowed:
-        wanted = " or ".join(f"{shape} {what}" for shape, what in allowed.items())
+        expected = " or ".join(f"{shape} {what}" for shape, what in allowed.items())
         samples = "" if count is None else f"K = {count}, "
         raise ConfigError(
-            f"{where} has the shape {tuple(value.shape)}, expected {wanted} "
+            f"{where} has the shape {tuple(value.shape)}, expected {expected} "
             f"(T = {x.shape[0]}, {samples}B = {x.shape[1]})."
         )
 

@@ -30,10 +30,10 @@ def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tens
     Args:
         train_steps: steps of the whole training part, which decides how many are used.
     """
-    wanted, steps = max(MIN_STEPS, MIN_STEP_SHARE * train_steps), 0
+    min_steps, steps = max(MIN_STEPS, MIN_STEP_SHARE * train_steps), 0
     taken: list[Tensor] = []
     for i in torch.randperm(len(part), generator=generator(seed, "statistics")).tolist():
-        if steps >= wanted:
+        if steps >= min_steps:
             break
         taken.append(part[i][:MAX_STEPS])
         steps += len(taken[-1])
