@@ -213,7 +213,7 @@ BAD = {
     "no axis": (lambda a: np.array(1.0), r"has the shape \(\)"),
     "no columns": (lambda a: a[:, :0], r"has no columns"),
     "no steps": (lambda a: a[:0], r"has no steps"),
-    "other columns": (lambda a: a[:, :2], r"has 2 columns and the first of train 3"),
+    "other columns": (lambda a: a[:, :2], r"has 2 columns, but the first sequence of train has 3"),
     "nan": (lambda a: a * np.nan, "step 0, column 0 is nan; values must be finite"),
     "infinite": (lambda a: a * np.inf, "step 0, column 0 is -?inf; values must be finite"),
 }

@@ -75,7 +75,10 @@ def test_a_target_is_what_the_stored_results_of_the_papers_recipe_give(dataset, 
     [
         (("nottingham", "dmm"), "no target for dmm on nottingham"),
         (("jsb_chorales", "rnn"), "no target for rnn on jsb_chorales"),
-        (("jsb_chorales", "dmm", 6.388), "no validation bound stands for 6.388 of dmm"),
+        (
+            ("jsb_chorales", "dmm", 6.388),
+            "no validation bound is known for the printed 6.388 of dmm",
+        ),
     ],
 )
 def test_a_race_without_a_target_is_refused(arguments, message, monkeypatch):
@@ -355,7 +358,7 @@ def test_a_record_needs_three_seeds_with_logs_and_a_peer_one(tmp_path):
     with pytest.raises(DataError, match="no races in"):
         race.accept_races(GOAL, runs, kept)
     store(runs, a_race(), a_race(seed=1))
-    with pytest.raises(DataError, match=r"has 2 seed\(s\), a record needs 3"):
+    with pytest.raises(DataError, match=r"has 2 seed\(s\), and 3 are needed"):
         race.accept_races(GOAL, runs, kept)
     store(runs, a_race(seed=2), a_race(race.PYRO))
     race.accept_races(GOAL, runs, kept)

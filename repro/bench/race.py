@@ -137,7 +137,7 @@ def _pyro_example():  # a module, which is there only with Pyro
     try:
         from repro.bench import pyro_example
     except ImportError:
-        raise ConfigError("Pyro is not installed: pip install -e '.[bench]'.") from None
+        raise ConfigError("Pyro is not installed: run `pip install -e '.[bench]'`.") from None
     return pyro_example
 
 

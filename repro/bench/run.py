@@ -224,7 +224,9 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
             for f in (model, lambda *a: plain_terms(model, *a))
         )
     if not torch.allclose(ours, plain, rtol=1e-4):
-        raise NumericalError("the fast and the plain implementation differ; neither is timed.")
+        raise NumericalError(
+            "the fast and the plain implementation give different log weights; neither is timed."
+        )
 
 
 def _operations(workload: Workload) -> float:

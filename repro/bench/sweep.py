@@ -34,7 +34,9 @@ def run(path: Path) -> dict:
     try:
         from repro.bench import pyro_dmm  # noqa: F401
     except ImportError:
-        raise ConfigError("a sweep is compared with Pyro: `pip install pyro-ppl`.") from None
+        raise ConfigError(
+            "`repro bench --sweep` needs Pyro, which is not installed: run `pip install pyro-ppl`."
+        ) from None
     rates = {name: _steps_per_second(name) for name in (OURS, PYRO, PYRO_TUNED)}
     cores = multiprocessing.cpu_count()
     record = {"environment": environment("cpu", 1), "cores": cores, "jobs": JOBS, "rates": rates}

@@ -167,7 +167,8 @@ def evaluate(
     if not until["reached"]:
         print(
             f"{path}: an error of {until['error']:g} nats/step was not reached with {samples} "
-            f"samples; it is {until['found']:.2g}, by weights that may be doubtful.",
+            f"samples. It is estimated as {until['found']:.2g}; that is itself unreliable if few "
+            "samples carry most of the weight.",
             file=sys.stderr,
         )
 

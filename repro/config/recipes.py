@@ -99,7 +99,8 @@ def preset_file(preset: str) -> Path:
     if not in_clone() and user_file.is_file():
         if preset in found and found[preset] != user_file:
             raise ConfigError(
-                f"config/{user_file.name}: the suite has such a preset; rename yours."
+                f"config/{user_file.name}: the suite already has a preset of this name; rename "
+                "yours."
             )
         found.setdefault(preset, user_file)  # and reading it says what is wrong
     if preset not in found:
@@ -330,7 +331,7 @@ def _source_digest(name: str, where: str) -> str:
     path = Path(module)
     if path.suffix == ".py":
         if not path.is_file():
-            raise ConfigError(f"{where}: {path} is not a file here.")
+            raise ConfigError(f"{where}: there is no file {path} in this directory.")
     elif "." in module:
         try:
             spec = importlib.util.find_spec(module)

@@ -158,8 +158,8 @@ def _survey(
             sequence = check_sequence(raw, entry["kind"], where)
             if sequence.shape[1] != dim:
                 raise DataError(
-                    f"{where} has {sequence.shape[1]} columns and the first of train {dim}: steps "
-                    "of different sizes; all need one D."
+                    f"{where} has {sequence.shape[1]} columns, but the first sequence of train has "
+                    f"{dim}: all sequences must have the same number of columns, D."
                 )
             lengths[part].append(len(sequence))
             content = np.ascontiguousarray(sequence, dtype=np.float64)

@@ -113,8 +113,8 @@ def _checked_state(state: Any, start: State, family: str) -> State:
     same = isinstance(state, State) and len(state) == len(start)
     if not same or any(s.shape[1:] != t.shape[1:] for s, t in zip(state, start, strict=True)):
         raise ConfigError(
-            f"{family} cannot go on from this state: it is another model's, or of other sequences. "
-            "Give it what its own `advance` returned for the segment before, or None."
+            f"{family} cannot continue from this state: it is another model's, or of other "
+            "sequences. Give it what its own `advance` returned for the segment before, or None."
         )
     return state
 

@@ -81,7 +81,7 @@ def _settings(path: Path) -> dict:
     needed = {"title", "models"} | ({"preset"} if "our_recipe" not in settings else set())
     missing = needed - set(settings)
     if missing:
-        raise ConfigError(f"{path} does not say {', '.join(sorted(missing))}.")
+        raise ConfigError(f"{path} lacks the setting(s) {', '.join(sorted(missing))}.")
     if "our_recipe" in settings:
         _check_recipe(path, settings["our_recipe"], settings.get("preset", {}))
     return settings
@@ -116,7 +116,9 @@ def _rows(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: a table needs both files.") from None
+        raise ConfigError(
+            f"{path} is missing: a table needs published.csv and table.yaml."
+        ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not CSV: {' '.join(str(error).split())}") from None
     if sorted(table.columns) != sorted(COLUMNS):

@@ -62,7 +62,8 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
         words = ("reproduced", "better", "worse", "not run")
         summary = ", ".join(f"{counts[word]} are {word}" for word in words)
         summary += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
-        text += f"\n{textwrap.fill(OURS.format(counts.total(), summary), width=100)}\n\n{_table(ours)}\n"
+        sentence = textwrap.fill(OURS.format(counts.total(), summary), width=100)
+        text += f"\n{sentence}\n\n{_table(ours)}\n"
     write_text(tables / "scoreboard.md", text)
     return tables / "scoreboard.md"
 

@@ -202,7 +202,8 @@ def _remarks(results: list[Result]) -> str:
         )
     diverged = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
     if diverged:
-        remarks += f"‡ trainings that diverged ({'; '.join(diverged)}) count with the best weights before. "
+        names = "; ".join(diverged)
+        remarks += f"‡ trainings that diverged ({names}) count with the best weights before. "
     until = [r.evaluation["until"] for r in results if "until" in r.evaluation]
     if until:
         remarks += (

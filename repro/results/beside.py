@@ -141,7 +141,7 @@ def _cells(result: Result, stored: Path) -> tuple[list[list[Result]], list[str]]
     same = [c for c in found if c[0].data["sha256"] == result.data["sha256"]]
     others = [f"{c[0].preset}/{c[0].model}" for c in found if c not in same]
     if not same:
-        why = f"those of {', '.join(others)} are of other data" if others else "there are none"
+        why = f"those of {', '.join(others)} are of other data" if others else "none are stored"
         raise DataError(
             f"no stored results of {result.dataset} in {stored}/ to compare with: {why}."
         )

@@ -114,8 +114,8 @@ def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
     target = Target(dataset, model, **entries[dataset][model])
     if printed is not None and printed != target.printed:
         raise ConfigError(
-            f"no validation bound stands for {printed} of {model} on {dataset}: {file} has "
-            f"{target.printed}, for which {target.valid_bound} stands."
+            f"no validation bound is known for the printed {printed} of {model} on {dataset}: "
+            f"{file} has only that for {target.printed}, which is {target.valid_bound}."
         )
     return target
 
@@ -203,7 +203,10 @@ def read(path: Path, target: Target) -> Race:
             "restore it from git, or run `repro race` again."
         )
     if (race.dataset, race.model) != (target.dataset, target.model):
-        raise DataError(f"{path} is of {race.model} on {race.dataset}: move it there.")
+        raise DataError(
+            f"{path} is a race of {race.model} on {race.dataset}: move it to the folder "
+            f"{race.dataset}/{race.model}."
+        )
     return _checked(race, target, str(path))
 
 
@@ -251,10 +254,12 @@ def accept_races(target: Target, source: Path, destination: Path) -> None:
         races = [read(path, target) for path in paths]
         logs = [log_of(path).read_text(encoding="utf-8") for path in paths if log_of(path).exists()]
         if len(logs) < len(paths):
-            raise DataError(f"{folder}: a record needs the log seed<n>.jsonl beside each race.")
+            raise DataError(
+                f"{folder} lacks the log seed<n>.jsonl of a race: run `repro race` for it again."
+            )
         if races and len(races) < MIN_SEEDS and races[0].contender != PYRO:
             raise DataError(
-                f"{folder} has {len(paths)} seed(s), a record needs {MIN_SEEDS}: run `repro race` "
+                f"{folder} has {len(paths)} seed(s), and {MIN_SEEDS} are needed: run `repro race` "
                 "for the others."
             )
         for race, log in zip(races, logs, strict=True):

@@ -130,7 +130,8 @@ def _songs(path: Path, u: np.ndarray, x: np.ndarray, mask: np.ndarray) -> list[n
             and song.max() < 2
         ):
             raise DataError(
-                f"{path}: u_test is not x_test one step earlier, or no roll, in song {number}."
+                f"{path}: song {number} of the test part is not a roll whose u_test is x_test one "
+                "step earlier."
             )
         songs.append(song)
     return songs
