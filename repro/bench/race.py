@@ -116,7 +116,7 @@ def _race(
 def run_pyro(
     data_file: Path, seed: int, target: Target, threads: int, root: Path, minutes: float
 ) -> Race:
-    """Train Pyro's example for so many CPU minutes in all, or until the target; write the race.
+    """Train Pyro's example for `minutes` CPU minutes in all, or to the target; write the race.
 
     Raises:
         ConfigError: Pyro is not installed.

@@ -98,7 +98,7 @@ def evaluate(
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
     until_error: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop at this error, nats per step; K is then the most."),
+        typer.Option(min=0.0, help="Stop at this error, nats per step; K is then the maximum."),
     ] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     particles: Annotated[

@@ -116,7 +116,7 @@ def race(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     pyro: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Instead: Pyro's example, for so many CPU minutes in all."),
+        typer.Option(min=0.0, help="Instead: Pyro's example, for this many CPU minutes in all."),
     ] = None,
     accept: Annotated[
         bool, typer.Option("--accept", help="Instead: store the races under runs/ in results/.")

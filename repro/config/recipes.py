@@ -24,7 +24,7 @@ USER_CONFIG = Path("config")  # in the working directory; in a clone it is the s
 # that identify its bytes.
 DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
 IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
-RENAMED = {"together": "stack_seeds"}
+RENAMED_SETTINGS = {"together": "stack_seeds"}
 # What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
 NORMALISATIONS = {
     "binary": ("none",),
@@ -403,7 +403,7 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
 
 def _renamed(config: dict) -> dict:
     # Old names of settings, which users' own presets may still use for one release.
-    for old, new in RENAMED.items():
+    for old, new in RENAMED_SETTINGS.items():
         if old in config:
             warnings.warn(
                 f"{old}: this setting is now called {new}; the old name goes in 0.3.",

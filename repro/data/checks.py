@@ -10,7 +10,8 @@ CHUNK = 2**23  # values per chunk; data with fewer are summed as one array
 STROKES = "(pen lifts after the step: 0 or 1, Δx, Δy)"
 # How large rounding to float32 may be, as a share of a column's standard deviation.
 ROUNDING = 0.01
-# Stray points: at most so many numbers without which the deviation is so many times smaller.
+# Outliers: at most this many numbers, or this share of all, without which the standard deviation is
+# this many times smaller.
 MAX_STRAY_COUNT, MAX_STRAY_SHARE, STRAY_STD_RATIO = 4, 0.001, 4.0
 
 

@@ -25,7 +25,7 @@ from repro.nn.dropout import Dropout
 
 # Everything that a family's file needs, a user's own too.
 __all__ = ["Layer", "ModelSpec", "SequenceModel", "Terms", "gaussian_terms", "without_latent"]
-RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
+RENAMED_METHODS = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
 
 class ModelSpec(NamedTuple):
@@ -65,7 +65,7 @@ class SequenceModel(nn.Module):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for old, new in RENAMED.items():  # users' own files may still define them
+        for old, new in RENAMED_METHODS.items():  # users' own files may still define them
             if old in vars(cls):
                 message = f"{cls.__name__}.{old} is now called {new}; the old name goes in 0.3."
                 warnings.warn(message, DeprecationWarning, stacklevel=2)

@@ -22,7 +22,7 @@ TEXT = ["paper", "arxiv", "table", "dataset", "model", "model_as_printed", "metr
         "rerun_source"]  # fmt: skip
 COLUMNS = [*TEXT, "value", "samples", "rerun"]
 NUMBER, COUNT = r"-?[0-9]+(\.[0-9]+)?", r"([1-9][0-9]*)?"  # samples may be absent
-NAME = "[a-z0-9_-]+"  # as in config/schema.yaml
+NAME_PATTERN = "[a-z0-9_-]+"  # as in config/schema.yaml
 SETTINGS: dict[str, type | tuple[type, ...]] = {
     "title": str,
     "preset": (str, dict),
@@ -145,8 +145,8 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
     for column, pattern, what in (
         ("value", NUMBER, "a number"),
         ("samples", COUNT, "a number"),
-        ("dataset", NAME, "a name"),
-        ("printed_on", f"({NAME})?", "a name"),
+        ("dataset", NAME_PATTERN, "a name"),
+        ("printed_on", f"({NAME_PATTERN})?", "a name"),
         ("rerun", f"({NUMBER})?", "a number"),
     ):
         if not re.fullmatch(pattern, row[column]):

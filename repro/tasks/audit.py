@@ -24,7 +24,7 @@ from repro.runtime.seeding import generator
 from repro.tasks.scorers import Scorer, require_count, scorer_of
 from repro.tasks.task import Task
 
-SEQUENCES, STEPS = 6, 8  # most checks use so many sequences, and so many steps of each
+SEQUENCES, STEPS = 6, 8  # that most checks use
 NO_STEP_TERMS = "the model gives no exact log p of each step"
 MAX_STANDARD_ERRORS = 6.0  # a larger difference between sampled numbers is not chance
 FLOAT32_TOLERANCE = 1e-4  # of rounding in float32, absolute (nats) and relative
