@@ -122,7 +122,7 @@ def race(
         bool, typer.Option("--accept", help="Instead: store the races under runs/ in results/.")
     ] = False,
 ) -> None:
-    """Train until the validation bound is as good as a printed number; tell the CPU seconds.
+    """Train until the validation bound is as good as a printed number; report the CPU seconds.
 
     A race that was stopped continues, and the test part is not read. The table beside the paper's
     recipe, stored races and Pyro's example is in runs/races/, or with --accept in

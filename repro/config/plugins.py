@@ -50,7 +50,7 @@ def _imported(file: Path) -> Iterator[list[str]]:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
-        return  # whoever loads the file says what is wrong with it
+        return  # loading the file will raise the error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".") for alias in node.names)

@@ -126,7 +126,7 @@ def require_own_name(path: Path) -> None:
 
 
 def require_own_targets(targets: Iterable[str], preset: str) -> None:
-    """Refuse files of one preset that are asked for under another.
+    """Refuse target files that belong to another preset than the chosen one.
 
     Raises:
         ConfigError: says which preset to set.
@@ -271,7 +271,7 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
-        # Heads for other kinds of data are left out: changing them is no reason to train again.
+        # Without the heads for other kinds of data: changing those must not cause a new training.
         "model": {
             "name": model,
             **{key: value for key, value in chosen.items() if key not in ("title", "citation")},
@@ -284,8 +284,8 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 def describe(config: dict, dataset: str) -> dict:
     """Return what decides a data set's prepared bytes, with the SHA-256 of its own files.
 
-    Titles, licences and URLs are left out: correcting one is no reason to prepare, let alone
-    to train, again. See `with_content`.
+    Titles, licences and URLs are left out, so that correcting one does not cause data to be
+    prepared, or models to be trained, again. See `with_content`.
     """
     whole = entry(config, "data set", dataset)
     described = {key: whole[key] for key in DECIDES_BYTES if key in whole}

@@ -1,6 +1,6 @@
 """Properties of a family of models, declared on its class, that configuration and training need.
 
-No torch here: the Snakefile asks for every job it starts.
+No torch here: the Snakefile reads them in every job it starts.
 """
 
 import ast
@@ -35,13 +35,13 @@ class Traits(NamedTuple):
 def declared(source: Path) -> Traits:
     """Return the traits that a class in a Python file declares; the defaults if none does.
 
-    Read from the text, `traits = Traits(discrete=True)` in a class's body, without running it. What
-    a class inherits or computes is unknown here; `repro.training.run` asks the built model again.
+    The file is parsed, not run: `traits = Traits(discrete=True)` in a class's body is found. What a
+    class inherits or computes is not; `repro.training.run` checks the built model again.
     """
     try:
         tree = ast.parse(source.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
-        return Traits()  # whoever loads the file says what is wrong with it
+        return Traits()  # loading the file will raise the error
     for node in ast.walk(tree):
         for line in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "traits":

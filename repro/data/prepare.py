@@ -63,5 +63,5 @@ def write_digests(path: Path) -> None:
     """
     with safe_open(path, framework="numpy") as file:
         digests = json.loads(file.metadata()["digests"])
-    digests.pop("entry", None)  # how the arrays were made is no reason to train on them again
+    digests.pop("entry", None)  # the same arrays, made differently, must not cause a new training
     write_text(path.with_name("digests.json"), json.dumps(digests, indent=1) + "\n")

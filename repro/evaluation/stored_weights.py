@@ -146,7 +146,7 @@ def write_weights(preset: str, seed: int) -> list[Path]:
 
 
 def card(result: Result) -> str:
-    """Return what a user of the weights has to know, as Markdown."""
+    """Return the card of a Result's weights, with what a user has to know, as Markdown."""
     training, trained_in = result.training, result.environment["training"]
     return CARD.format(
         title=result.title,

@@ -23,9 +23,9 @@ class AutoregressiveModel(SequenceModel):
     A family says what the layers are: `build_layers` makes them, `initial` is their state before
     the first step, `run` carries it over a stretch of steps.
 
-    In training, dropout (where `sizes` has it) falls on what the layers read and on what the
-    decoder reads. Padding comes after every real step, and its likelihood is masked. Without a head
-    (`spec.head` is empty) there are only features and layers, for a model that observes h_t itself.
+    In training, dropout (where `sizes` has it) is applied to the inputs of the layers and of the
+    decoder. Padding comes after every real step, and its likelihood is masked. Without a head
+    (`spec.head` is empty) there are only features and layers, for a model that reads h_t itself.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -57,8 +57,8 @@ class AutoregressiveModel(SequenceModel):
         """Return h_t of every step, (T, B, H), and the state after the last.
 
         Args:
-            features: φ_x(x), (T, B, F). lengths: (B,). Only the state of sequences without padding
-                is asked for.
+            features: φ_x(x), (T, B, F). lengths: (B,). The returned state has to be right only for
+                sequences without padding.
         """
         raise NotImplementedError(f"{type(self).__name__} does not run")
 

@@ -111,7 +111,7 @@ class SequenceModel(nn.Module):
                 "remove `initialise_from_data` from its training."
             )
         moments = Moments()
-        for x in train:  # one at a time: they may be more than memory holds
+        for x in train:  # one at a time: the training part may not fit into memory
             moments.add(x.double().cpu().numpy(), axis=0)
         variance = moments.variance * moments.count / max(moments.count - 1, 1)
         mean, std = (torch.from_numpy(m).to(x) for m in (moments.mean, np.sqrt(variance)))

@@ -67,7 +67,7 @@ class DMM(MarkovModel):
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
     q(z_t | z_{t-1}, x) by structured inference from z_0 = 0, or q(z_t | x) by mean field
     (equations 5-7 and section 4). DMM-Aug (`previous_x`): transition and emission also read
-    x_{t-1}, zeros at the first step (section 6.2); in training `input_dropout` falls on it. With
+    x_{t-1}, zeros at the first step (section 6.2), with `input_dropout` in training. With
     `flows`, that Gaussian's sample becomes z_t through inverse autoregressive flows, the same at
     every step, as in Pyro's example of this model; the KL is then taken at the sample.
 

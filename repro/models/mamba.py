@@ -41,8 +41,8 @@ class SelectiveSSM(nn.Module):
         self.channels, self.kernel, rank = channels, kernel, math.ceil(width / 16)
         self.parts = [rank, states, states]
         self.inputs = Linear(width, 2 * channels, bias=False)
-        # Three axes where there is no matrix: Muon and weight decay are for those that map vectors.
-        self.taps = nn.Parameter(torch.empty(kernel, 1, channels))  # the last is of now
+        # Three axes for what is not a matrix: Muon and weight decay are for parameters of two axes.
+        self.taps = nn.Parameter(torch.empty(kernel, 1, channels))  # the last is for the present
         self.taps_bias = nn.Parameter(torch.zeros(channels))
         self.selection = Linear(channels, sum(self.parts), bias=False)  # V_Δ, V_B, V_C
         self.step_size = Linear(rank, channels)

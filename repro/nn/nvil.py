@@ -66,7 +66,7 @@ class NVIL(nn.Module):
         error = squared_errors.sum() / (inside.sum() * values.shape[1])
         signal = _reverse_cumsum(values.detach() - predictions.detach())
         count = signal.shape[1]
-        if count > 1:  # less the mean of the others
+        if count > 1:  # minus the mean of the other samples
             signal = (signal - signal.mean(1, keepdim=True)) * (count / (count - 1))
         centred = signal - self.mean
         if self.training:

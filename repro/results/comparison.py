@@ -1,4 +1,4 @@
-"""Whether one cell's new trainings are as good as the stored ones: tests over seeds."""
+"""Tests over seeds of whether a cell's new trainings are as good as the stored ones."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Saved Results of anyone's models ranked with the stored ones, paired by test sequence."""
+"""Ranks saved Results of any models with the stored ones, paired by test sequence."""
 
 import math
 from dataclasses import dataclass

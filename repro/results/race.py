@@ -27,14 +27,14 @@ SIGNIFICANCE_LEVEL = 0.05  # of the rule for "faster"
 
 @dataclass(frozen=True)
 class Target:
-    """The validation bound that stands for a printed number of one cell.
+    """The validation bound that corresponds to a printed number of one cell.
 
     Attributes:
         printed: as the paper prints it, nats per step, negated log-likelihood.
         valid_bound: nats per step; a race ends at the first validation that is not below it.
         preset: the preset that follows the paper, whose stored results it was derived from.
         data_sha256: of the prepared data.
-        reason: why this bound stands for this number.
+        reason: why this bound corresponds to this number.
     """
 
     dataset: str
@@ -109,7 +109,7 @@ def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
     if model not in entries.get(dataset, {}):
         raise ConfigError(
             f"no target for {model} on {dataset} in {file} (it has {', '.join(known)}): add the "
-            "validation bound that stands for the printed number, with its reason."
+            "validation bound that corresponds to the printed number, with its reason."
         )
     target = Target(dataset, model, **entries[dataset][model])
     if printed is not None and printed != target.printed:

@@ -1,8 +1,8 @@
-"""What can be wrong with a log-likelihood, checked on anyone's model, with the likely reason.
+"""Checks any model's log-likelihood for the usual mistakes, and names the likely reason.
 
-Every check rests on a property that each correct model has: probabilities sum to one, the past does
-not depend on the future, nor a sequence on its batch. The data are the start of a few sequences of
-the valid part; the test part is not opened.
+Each check tests a property that every correct model has: probabilities sum to one, the past does
+not depend on the future, and a sequence does not depend on the rest of its batch. The data are the
+beginnings of a few sequences of the validation part; the test part is not read.
 """
 
 import math
@@ -117,7 +117,7 @@ class Estimate(NamedTuple):
 
 
 class Probe:
-    """A model and the sequences that it is asked about."""
+    """A model, and the sequences on which it is checked."""
 
     def __init__(self, scorer: Scorer, task: Task, samples: int, seed: int, claimed: bool) -> None:
         self.scorer, self.task, self.samples, self.seed = scorer, task, samples, seed

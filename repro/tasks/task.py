@@ -91,7 +91,7 @@ class Task:
 
     @property
     def log_scale(self) -> float:
-        """Σ_d log σ_d: log p of a step of normalised data less that of the task's units, nats."""
+        """Σ_d log σ_d, nats: log p of a normalised step minus log p of it in the task's units."""
         return float(self.std.log().sum()) if self.units == "original" else 0.0
 
     def normalised(self, x: Tensor, lengths: Tensor) -> Tensor:
