@@ -70,7 +70,8 @@ def train(
         model, dataset, preset: their names.
         seed: of the training.
         sizes, training: settings that differ from the preset's (config/schema.yaml names them);
-            such a run has a separate folder, `<preset>-own`.
+            such a run has a separate folder, `<preset>-own`, where a later training with other
+            settings replaces it.
     Raises:
         ConfigError: a name or a setting is wrong.
         DataError: the data set's files cannot be obtained.

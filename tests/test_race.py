@@ -326,7 +326,7 @@ def test_records_survive_writing_and_reading_and_changed_ones_are_refused(tmp_pa
     [
         ({"part": "test"}, "was made on the test part"),
         ({"data_sha256": "1" * 64}, "was made on other data"),
-        ({"model": "another"}, "is of another on d"),
+        ({"model": "another"}, "is a race of another on d"),
         ({"schema": 99}, "another schema"),
     ],
 )
@@ -365,7 +365,7 @@ def test_a_record_needs_three_seeds_with_logs_and_a_peer_one(tmp_path):
     groups = race.stored(GOAL, kept, tmp_path / "results")
     assert groups == [[a_race(seed=seed) for seed in range(3)], [a_race(race.PYRO)]]
     race.log_of(race.race_path(runs, "d", "m", "fast", 1)).unlink()
-    with pytest.raises(DataError, match="needs the log"):
+    with pytest.raises(DataError, match="lacks the log"):
         race.accept_races(GOAL, runs, kept)
 
 

@@ -374,7 +374,8 @@ def scorer_of(model: Any, task: Task) -> Scorer:
         return ExactScorer(model, name)
     raise ConfigError(
         f"{name} cannot be scored: it needs log_prob(x, lengths), propose(x, lengths, num_samples, "
-        "generator), or initial and step; or give a function of x and lengths, or a checkpoint."
+        "generator), or initial and step; or give a function of x and lengths (repro.evaluate also "
+        "takes the path of a checkpoint)."
     )
 
 
