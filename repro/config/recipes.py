@@ -331,7 +331,7 @@ def _source_digest(name: str, where: str) -> str:
     path = Path(module)
     if path.suffix == ".py":
         if not path.is_file():
-            raise ConfigError(f"{where}: there is no file {path} in this directory.")
+            raise ConfigError(f"{where}: {path} is not a file in the working directory.")
     elif "." in module:
         try:
             spec = importlib.util.find_spec(module)
