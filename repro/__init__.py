@@ -1,4 +1,11 @@
-"""Reference suite for sequential generative models: data, models, bounds, tables."""
+"""Reference suite for sequential generative models: data, models, bounds, tables.
+
+    >>> task = repro.task("jsb_chorales")
+    >>> repro.audit(my_model, task).failed  # usual mistakes in a log-likelihood
+    >>> repro.evaluate(my_model, task).per_step("is")  # nats per step of the test part
+
+`repro.api` trains the package's own models.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,8 +22,8 @@ if TYPE_CHECKING:
     from repro.tasks.scorers import from_command, from_numpy
     from repro.tasks.task import task
 
-# Loaded when they are asked for: `import repro` needs no torch, and takes no time.
-_FROM = {
+# Imported at first use: `import repro` needs no torch, and takes no time.
+_LAZY_IMPORTS = {
     "audit": "repro.tasks.audit:audit",
     "evaluate": "repro.tasks.foreign:evaluate",
     "from_command": "repro.tasks.scorers:from_command",
@@ -30,9 +37,9 @@ _FROM = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FROM:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'repro' has no attribute '{name}'")
-    module, _, attribute = _FROM[name].partition(":")
+    module, _, attribute = _LAZY_IMPORTS[name].partition(":")
     return getattr(import_module(module), attribute)
 
 

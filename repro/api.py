@@ -1,7 +1,10 @@
 """The suite from Python: load a data set, train a model on it, bound its likelihood.
 
-Runs are under runs/ in the working directory, or where the environment variable REPRO_RUNS says;
-the command line finds them there. A training that is finished is not repeated.
+    >>> checkpoint = api.train("dmm", "linear_gaussian", max_epochs=5)
+    >>> api.evaluate(checkpoint, num_samples=100).per_step("is")  # nats per step of the test part
+
+Runs are stored under runs/ in the working directory, or where the environment variable REPRO_RUNS
+says; the command line finds them there. A training that is finished is not repeated.
 """
 
 from numbers import Integral, Real
@@ -31,8 +34,16 @@ def load(
 ) -> dict[str, list[Tensor]]:
     """Return the sequences of a data set, (T, D) each, by part; fetch and prepare them if needed.
 
+    They are normalised, in float32.
+
+    >>> api.load("linear_gaussian")["train"][0].shape  # (T, D)
+
+    Args:
+        dataset: its name.
+        preset: the preset whose configuration has the data set.
+        mirror: a folder that already holds the files to download.
     Raises:
-        ConfigError: there is no such data set.
+        ConfigError: there is no such data set or preset.
         DataError: its files cannot be obtained.
     """
     config = configuration.load(preset)
@@ -40,7 +51,7 @@ def load(
     data = prepared_file(dataset, configuration.describe(config, dataset), config)
     _, parts = prepared.load(data, prepared.PARTS)
     cpu = torch.device("cpu")
-    return {part: list(to_tensors(found, cpu)) for part, found in parts.items()}
+    return {part: list(to_tensors(sequences, cpu)) for part, sequences in parts.items()}
 
 
 def train(
@@ -51,21 +62,27 @@ def train(
     sizes: dict | None = None,
     **training: object,
 ) -> Path:
-    """Train a model as a preset says and return its checkpoint.
+    """Return the path of a model's checkpoint, after training it as a preset says.
+
+    >>> api.train("dmm", "linear_gaussian", seed=1, sizes={"latent": 2}, max_epochs=5)
 
     Args:
+        model, dataset, preset: their names.
+        seed: of the training.
         sizes, training: settings that differ from the preset's (config/schema.yaml names them);
-            such a run has a separate folder, `<preset>-own`.
+            such a run has a separate folder, `<preset>-own`, where a later training with other
+            settings replaces it.
     Raises:
         ConfigError: a name or a setting is wrong.
+        DataError: the data set's files cannot be obtained.
     """
-    seed = _whole("seed", seed, 0)
+    seed = _require_whole_number("seed", seed, 0)
     config = configuration.load(preset)
     if sizes or training:
-        own = {"datasets": [dataset], "models": [model]}
-        own |= _plain({"sizes": sizes or {}, "training": training})
-        changed = {"preset": f"{preset}-own", "experiments": [*config["experiments"], own]}
-        config = configuration.check({**config, **changed})
+        experiment = {"datasets": [dataset], "models": [model]}
+        experiment |= _as_yaml_values({"sizes": sizes or {}, "training": training})
+        changes = {"preset": f"{preset}-own", "experiments": [*config["experiments"], experiment]}
+        config = configuration.check({**config, **changes})
     recipe = configuration.resolve(config, dataset, model)
     folder = run_folder(config["preset"], dataset, model, seed)
     checkpoint = checkpoint_in(folder)
@@ -78,15 +95,24 @@ def train(
 
 
 def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0) -> Result:
-    """Return the bounds of a checkpoint on the test part of its data set, by test sequence.
+    """Return the Result of a checkpoint on the test part of its data set, nats per test sequence.
 
+    >>> result = api.evaluate(checkpoint, num_samples=100)
+    >>> result.per_step("bound"), result.per_step("is")  # nats per step
+
+    Args:
+        checkpoint: the path that `train` returned.
+        num_samples: importance samples K of each sequence; exact models use none.
+        particles: of the particle filter (FIVO); 0 for no filter.
     Raises:
-        ConfigError: `num_samples` or `particles` is not a whole number.
+        ConfigError: `num_samples` or `particles` is not a whole number, or is too small.
         CheckpointError: the checkpoint is missing or damaged, or its data set has changed since.
+        DataError: the prepared data are missing or damaged.
+        NumericalError: a log weight is NaN or infinite.
     """
     checkpoint = Path(checkpoint)
-    num_samples = _whole("num_samples", num_samples, 1)
-    particles = _whole("particles", particles, 0)
+    num_samples = _require_whole_number("num_samples", num_samples, 1)
+    particles = _require_whole_number("particles", particles, 0)
     _, info = load_checkpoint(checkpoint)
     device = prepare_device("auto", torch.get_num_threads())
     name = info.recipe["dataset"]["name"]
@@ -96,18 +122,18 @@ def evaluate(checkpoint: Path | str, num_samples: int = 200, particles: int = 0)
     return evaluate_checkpoint(checkpoint, data, num_samples, [], device, particles)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
+def _require_whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ConfigError(f"{name}: {value!r} must be a whole number, {least} or more.")
     return int(value)
 
 
-def _plain(value: Any) -> Any:
+def _as_yaml_values(value: Any) -> Any:
     """Return settings as a YAML file would hold them: no NumPy numbers, tuples or paths."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _as_yaml_values(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_as_yaml_values(part) for part in value]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -13,17 +13,17 @@ class ConfigError(ReproError):
 
 
 def require_known(what: str, name: object, choices: Collection[str]) -> None:
-    """Refuse a name that is not among the choices, and say which there are.
+    """Refuse a name that is not one of the choices.
 
     Raises:
-        ConfigError: it is none of them; `what` says of what kind.
+        ConfigError: it is not; lists the choices, after `what`, the kind of name.
     """
     if name not in choices:
         raise ConfigError(f"{what}: {name!r} is not one of {', '.join(choices)}.")
 
 
 def hint(name: object, known: Collection[str]) -> str:
-    """Return how the sentence about an unknown name ends: the nearest that is known, or all."""
+    """Return the end of a message about an unknown name: the nearest known name, or all of them."""
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}."
 

@@ -62,11 +62,11 @@ class Plan:
     @property
     def jobs(self) -> int:
         """Trainings and evaluations."""
-        return (self.seeds // self.seeds_a_job + self.seeds) * len(self.costs)
+        return (self.seeds // self.seeds_per_job + self.seeds) * len(self.costs)
 
     @property
-    def seeds_a_job(self) -> int:
-        """How many seeds one training job is for."""
+    def seeds_per_job(self) -> int:
+        """How many seeds one training job trains."""
         return self.seeds if self.stack_seeds else 1
 
     @property
@@ -77,7 +77,7 @@ class Plan:
     @property
     def critical_path(self) -> float:
         """Hours of the longest training and its evaluation: no number of workers is faster."""
-        seeds = self.seeds_a_job
+        seeds = self.seeds_per_job
         return max((seeds * cost.train + cost.evaluate for cost in self.costs), default=0.0)
 
 
@@ -117,15 +117,15 @@ def plan(config: dict, results: Iterable[Result]) -> Plan:
     counts = Counter(_worker(r) for r in found if r.preset == config["preset"])
     counts = counts or Counter(map(_worker, found))
     worker = max(counts, key=counts.__getitem__, default="nothing")
-    own = [r for r in found if _worker(r) == worker]
-    other = [r for r in found if _worker(r) != worker]
+    same_worker = [r for r in found if _worker(r) == worker]
+    other_workers = [r for r in found if _worker(r) != worker]
     costs, unknown = [], []
     for dataset, model in cells(config):
         steps = _steps(config, dataset)
         if steps is None:
             unknown.append(dataset)
         else:
-            costs.append(_cost(config, dataset, model, steps, own, other))
+            costs.append(_cost(config, dataset, model, steps, same_worker, other_workers))
     seeds, stack_seeds = len(config["seeds"]), config.get("stack_seeds", False)
     return Plan(config["preset"], costs, seeds, stack_seeds, worker, sorted(set(unknown)))
 
@@ -133,46 +133,50 @@ def plan(config: dict, results: Iterable[Result]) -> Plan:
 def makespan(plan: Plan, workers: int, speedup: float = 1.0, longest_first: bool = True) -> float:
     """Return the hours until the last job ends on a number of workers.
 
-    A simulation: a free worker takes, of the jobs that can start, the one with most hours left
-    until its evaluation ends, as the Snakefile's priorities say; an evaluation can start when its
+    This simulates the Snakefile's priorities: of the jobs that can start, a free worker takes the
+    one with the most hours left until its evaluation ends. An evaluation can start when its
     training has ended.
 
     Args:
         longest_first: False for the order of the preset, as without priorities.
     """
     numbers = itertools.count()
-    ready: list[tuple[float, int, float, float]] = []  # (rank, number, hours, of the evaluation)
-    for cost in (cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_a_job)):
-        number, hours = next(numbers), plan.seeds_a_job * cost.train
-        rank = -(hours + cost.evaluate) if longest_first else float(number)
-        heapq.heappush(ready, (rank, number, hours, cost.evaluate))
-    running: list[tuple[float, int, float, float]] = []  # (end, number, of the evaluation, rank)
+    ready: list[
+        tuple[float, int, float, float]
+    ] = []  # (priority, job number, hours, hours of the evaluation)
+    for cost in (cost for cost in plan.costs for _ in range(plan.seeds // plan.seeds_per_job)):
+        number, hours = next(numbers), plan.seeds_per_job * cost.train
+        priority = -(hours + cost.evaluate) if longest_first else float(number)
+        heapq.heappush(ready, (priority, number, hours, cost.evaluate))
+    running: list[
+        tuple[float, int, float, float]
+    ] = []  # (end, job number, hours of the evaluation, priority)
     now = 0.0
     while ready or running:
         while ready and len(running) < workers:
-            rank, number, hours, follows = heapq.heappop(ready)
-            heapq.heappush(running, (now + hours, number, follows, rank))
-        now, number, follows, rank = heapq.heappop(running)
-        for _ in range(plan.seeds_a_job if follows else 0):
-            own = -follows if longest_first else rank
-            heapq.heappush(ready, (own, next(numbers), follows, 0.0))
+            priority, number, hours, evaluation = heapq.heappop(ready)
+            heapq.heappush(running, (now + hours, number, evaluation, priority))
+        now, number, evaluation, priority = heapq.heappop(running)
+        for _ in range(plan.seeds_per_job if evaluation else 0):
+            priority = -evaluation if longest_first else priority
+            heapq.heappush(ready, (priority, next(numbers), evaluation, 0.0))
     return now / speedup
 
 
 def busy_share(plan: Plan, workers: int, longest_first: bool = True) -> float:
-    """Return which share of the workers' time until the last job ends they work."""
+    """Return the share of the workers' time, until the last job ends, in which they are busy."""
     return plan.hours / (workers * makespan(plan, workers, longest_first=longest_first))
 
 
 def priorities(plan: Plan) -> dict[tuple[str, str], dict[str, int]]:
-    """Return how urgent a cell's jobs are, by data set and model: seconds until they are done.
+    """Return the priorities of each cell's jobs, "train" and "evaluate", by data set and model.
 
-    A training's are its own and its evaluation's, so that the jobs that decide when everything ends
-    begin first ("train", "evaluate").
+    A priority is the number of seconds until the cell is done: those of the training include its
+    evaluation, so that the jobs that decide when everything ends start first.
     """
     return {
         (cost.dataset, cost.model): {
-            "train": math.ceil(3600 * (plan.seeds_a_job * cost.train + cost.evaluate)),
+            "train": math.ceil(3600 * (plan.seeds_per_job * cost.train + cost.evaluate)),
             "evaluate": math.ceil(3600 * cost.evaluate),
         }
         for cost in plan.costs
@@ -234,10 +238,15 @@ def _worker(result: Result) -> str:
 
 
 def _cost(
-    config: dict, dataset: str, model: str, steps: dict, own: list[Result], other: list[Result]
+    config: dict,
+    dataset: str,
+    model: str,
+    steps: dict,
+    same_worker: list[Result],
+    other_workers: list[Result],
 ) -> Cost:
     recipe = resolve(config, dataset, model)["model"]
-    basis, used = _basis(config["preset"], dataset, recipe, own, other)
+    basis, used = _basis(config["preset"], dataset, recipe, same_worker, other_workers)
     if basis in (MEASURED, ELSEWHERE):
         seconds = _median(_training(r) for r in used)
     else:
@@ -249,7 +258,7 @@ def _cost(
         dataset,
         model,
         seconds / 3600,
-        _evaluation(config, used, own) * steps["test"] / 3600,
+        _evaluation(config, used, same_worker) * steps["test"] / 3600,
         max((_memory(r) for r in used), default=0.0),
         4e-6 * _median(r.training["parameters"] for r in used),
         basis,
@@ -257,7 +266,7 @@ def _cost(
 
 
 def _basis(
-    preset: str, dataset: str, recipe: dict, own: list[Result], other: list[Result]
+    preset: str, dataset: str, recipe: dict, same_worker: list[Result], other_workers: list[Result]
 ) -> tuple[str, list[Result]]:
     """Return the best kind of basis with any results, and these results."""
 
@@ -270,13 +279,13 @@ def _basis(
         return [r for r in same if r.recipe["model"]["training"] == recipe["training"]]
 
     latent = traits_of(recipe["family"]).latent
-    alike = [r for r in own if (r.likelihood == SAMPLED) == latent]
+    alike = [r for r in same_worker if (r.likelihood == SAMPLED) == latent]
     candidates = (
-        (MEASURED, of_cell(own)),
-        (ELSEWHERE, of_cell(other)),
-        (SCALED, of_model(own)),
-        (SCALED, of_model(other)),
-        (GUESSED, [r for r in alike if r.preset == preset] or alike or own),
+        (MEASURED, of_cell(same_worker)),
+        (ELSEWHERE, of_cell(other_workers)),
+        (SCALED, of_model(same_worker)),
+        (SCALED, of_model(other_workers)),
+        (GUESSED, [r for r in alike if r.preset == preset] or alike or same_worker),
     )
     return next((basis, used) for basis, used in candidates if used or basis == GUESSED)
 
@@ -287,7 +296,7 @@ def _evaluation(config: dict, used: list[Result], results: list[Result]) -> floa
     samples = config["evaluation"]["num_samples"] if sampled else 1
     for found in (used, results):
         rates = [
-            _undisturbed(r.environment, r.environment["threads"])
+            _working_seconds(r.environment, r.environment["threads"])
             / r.data["steps"]["test"]
             / r.evaluation["num_samples"]
             for r in found
@@ -300,11 +309,12 @@ def _evaluation(config: dict, used: list[Result], results: list[Result]) -> floa
 
 def _training(result: Result) -> float:
     """Return the seconds that a training took."""
-    return _undisturbed(result.training, result.environment["training"]["threads"])
+    return _working_seconds(result.training, result.environment["training"]["threads"])
 
 
-def _undisturbed(record: dict, threads: int) -> float:
-    # What shared its core, or was paused, took longer than its CPU time; older records have none.
+def _working_seconds(record: dict, threads: int) -> float:
+    # A job that shared its core, or was paused, took longer than its CPU time (which older records
+    # lack).
     return min(record["seconds"], record.get("cpu_seconds", math.inf) / threads)
 
 

@@ -122,7 +122,7 @@ def test_a_state_of_something_else_is_refused(family, sizes, small_model, ragged
     x, lengths, noise = ragged(latent=0, samples=1)
     _, other = model.advance(x[:, :2], lengths[:2], noise[:, :, :2])
     for state in (other, x, (x, x), type(other)(x)):
-        with pytest.raises(ConfigError, match="cannot go on from this state") as error:
+        with pytest.raises(ConfigError, match="cannot continue from this state") as error:
             model.advance(x, lengths, noise, state)
         assert len(str(error.value).splitlines()) == 1
 

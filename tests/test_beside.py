@@ -105,7 +105,7 @@ def test_other_data_do_not_compare(cells, tmp_path):
     other = {**cells["exact"][0].data, "sha256": "0" * 64}
     with pytest.raises(DataError, match=r"to compare with: those of starter/dmm, .* other data"):
         as_new(cells["exact"][0], data=other).compare(stored=STORED)
-    with pytest.raises(DataError, match="to compare with: there are none"):
+    with pytest.raises(DataError, match="to compare with: none are stored"):
         as_new(cells["exact"][0]).compare(stored=tmp_path)
 
 

@@ -8,7 +8,7 @@ from conftest import ROOT
 from test_published import printed, row_of
 from test_results import result
 
-from repro.reports.cost_plot import Printed, draw_all_costs, draw_cost, printed_marks, spread
+from repro.reports.cost_plot import Printed, draw_all_costs, draw_cost, printed_marks, spaced
 from repro.reports.html import write_report
 from repro.reports.tables import write_tables
 from repro.results.record import read_cell
@@ -132,10 +132,10 @@ def test_the_report_shows_the_races_of_its_data_sets(tmp_path):
 
 
 def test_spread_places_are_apart_near_and_inside():
-    np.testing.assert_allclose(spread([1.0, 5.0], 1.0, 0.0, 9.0), [1.0, 5.0])
-    np.testing.assert_allclose(spread([4.0, 4.0, 4.0], 1.0, 0.0, 9.0), [3.0, 4.0, 5.0])
-    np.testing.assert_allclose(spread([0.0, 0.1], 1.0, 0.0, 9.0), [0.0, 1.0])
-    np.testing.assert_allclose(spread([8.9, 9.0], 1.0, 0.0, 9.0), [8.0, 9.0])
+    np.testing.assert_allclose(spaced([1.0, 5.0], 1.0, 0.0, 9.0), [1.0, 5.0])
+    np.testing.assert_allclose(spaced([4.0, 4.0, 4.0], 1.0, 0.0, 9.0), [3.0, 4.0, 5.0])
+    np.testing.assert_allclose(spaced([0.0, 0.1], 1.0, 0.0, 9.0), [0.0, 1.0])
+    np.testing.assert_allclose(spaced([8.9, 9.0], 1.0, 0.0, 9.0), [8.0, 9.0])
 
 
 def test_a_papers_closest_number_is_the_mark_and_a_quotation_is_not_one_more(tmp_path):

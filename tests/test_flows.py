@@ -11,7 +11,7 @@ from repro.inference.bounds import importance_weighted
 from repro.kernels import dispatch
 from repro.models import build
 from repro.models.markov import Step
-from repro.nn.flows import build_flows, through
+from repro.nn.flows import apply_flows, build_flows
 
 TWO = {"flows": 2, "flow_hidden": 7}
 
@@ -30,9 +30,9 @@ def random_flows(latent, **sizes):
 def test_the_log_determinant_is_that_of_the_jacobian(latent, count):
     flows = random_flows(latent, flows=count)
     points = torch.randn(4, latent, dtype=torch.float64)
-    _, log_dets = through(flows, points)
+    _, log_dets = apply_flows(flows, points)
     for point, log_det in zip(points, log_dets, strict=True):
-        jacobian = torch.autograd.functional.jacobian(lambda z: through(flows, z)[0], point)
+        jacobian = torch.autograd.functional.jacobian(lambda z: apply_flows(flows, z)[0], point)
         sign, expected = torch.linalg.slogdet(jacobian)
         assert sign == 1
         torch.testing.assert_close(log_det, expected, rtol=1e-10, atol=1e-10)

@@ -7,7 +7,7 @@ import pytest
 
 from repro.data import prepared
 from repro.data.prepare import prepare
-from repro.data.readers.handwriting import LATTICE, read_iam_ondb, read_omniglot, steps_of
+from repro.data.readers.handwriting import LATTICE_SPACING, read_iam_ondb, read_omniglot, steps_of
 from repro.errors import DataError
 
 XML = """<?xml version="1.0" encoding="ISO-8859-1"?>
@@ -110,7 +110,7 @@ def test_drawings_are_resampled_in_time_and_split_by_alphabet(tmp_path):
     steps = parts["train"][0]
     expected = [[0, 50, 0]] * 3 + [[1, 50, 0], [0, 100, 50], [1, 0, 40]]
     np.testing.assert_array_equal(steps[:, 0], np.array(expected)[:, 0])
-    assert (abs(steps[:, 1:] - np.array(expected)[:, 1:]) <= LATTICE).all()
+    assert (abs(steps[:, 1:] - np.array(expected)[:, 1:]) <= LATTICE_SPACING).all()
     assert len(np.unique(steps[:, 1])) == len(steps)  # dequantised
     with pytest.raises(DataError, match="no part in the options lists the alphabet Latin"):
         read_omniglot(files, {**options, "alphabets": {"train": ["Greek"], "test": ["Korean"]}})

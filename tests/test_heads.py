@@ -82,7 +82,10 @@ def test_annealed_importance_sampling_is_unbiased_with_any_number_of_temperature
 
     def estimate(chains, temperatures):
         with torch.no_grad():
-            return rbm.annealed(head.read, *rows, chains, temperatures, stream) - exact
+            return (
+                rbm.annealed_importance_sampling(head.read, *rows, chains, temperatures, stream)
+                - exact
+            )
 
     for temperatures in (1, 3):
         ratios = torch.cat([estimate(5, temperatures) for _ in range(4000)]).exp()
@@ -103,7 +106,10 @@ def test_annealing_begins_at_the_datas_means_and_finds_modes_that_the_biases_hid
     assert head.eval().log_partition((a, c)).sub(exact).abs().item() < 0.1
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        assert rbm.annealed(head.read, a, c, c[0], 50, 200, stream).item() < exact.item() - 10.0
+        assert (
+            rbm.annealed_importance_sampling(head.read, a, c, c[0], 50, 200, stream).item()
+            < exact.item() - 10.0
+        )
 
 
 def test_many_rows_are_annealed_in_chunks(monkeypatch):
@@ -119,13 +125,13 @@ def test_one_z_is_annealed_once_and_again_when_weights_biases_or_means_change(mo
     head, _ = head_and_params("rbm", 4)
     a, c = torch.randn(1, 3).double(), torch.randn(1, 4).double()
     monkeypatch.setattr(rbm, "MAX_ENUMERATED_UNITS", 0)
-    calls, original = [], rbm.annealed
+    calls, original = [], rbm.annealed_importance_sampling
 
     def watch(*arguments):
         calls.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(rbm, "annealed", watch)
+    monkeypatch.setattr(rbm, "annealed_importance_sampling", watch)
     found = [head.log_partition((a, c)).item() for _ in range(3)]
     assert len(calls) == 1 and len(set(found)) == 1
     changes = [head.read.data, head.means, a, c]

@@ -54,7 +54,7 @@ def test_segments_of_a_long_sequence_give_its_terms(sizes, small_model, ragged):
     for ours, *theirs in zip(whole[:4], *(terms[:4] for terms in cut), strict=True):
         torch.testing.assert_close(torch.cat(theirs), ours)
     other = small_model("latent_autoregressive", hidden=10).advance(x, lengths, noise)[1]
-    with pytest.raises(ConfigError, match="cannot go on from this state"):
+    with pytest.raises(ConfigError, match="cannot continue from this state"):
         model.advance(x, lengths, noise, other)
 
 

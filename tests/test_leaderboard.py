@@ -291,7 +291,7 @@ def test_two_submissions_of_one_name_are_refused(exact, tmp_path):
     with pytest.raises(DataError, match=r"a.json and .*b.json are both called mine, seed 0"):
         board(tmp_path)
     named(exact, "mine", 0.1, seed=1).save(tmp_path / "b.json")
-    with pytest.raises(DataError, match="must be trainings of their own"):
+    with pytest.raises(DataError, match="be a separate training"):
         board(tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_two_submissions_of_one_name_are_refused(exact, tmp_path):
 def test_folders_without_results_are_refused(exact, tmp_path):
     with pytest.raises(ConfigError, match="is not a directory"):
         board(tmp_path / "none")
-    with pytest.raises(ConfigError, match=r"it has no \*\.json at all"):
+    with pytest.raises(ConfigError, match=r"it has no \*\.json files"):
         board(tmp_path)
     named(exact, "mine").save(tmp_path / "a.json")
     with pytest.raises(ConfigError, match="those in it are of linear_gaussian"):

@@ -9,7 +9,7 @@ from reference import models as plain
 
 from repro.errors import ConfigError
 from repro.models import build
-from repro.models.base import RENAMED, ModelSpec, SequenceModel, Terms
+from repro.models.base import RENAMED_METHODS, ModelSpec, SequenceModel, Terms
 
 pytestmark = pytest.mark.oracle
 
@@ -315,7 +315,7 @@ def test_an_own_model_is_loaded_by_its_full_name():
     assert build(own).scale == 2.0
 
 
-@pytest.mark.parametrize(("old", "new"), sorted(RENAMED.items()))
+@pytest.mark.parametrize(("old", "new"), sorted(RENAMED_METHODS.items()))
 def test_a_method_under_its_old_name_still_works_and_names_the_new_one(old, new):
     def method(self):
         return old

@@ -74,7 +74,7 @@ def test_an_own_preset_may_not_hide_one_of_the_suite(elsewhere):
     (elsewhere / "config/starter.yaml").write_text("preset: starter\n")
     (elsewhere / "config/starter.yaml").write_text("preset: starter\nexperiments: []\n")
     assert recipes.load("smoke")["preset"] == "smoke"
-    with pytest.raises(ConfigError, match=r"config/starter.yaml: the suite has such a preset"):
+    with pytest.raises(ConfigError, match=r"config/starter.yaml: the suite already has a preset"):
         recipes.load("starter")
 
 

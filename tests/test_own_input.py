@@ -213,7 +213,7 @@ BAD = {
     "no axis": (lambda a: np.array(1.0), r"has the shape \(\)"),
     "no columns": (lambda a: a[:, :0], r"has no columns"),
     "no steps": (lambda a: a[:0], r"has no steps"),
-    "other columns": (lambda a: a[:, :2], r"has 2 columns and the first of train 3"),
+    "other columns": (lambda a: a[:, :2], r"has 2 columns, but the first sequence of train has 3"),
     "nan": (lambda a: a * np.nan, "step 0, column 0 is nan; values must be finite"),
     "infinite": (lambda a: a * np.inf, "step 0, column 0 is -?inf; values must be finite"),
 }
@@ -271,7 +271,7 @@ def test_moments_in_chunks_are_those_of_the_whole(monkeypatch):
     whole = np.concatenate(data)
     monkeypatch.setattr(checks, "CHUNK", 100)
     for how, frames in (("per_dimension", whole), ("global", whole.reshape(-1, 1))):
-        columns = checks.Columns(3, how)
+        columns = checks.ColumnStatistics(3, how)
         for frame in checks.chunks(data):
             columns.add(frame)
         mean, std = columns.normalisation()

@@ -306,7 +306,7 @@ def test_our_recipe_alone_is_the_only_one_compared(two_recipes):
 
 def test_a_table_without_any_preset_is_refused(folder):
     (folder / "table.yaml").write_text("title: T\nmodels: [dmm]\n")
-    with pytest.raises(ConfigError, match="does not say preset"):
+    with pytest.raises(ConfigError, match=r"lacks the setting\(s\) preset"):
         render_published(folder, folder / "results")
 
 

@@ -61,7 +61,7 @@ def test_a_target_is_what_the_stored_results_of_the_papers_recipe_give(dataset, 
     target = race.target_of(dataset, model)
     results = read_cell(ROOT / "results", target.preset, dataset, model)
     gaps = [r.per_step("bound") - r.training["best_validation_bound"] for r in results]
-    bound, error = race.standing_for(target.printed, results)
+    bound, error = race.equivalent_bound(target.printed, results)
     assert bound == pytest.approx(-target.printed - sum(gaps) / len(gaps))
     assert round(bound, 3) == target.valid_bound
     assert f"{abs(np.mean(gaps)):.3f} ± {error:.3f}" in target.reason
@@ -75,7 +75,10 @@ def test_a_target_is_what_the_stored_results_of_the_papers_recipe_give(dataset, 
     [
         (("nottingham", "dmm"), "no target for dmm on nottingham"),
         (("jsb_chorales", "rnn"), "no target for rnn on jsb_chorales"),
-        (("jsb_chorales", "dmm", 6.388), "no validation bound stands for 6.388 of dmm"),
+        (
+            ("jsb_chorales", "dmm", 6.388),
+            "no validation bound is known for the printed 6.388 of dmm",
+        ),
     ],
 )
 def test_a_race_without_a_target_is_refused(arguments, message, monkeypatch):
@@ -98,9 +101,11 @@ def test_the_rule_is_the_exact_test_of_mann_and_whitney():
 
 def test_three_seeds_are_faster_only_if_each_is_faster_than_all():
     assert race.wins_by_chance([1, 2, 3], [4, 5, math.inf]) == pytest.approx(0.05)
-    assert race.wins_by_chance([1, 2, 4.5], [4, 5, 6]) > race.FALSE_ALARMS
-    assert race.wins_by_chance([1, 2, 4], [4, 5, 6]) > race.FALSE_ALARMS  # a tie proves nothing
-    assert race.wins_by_chance([1, 2, math.inf], [4, 5, math.inf]) > race.FALSE_ALARMS
+    assert race.wins_by_chance([1, 2, 4.5], [4, 5, 6]) > race.SIGNIFICANCE_LEVEL
+    assert (
+        race.wins_by_chance([1, 2, 4], [4, 5, 6]) > race.SIGNIFICANCE_LEVEL
+    )  # a tie proves nothing
+    assert race.wins_by_chance([1, 2, math.inf], [4, 5, math.inf]) > race.SIGNIFICANCE_LEVEL
 
 
 @pytest.mark.parametrize("missed", [0.0, 0.3], ids=["all arrive", "some never arrive"])
@@ -109,18 +114,19 @@ def test_equal_recipes_are_called_faster_as_seldom_as_stated(spread, missed):
     rng, trials = np.random.default_rng(1), 600
     times = np.exp(spread * rng.standard_normal((trials, 2, 3)))
     times[rng.random(times.shape) < missed] = math.inf
-    alarms = np.mean([race.wins_by_chance(*pair) <= race.FALSE_ALARMS for pair in times])
-    error = math.sqrt(race.FALSE_ALARMS * (1 - race.FALSE_ALARMS) / trials)
-    assert alarms <= race.FALSE_ALARMS + 3 * error
+    alarms = np.mean([race.wins_by_chance(*pair) <= race.SIGNIFICANCE_LEVEL for pair in times])
+    error = math.sqrt(race.SIGNIFICANCE_LEVEL * (1 - race.SIGNIFICANCE_LEVEL) / trials)
+    assert alarms <= race.SIGNIFICANCE_LEVEL + 3 * error
     if not missed:  # without ties the test is exact
-        assert alarms >= race.FALSE_ALARMS - 3 * error
+        assert alarms >= race.SIGNIFICANCE_LEVEL - 3 * error
 
 
 def test_twice_as_fast_is_found():
     rng = np.random.default_rng(2)
     new, old = np.exp(0.1 * rng.standard_normal((2, 200, 3)))
     found = [
-        race.wins_by_chance(a, 2 * b) <= race.FALSE_ALARMS for a, b in zip(new, old, strict=True)
+        race.wins_by_chance(a, 2 * b) <= race.SIGNIFICANCE_LEVEL
+        for a, b in zip(new, old, strict=True)
     ]
     assert np.mean(found) > 0.99
 
@@ -320,7 +326,7 @@ def test_records_survive_writing_and_reading_and_changed_ones_are_refused(tmp_pa
     [
         ({"part": "test"}, "was made on the test part"),
         ({"data_sha256": "1" * 64}, "was made on other data"),
-        ({"model": "another"}, "is of another on d"),
+        ({"model": "another"}, "is a race of another on d"),
         ({"schema": 99}, "another schema"),
     ],
 )
@@ -352,14 +358,14 @@ def test_a_record_needs_three_seeds_with_logs_and_a_peer_one(tmp_path):
     with pytest.raises(DataError, match="no races in"):
         race.accept_races(GOAL, runs, kept)
     store(runs, a_race(), a_race(seed=1))
-    with pytest.raises(DataError, match=r"has 2 seed\(s\), a record needs 3"):
+    with pytest.raises(DataError, match=r"has 2 seed\(s\), and 3 are needed"):
         race.accept_races(GOAL, runs, kept)
     store(runs, a_race(seed=2), a_race(race.PYRO))
     race.accept_races(GOAL, runs, kept)
     groups = race.stored(GOAL, kept, tmp_path / "results")
     assert groups == [[a_race(seed=seed) for seed in range(3)], [a_race(race.PYRO)]]
     race.log_of(race.race_path(runs, "d", "m", "fast", 1)).unlink()
-    with pytest.raises(DataError, match="needs the log"):
+    with pytest.raises(DataError, match="lacks the log"):
         race.accept_races(GOAL, runs, kept)
 
 

@@ -268,7 +268,7 @@ def test_hidden_files_are_not_recordings(content, tmp_path):
 @pytest.mark.parametrize("copies", [2, 8])
 def test_memory_does_not_grow_with_the_corpus(copies, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "CHUNK", 100_000)
-    monkeypatch.setattr(batches, "HELD_BYTES", 100_000)
+    monkeypatch.setattr(batches, "MAX_BYTES_ON_DEVICE", 100_000)
     for i in range(40 * copies):
         write(tmp_path / "raw" / f"{i}.wav", waveform(i, 16_000))
     path = tmp_path / "accent" / "sequences.safetensors"
@@ -294,7 +294,7 @@ def test_tensors_of_a_large_file_are_those_of_a_small_one(tmp_path, monkeypatch)
     path = tmp_path / "d" / "sequences.safetensors"
     prepared.save(parts, "d", {"kind": "real", "normalise": "global"}, path)
     held = batches.to_tensors(prepared.load(path, ("train",))[1]["train"], CPU)
-    monkeypatch.setattr(batches, "HELD_BYTES", 0)
+    monkeypatch.setattr(batches, "MAX_BYTES_ON_DEVICE", 0)
     asked_for = batches.to_tensors(prepared.load(path, ("train",))[1]["train"], CPU)
     assert isinstance(held, list) and isinstance(asked_for, batches.Tensors)
     assert batches.lengths_of(held) == batches.lengths_of(asked_for) == [5, 2, 9]

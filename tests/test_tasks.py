@@ -278,7 +278,7 @@ def pair(*shapes):
         (Steps((torch.zeros(3, 4, 1),), 1), ConfigError, "must return the next state"),
         (3, ConfigError, "int cannot be scored"),
         (torch.nn.Linear(2, 2), ConfigError, "Linear cannot be scored: it needs log_prob"),
-        (HMM, ConfigError, r"HMM is a class: give an object of it, such as HMM\(…\)"),
+        (HMM, ConfigError, r"HMM is a class: give an instance of it, such as HMM\(…\)"),
         (
             torch.distributions.Normal(0.0, 1.0),
             ConfigError,

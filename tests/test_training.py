@@ -310,7 +310,7 @@ def test_evaluation_does_not_depend_on_batches_or_chunks(walk, tmp_path, monkeyp
     model, _ = load_checkpoint(checkpoint)
     tensors = batches.to_tensors(prepared.load(walk, ("test",))[1]["test"], CPU)
     together = bound_sequences(model, batches.collate(tensors, [4, 0, 2]), 60, [1, 20], 0)
-    monkeypatch.setattr("repro.evaluation.evaluate.ROWS", 1)  # smallest chunks
+    monkeypatch.setattr("repro.evaluation.evaluate.MAX_ROWS", 1)  # smallest chunks
     monkeypatch.setattr("repro.evaluation.evaluate.STEPS_AT_ONCE", 1)
     for column, identity in enumerate([4, 0, 2]):
         alone = bound_sequences(model, batches.collate(tensors, [identity]), 60, [1, 20], 0)

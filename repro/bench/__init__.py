@@ -1,1 +1,1 @@
-"""How fast training and evaluation are, compared with what one would write or use instead."""
+"""How fast training and evaluation are, compared with plain code and with Pyro."""

@@ -56,8 +56,8 @@ def run(path: Path) -> str:
 
 def _launched(workload: Workload, device: torch.device) -> Callable[[], object]:
     model, batch, noise = make(workload)
-    model, given = model.to(device), [t.to(device) for t in (batch.x, batch.lengths, noise)]
-    return training_step(model, lambda: model(*given))
+    model, inputs = model.to(device), [t.to(device) for t in (batch.x, batch.lengths, noise)]
+    return training_step(model, lambda: model(*inputs))
 
 
 def _stacked(workload: Workload, seeds: int, device: torch.device) -> Callable[[], object]:
@@ -65,12 +65,12 @@ def _stacked(workload: Workload, seeds: int, device: torch.device) -> Callable[[
     models = [copy.deepcopy(model).to(device) for _ in range(seeds)]
     stack = StackedModels(models, graphs=True)
     optimizers = [torch.optim.Adam(m.parameters(), lr=1e-5, fused=True) for m in models]
-    given = [t.to(device).expand(seeds, *t.shape) for t in (batch.x, batch.lengths, noise)]
+    inputs = [t.to(device).expand(seeds, *t.shape) for t in (batch.x, batch.lengths, noise)]
     weight = torch.ones((), device=device)
     counts = torch.full((seeds,), len(batch.ids), device=device)
 
     def step() -> None:
-        _, _, *gradients = stack.gradients(weight, counts, *given)
+        _, _, *gradients = stack.gradients(weight, counts, *inputs)
         for s, (one, optimizer) in enumerate(zip(models, optimizers, strict=True)):
             for parameter, gradient in zip(one.parameters(), gradients, strict=True):
                 parameter.grad = gradient[s]

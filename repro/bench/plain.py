@@ -1,4 +1,4 @@
-"""The same models written step by step in the obvious way: nothing is outside the time loop."""
+"""The same models written step by step in the obvious way, with everything in the time loop."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -69,7 +69,7 @@ def _plain_nade(head: NadeHead, x: Tensor) -> Tensor:
     return total
 
 
-def torchs_own(
+def run_torch_module(
     rnn: DirectedLSTM | DirectedReLU, x: Tensor | PackedSequence, state: Sequence[Tensor]
 ) -> tuple[Any, Sequence[Tensor]]:
     """Run torch's own module over x from a state; return its hidden states and the last state.
@@ -82,7 +82,7 @@ def torchs_own(
     return states, (hidden,)
 
 
-def start_of(rnn: DirectedLSTM | DirectedReLU, x: Tensor) -> list[Tensor]:
+def initial_state(rnn: DirectedLSTM | DirectedReLU, x: Tensor) -> list[Tensor]:
     """Return the state before the first step of x (T, B, ·)."""
     width = (rnn.lstm if isinstance(rnn, DirectedLSTM) else rnn.rnn).hidden_size
     return [x.new_full((1, x.shape[1], width), value) for value in rnn.start]
@@ -94,11 +94,11 @@ def _hidden_states(
     x: Tensor,
     lengths: Tensor,
 ) -> list[Tensor]:
-    state = start_of(rnn, x)
+    state = initial_state(rnn, x)
     states = [state[0][0]] * len(x)
     order = range(len(x))
     for t in reversed(order) if rnn.backward_in_time else order:
-        _, after = torchs_own(rnn, embed(x[t : t + 1]), state)
+        _, after = run_torch_module(rnn, embed(x[t : t + 1]), state)
         inside = (t < lengths).unsqueeze(-1)  # padding never reaches a real step
         state = [new.where(inside, old) for new, old in zip(after, state, strict=True)]
         states[t] = state[0][0]

@@ -11,7 +11,7 @@ from pyro.optim import ClippedAdam
 from torch import BoolTensor, Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from repro.bench.plain import start_of, torchs_own
+from repro.bench.plain import initial_state, run_torch_module
 from repro.models.dmm import DMM
 from repro.nn.recognition import StructuredInference
 from repro.nn.recurrent import reverse
@@ -55,12 +55,12 @@ class PyroDMM(nn.Module):
         assert isinstance(network, StructuredInference)
         (rnn,) = network.rnns
         inputs = reverse(network.embed(x), lengths)
-        start = start_of(rnn, x)
+        start = initial_state(rnn, x)
         if self.packed:
             rows = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
-            backwards, _ = pad_packed_sequence(torchs_own(rnn, rows, start)[0])
+            backwards, _ = pad_packed_sequence(run_torch_module(rnn, rows, start)[0])
         else:
-            backwards, _ = torchs_own(rnn, inputs, start)
+            backwards, _ = run_torch_module(rnn, inputs, start)
         hidden = reverse(backwards, lengths)
         with pyro.plate("sequences", x.shape[1]):
             z = x.new_zeros(x.shape[1], self.dmm.latent)

@@ -133,7 +133,7 @@ class PyroTraining:
             self._resume()
 
     def run(self, minutes: float, target: float | None) -> list[dict]:
-        """Train for so many CPU minutes in all, or until the target is met; return the history.
+        """Return the history after training for `minutes` CPU minutes in all, or to the target.
 
         Args:
             target: validation bound, nats per step; None trains for the whole time.
@@ -169,7 +169,7 @@ class PyroTraining:
         return -loss / int(self.valid.lengths.sum())
 
     def run_epochs(self, number: int) -> None:
-        """Train so many epochs, validate, and keep the state to resume from."""
+        """Train `number` epochs, validate, and save the state to resume from."""
         start = time.process_time()
         for _ in range(number):
             self.one_epoch()

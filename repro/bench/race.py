@@ -42,7 +42,7 @@ def run(
         DataError: the data are missing, damaged or not those of the target.
     """
     require_data(data_file, target)
-    races = [_one(recipe, data_file, seed, target, threads, root) for seed in seeds]
+    races = [_run_seed(recipe, data_file, seed, target, threads, root) for seed in seeds]
     if not all(race.epochs_in_turn for race in races):
         epochs = epochs_in_turn(recipe, data_file, target)
         races = [replace(race, epochs_in_turn=epochs) for race in races]
@@ -65,21 +65,21 @@ def require_data(data_file: Path, target: Target) -> None:
         )
 
 
-def _one(
+def _run_seed(
     recipe: dict, data_file: Path, seed: int, target: Target, threads: int, root: Path
 ) -> Race:
     path = race_path(root, target.dataset, target.model, recipe["preset"], seed)
-    goal = {"printed": target.printed, "valid_bound": target.valid_bound}
+    recorded_target = {"printed": target.printed, "valid_bound": target.valid_bound}
     if path.exists():
         before = read(path, target)
-        if (before.recipe, before.target) == (recipe, goal):
+        if (before.recipe, before.target) == (recipe, recorded_target):
             return before
     training = Training(recipe, data_file, seed, path.with_suffix(""), CPU, 0)
     require_fitting(training)
-    with bars() as shown:
-        one = Run(recipe, seed, training.folder)
+    with bars() as progress:
+        run = Run(recipe, seed, training.folder)
         epochs = training.settings["max_epochs"]
-        with Monitor(one, epochs, "disabled", shown) as monitor:
+        with Monitor(run, epochs, "disabled", progress) as monitor:
             training.begin(monitor)
             while not training.ended and training.best_bound < target.valid_bound:
                 train_epoch(training)
@@ -116,7 +116,7 @@ def _race(
 def run_pyro(
     data_file: Path, seed: int, target: Target, threads: int, root: Path, minutes: float
 ) -> Race:
-    """Train Pyro's example for so many CPU minutes in all, or until the target; write the race.
+    """Train Pyro's example for `minutes` CPU minutes in all, or to the target; write the race.
 
     Raises:
         ConfigError: Pyro is not installed.
@@ -137,7 +137,7 @@ def _pyro_example():  # a module, which is there only with Pyro
     try:
         from repro.bench import pyro_example
     except ImportError:
-        raise ConfigError("Pyro is not installed: pip install -e '.[bench]'.") from None
+        raise ConfigError("Pyro is not installed: run `pip install -e '.[bench]'`.") from None
     return pyro_example
 
 

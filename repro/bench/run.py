@@ -31,8 +31,8 @@ from repro.runtime.provenance import environment, peak_memory_mb
 from repro.training.optimizers import build_optimizers
 
 SAMPLES = (40, 1000, 2000)  # importance samples of the evaluations that are timed
-LONG = ("VRNN 500, handwriting", "RNN-GMM 500, handwriting")  # more than half of the time
-ONE_BY_ONE = 5  # samples that the plain loop draws to be timed
+SLOW_WORKLOADS = ("VRNN 500, handwriting", "RNN-GMM 500, handwriting")  # more than half of the time
+PLAIN_SAMPLES = 5  # samples that the plain implementation draws, one by one, to be timed
 
 PRODUCTS_ALONE = "its products"
 OTHER = "autograd, Python, the rest"
@@ -81,7 +81,7 @@ def run(quick: bool, threads: int, path: Path) -> dict:
     rates = matrix_rates()
     timings: list[Timing] = []
     profiles = []
-    for workload in (w for w in WORKLOADS if not (quick and w.name in LONG)):
+    for workload in (w for w in WORKLOADS if not (quick and w.name in SLOW_WORKLOADS)):
         timings += train_timings(workload, repeats)
         profiles.append({"workload": workload.name, **profile(workload)})
     for samples in SAMPLES[::2] if quick else SAMPLES:
@@ -131,7 +131,7 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
     model.eval()
 
     def one_by_one() -> None:
-        for _ in range(ONE_BY_ONE):
+        for _ in range(PLAIN_SAMPLES):
             with torch.no_grad():
                 noise = torch.randn(len(batch.x), 1, len(batch.ids), model.latent)
                 plain_terms(model, batch.x, batch.lengths, noise)
@@ -143,7 +143,7 @@ def evaluation_timings(workload: Workload, samples: int, repeats: int) -> list[T
 
     calls = {"ours": ours, "Plain": plain_linear()(one_by_one)}
     times = interleaved(calls, repeats, warm_up=repeats > 1)
-    drawn = {"ours": samples, "Plain": ONE_BY_ONE}
+    drawn = {"ours": samples, "Plain": PLAIN_SAMPLES}
     each = {name: [t / drawn[name] for t in found] for name, found in times.items()}
     return _timings(f"IS, K = {samples}, a sample: {workload.name}", each, batch, None)
 
@@ -224,7 +224,9 @@ def _require_equal(model: SequenceModel, batch: Batch, noise: Tensor) -> None:
             for f in (model, lambda *a: plain_terms(model, *a))
         )
     if not torch.allclose(ours, plain, rtol=1e-4):
-        raise NumericalError("the fast and the plain implementation differ; neither is timed.")
+        raise NumericalError(
+            "the fast and the plain implementation give different log weights; neither is timed."
+        )
 
 
 def _operations(workload: Workload) -> float:

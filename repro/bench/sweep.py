@@ -17,7 +17,7 @@ from repro.runtime.provenance import environment
 
 JOBS = 2
 STEPS = 10
-PATIENCE = 300  # seconds that one job waits for the other to begin
+BARRIER_TIMEOUT = 300  # seconds that one job waits for the other to begin
 OURS, PYRO, PYRO_TUNED = (
     "ours, 1 thread per job",
     "Pyro SVI, torch's threads",
@@ -34,7 +34,9 @@ def run(path: Path) -> dict:
     try:
         from repro.bench import pyro_dmm  # noqa: F401
     except ImportError:
-        raise ConfigError("a sweep is compared with Pyro: `pip install pyro-ppl`.") from None
+        raise ConfigError(
+            "`repro bench --sweep` needs Pyro, which is not installed: run `pip install pyro-ppl`."
+        ) from None
     rates = {name: _steps_per_second(name) for name in (OURS, PYRO, PYRO_TUNED)}
     cores = multiprocessing.cpu_count()
     record = {"environment": environment("cpu", 1), "cores": cores, "jobs": JOBS, "rates": rates}
@@ -58,7 +60,9 @@ def as_text(record: dict) -> str:
 def _steps_per_second(name: str) -> float:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(JOBS, context) as pool:
-        start = manager.Barrier(JOBS, timeout=PATIENCE)  # no endless wait for a job that died
+        start = manager.Barrier(
+            JOBS, timeout=BARRIER_TIMEOUT
+        )  # no endless wait for a job that died
         slowest = max(pool.map(_job, [name] * JOBS, [start] * JOBS))
     return JOBS * STEPS / slowest
 
@@ -76,7 +80,7 @@ def _job(name: str, start: Barrier) -> float:
         step = svi_step(model, batch.x, batch.lengths)
     step()  # warm-up
     start.wait()
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     for _ in range(STEPS):
         step()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start_time

@@ -13,7 +13,7 @@ from repro.models.base import ModelSpec, SequenceModel
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and one batch of it.
+    """A model and one batch of data for it.
 
     Attributes:
         name: what the table calls it.

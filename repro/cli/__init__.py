@@ -1,4 +1,4 @@
-"""The `repro` command: one subcommand for each rule of the Snakefile, and a few to look around."""
+"""The `repro` command: one subcommand for each rule of the Snakefile, and a few to explore."""
 
 import os
 import sys
@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from repro.cli import data, run, tools
-from repro.cli import explore as look
-from repro.cli import reports as outputs
+from repro.cli import data, explore, reports, run, tools
 from repro.errors import ReproError
 from repro.runtime.provenance import version
 
@@ -23,18 +21,18 @@ COMMANDS = (
     run.sample,
     run.predict,
     run.listen,
-    outputs.tables,
-    outputs.paper_tables,
-    outputs.figures,
-    outputs.check,
-    outputs.accept,
-    outputs.weights,
-    outputs.leaderboard,
-    outputs.results,
-    outputs.report,
-    outputs.salvage,
+    reports.tables,
+    reports.paper_tables,
+    reports.figures,
+    reports.check,
+    reports.accept,
+    reports.weights,
+    reports.leaderboard,
+    reports.results,
+    reports.report,
+    reports.salvage,
     run.verify,
-    look.show,
+    explore.show,
     tools.plan,
     tools.trust,
     tools.bench,
@@ -49,7 +47,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
-app.command("list")(look.list_)
+app.command("list")(explore.list_)
 
 
 def _print_version(wanted: bool) -> None:

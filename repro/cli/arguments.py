@@ -1,4 +1,4 @@
-"""From a command's arguments to what they refer to: an entry of the configuration, Results."""
+"""Turns a command's arguments into an entry of the configuration, or Results."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
     """Return a data set's entry: a frozen one, or that of a preset or config/datasets.yaml.
 
     Raises:
-        ConfigError: there is none; names the preset that has it, or the nearest name.
+        ConfigError: there is no such data set; names the preset that has it, or the nearest name.
     """
     if config is not None:
         return configuration.read_yaml(config)
@@ -26,15 +26,18 @@ def dataset_entry(name: str, config: Path | None, preset: str) -> dict:
 
 def _require_no_other_preset(dataset: str) -> None:
     for preset, file in configuration.preset_files().items():
-        own = configuration.read_yaml(file).get("datasets") or {}
-        if dataset in own:
+        datasets = configuration.read_yaml(file).get("datasets") or {}
+        if dataset in datasets:
             raise ConfigError(f"{dataset} is a data set of preset {preset}: add --preset {preset}.")
 
 
 def read_results(paths: list[Path] | None, root: Path, preset: str) -> list[Result]:
-    """Return the Results in `paths`, else all of a preset, in the order of config/models.yaml.
+    """Return the Results in `paths`, or else all of a preset, in the order of config/models.yaml.
 
-    Those under runs/ get the titles that the preset gives their models now.
+    Results under runs/ get the titles that the preset gives their models now.
+
+    Raises:
+        ConfigError: there are none.
     """
     paths = paths or sorted((root / preset).glob("*/*/seed*.json"))
     if not paths:
@@ -61,13 +64,13 @@ def description_of(preset: str) -> str:
     return configuration.read_yaml(configuration.preset_file(preset)).get("description", "")
 
 
-def without_results(preset: str, found: list[Result]) -> list[str]:
+def without_results(preset: str, results: list[Result]) -> list[str]:
     """Return one line per data set with cells of a preset that have no Result, and why."""
     config = configuration.load(preset)
-    have = {(result.dataset, result.model) for result in found}
+    with_result = {(result.dataset, result.model) for result in results}
     missing: dict[str, list[str]] = {}
     for dataset, model in configuration.cells(config):
-        if (dataset, model) not in have:
+        if (dataset, model) not in with_result:
             missing.setdefault(dataset, []).append(model)
     return [
         f"{dataset} ({', '.join(models)}): "

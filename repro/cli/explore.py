@@ -1,4 +1,4 @@
-"""Looking around: what models, data sets, presets and tables exist, and how a cell is set up."""
+"""Commands that show which models, data sets, presets and tables exist, and a cell's settings."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -26,10 +26,14 @@ def list_(
 
     Example: repro list models
     """
-    for one in [kind] if kind else Kind:
-        rows = _rows(one)
+    for listed_kind in [kind] if kind else Kind:
+        rows = _rows(listed_kind)
         width = max(len(name) for name, _ in rows)
-        print("\n".join([f"{one}:", *(f"  {name:{width}}  {text}" for name, text in rows), ""]))
+        print(
+            "\n".join(
+                [f"{listed_kind}:", *(f"  {name:{width}}  {text}" for name, text in rows), ""]
+            )
+        )
 
 
 def show(

@@ -23,7 +23,7 @@ class Precision(StrEnum):
 
 
 class Kernels(StrEnum):
-    """Which paths computations take."""
+    """Which implementation of a computation is used."""
 
     plain = "plain"
     fast = "fast"

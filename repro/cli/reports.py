@@ -34,8 +34,8 @@ def tables(
     from repro.reports.tables import write_tables
 
     source = source or runs_folder()
-    found = read_results(results, source, preset)
-    for path in write_tables(found, out or source / preset / "tables"):
+    loaded = read_results(results, source, preset)
+    for path in write_tables(loaded, out or source / preset / "tables"):
         print(path)
 
 
@@ -80,8 +80,8 @@ def results(
         write_table(table, out)
         print(out)
     else:
-        shown = table[["preset", "task", "model", "seed", "metric", "nats_per_step"]]
-        print(shown.to_string(index=False, float_format="%.4f"))
+        columns = table[["preset", "task", "model", "seed", "metric", "nats_per_step"]]
+        print(columns.to_string(index=False, float_format="%.4f"))
 
 
 def figures(
@@ -95,8 +95,8 @@ def figures(
     from repro.reports.figures import write_figures
 
     source = source or runs_folder()
-    found = read_results(results, source, preset)
-    for path in write_figures(found, runs_folder() / preset, out or source / preset / "figures"):
+    loaded = read_results(results, source, preset)
+    for path in write_figures(loaded, runs_folder() / preset, out or source / preset / "figures"):
         print(path)
 
 
@@ -113,9 +113,9 @@ def check(
     from repro.results.check import compare, render, summary
     from repro.runtime.files import write_text
 
-    whole = not results
-    found = read_results(results, runs_folder(), preset)
-    verdicts = compare(found, results_folder(), preset, whole)
+    is_complete = not results
+    loaded = read_results(results, runs_folder(), preset)
+    verdicts = compare(loaded, results_folder(), preset, is_complete)
     if report:
         write_text(report, render(verdicts))
     print(render(verdicts))
@@ -133,11 +133,11 @@ def accept(preset: Preset = "starter") -> None:
     from repro.results.record import result_path, write
 
     require_clone("accept")
-    found = read_results(None, runs_folder(), preset)
-    for result in found:
+    loaded = read_results(None, runs_folder(), preset)
+    for result in loaded:
         path = result_path(results_folder(), preset, result.dataset, result.model, result.seed)
         write(result, path)
-    print(f"stored {len(found)} results under {results_folder() / preset}; commit them.")
+    print(f"stored {len(loaded)} results under {results_folder() / preset}; commit them.")
 
 
 def weights(
@@ -194,21 +194,21 @@ def salvage(expected: Expected, preset: Preset = "starter") -> None:
     runs = runs_folder() / preset
     folder = runs / "partial"
     shutil.rmtree(folder, ignore_errors=True)
-    found, lines = up_to_date(expected)
+    loaded, lines = up_to_date(expected)
     lines += failed_pages(runs)
-    if found:
-        found = in_order(found, runs_folder(), preset)
-        write_tables(found, folder / "tables")
-        write_figures(found, runs, folder / "figures")
-        verdicts = compare(found, results_folder(), preset, whole=False)
+    if loaded:
+        loaded = in_order(loaded, runs_folder(), preset)
+        write_tables(loaded, folder / "tables")
+        write_figures(loaded, runs, folder / "figures")
+        verdicts = compare(loaded, results_folder(), preset, is_complete=False)
         write_text(folder / "check.md", render(verdicts))
         scoreboard = paper_tables_folder() / "scoreboard.md"
         page = write_report(
-            found, folder, lines, scoreboard, folder / "report.html", runs, description_of(preset)
+            loaded, folder, lines, scoreboard, folder / "report.html", runs, description_of(preset)
         )
-        lines.append(f"the other {len(found)} of {len(expected)} results: {page}")
+        lines.append(f"the other {len(loaded)} of {len(expected)} results: {page}")
     print("\n".join(lines))
-    if len(found) < len(expected):
+    if len(loaded) < len(expected):
         raise typer.Exit(1)
 
 
@@ -220,9 +220,9 @@ def report(results: Files = None, preset: Preset = "starter", out: Out = None) -
     from repro.reports.html import write_report
 
     folder = runs_folder() / preset
-    found = read_results(results, runs_folder(), preset)
-    left_out = without_results(preset, found)
+    loaded = read_results(results, runs_folder(), preset)
+    left_out = without_results(preset, loaded)
     scoreboard = paper_tables_folder() / "scoreboard.md"
     path, about = out or folder / "report.html", description_of(preset)
     races = paper_tables_folder() / "races"
-    print(write_report(found, folder, left_out, scoreboard, path, description=about, races=races))
+    print(write_report(loaded, folder, left_out, scoreboard, path, description=about, races=races))

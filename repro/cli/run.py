@@ -24,7 +24,7 @@ from repro.cli.options import (
 from repro.config import recipes as configuration
 from repro.runtime.paths import data_file, run_folder, runs_folder
 
-SAME = 1e-5  # nats per step: what another CPU's order of sums may change
+VERIFY_TOLERANCE = 1e-5  # nats per step, which another CPU's order of summation may change
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
 
-    loaded: dict = {}  # if every option is given, the preset is not needed
+    loaded: dict = {}  # the preset is not read where these options are given
     if config is None or device is None or threads is None or wandb is None:
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
@@ -98,7 +98,7 @@ def evaluate(
     num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples K.")] = None,
     until_error: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Stop at this error, nats per step; K is then the most."),
+        typer.Option(min=0.0, help="Stop at this error, nats per step; K is then the maximum."),
     ] = None,
     curve: Annotated[list[int] | None, typer.Option(min=1, help="A smaller K to report.")] = None,
     particles: Annotated[
@@ -167,7 +167,8 @@ def evaluate(
     if not until["reached"]:
         print(
             f"{path}: an error of {until['error']:g} nats/step was not reached with {samples} "
-            f"samples; it is {until['found']:.2g}, by weights that may be doubtful.",
+            f"samples. It is estimated as {until['found']:.2g}; that is itself unreliable if few "
+            "samples carry most of the weight.",
             file=sys.stderr,
         )
 
@@ -188,14 +189,14 @@ def verify(
     from repro.evaluation.stored_weights import evaluate_again, find
 
     stored = find(model, dataset, seed, preset)
-    here = evaluate_again(stored, threads)
-    gap = abs(here.per_step("is") - stored.per_step("is"))
+    again = evaluate_again(stored, threads)
+    difference = abs(again.per_step("is") - stored.per_step("is"))
+    same = "the same" if difference <= VERIFY_TOLERANCE else "NOT the same"
     print(
         f"{stored.preset}/{dataset}/{model}, seed {seed}: stored {stored.per_step('is'):.6f}, here "
-        f"{here.per_step('is'):.6f} nats per step, "
-        f"{'the same' if gap <= SAME else 'NOT the same'} within {SAME:g}"
+        f"{again.per_step('is'):.6f} nats per step, {same} within {VERIFY_TOLERANCE:g}"
     )
-    if gap > SAME:
+    if difference > VERIFY_TOLERANCE:
         raise typer.Exit(1)
 
 

@@ -116,13 +116,13 @@ def race(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     pyro: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Instead: Pyro's example, for so many CPU minutes in all."),
+        typer.Option(min=0.0, help="Instead: Pyro's example, for this many CPU minutes in all."),
     ] = None,
     accept: Annotated[
         bool, typer.Option("--accept", help="Instead: store the races under runs/ in results/.")
     ] = False,
 ) -> None:
-    """Train until the validation bound is as good as a printed number; tell the CPU seconds.
+    """Train until the validation bound is as good as a printed number; report the CPU seconds.
 
     A race that was stopped continues, and the test part is not read. The table beside the paper's
     recipe, stored races and Pyro's example is in runs/races/, or with --accept in

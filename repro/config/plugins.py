@@ -11,7 +11,7 @@ from types import ModuleType
 
 from repro.errors import ConfigError
 
-INSTALLED = {"site-packages", "dist-packages"}
+INSTALL_FOLDERS = {"site-packages", "dist-packages"}
 
 
 def load_object(name: str, what: str) -> Callable:
@@ -35,14 +35,14 @@ def sources_of(file: Path) -> list[Path]:
     Read from the text, without running it: modules next to the importing file, in the working
     directory and on the module search path; not what is installed, nor this package itself.
     """
-    found: list[Path] = []
-    waiting = [file.resolve()]
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.append(path)
-            waiting += [source for name in _imported(path) for source in _own_files(name, path)]
-    return found
+    sources: list[Path] = []
+    pending = [file.resolve()]
+    while pending:
+        path = pending.pop()
+        if path not in sources:
+            sources.append(path)
+            pending += [source for name in _imported(path) for source in _user_files(name, path)]
+    return sources
 
 
 def _imported(file: Path) -> Iterator[list[str]]:
@@ -50,7 +50,7 @@ def _imported(file: Path) -> Iterator[list[str]]:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
-        return  # whoever loads the file says what is wrong with it
+        return  # loading the file will raise the error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".") for alias in node.names)
@@ -59,7 +59,7 @@ def _imported(file: Path) -> Iterator[list[str]]:
             yield from ([*module, alias.name] for alias in node.names)
 
 
-def _own_files(name: list[str], importer: Path) -> list[Path]:
+def _user_files(name: list[str], importer: Path) -> list[Path]:
     # Every file that importing this name may run, packages' __init__.py among them.
     dots = name.count("")
     parts = name[dots:]
@@ -83,7 +83,7 @@ def _own_files(name: list[str], importer: Path) -> list[Path]:
 def _installed(folder: Path) -> bool:
     # The standard library, or where pip, conda and Debian put packages: not a user's own code.
     library = Path(sysconfig.get_path("stdlib")).resolve()
-    return folder.is_relative_to(library) or not INSTALLED.isdisjoint(folder.parts)
+    return folder.is_relative_to(library) or not INSTALL_FOLDERS.isdisjoint(folder.parts)
 
 
 def _from_file(path: str) -> ModuleType:

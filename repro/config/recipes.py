@@ -19,11 +19,12 @@ from repro.errors import ConfigError, hint
 from repro.runtime.files import sha256, visible_files, write_text
 from repro.runtime.paths import config_folder, in_clone
 
-OWN = Path("config")  # of the working directory: in a clone, the suite's own
-# Of an entry of datasets.yaml, what its prepared file depends on; of a source, what its bytes are.
+USER_CONFIG = Path("config")  # in the working directory; in a clone it is the suite's own
+# The keys of an entry in datasets.yaml on which its prepared file depends, and the keys of a source
+# that identify its bytes.
 DECIDES_BYTES = ("reader", "kind", "normalise", "local", "options", "expected")
 IDENTIFIES_SOURCE = ("file", "sha256", "content", "content_sha256")
-RENAMED = {"together": "stack_seeds"}
+RENAMED_SETTINGS = {"together": "stack_seeds"}
 # What may be subtracted and divided out of data of a kind: bits and the pen stay as they are.
 NORMALISATIONS = {
     "binary": ("none",),
@@ -73,10 +74,12 @@ def preset_files() -> dict[str, Path]:
 
     A folder called config/ may be of another program: there, only files with experiments count.
     """
-    others = {"datasets", "models", "schema", "targets"}
-    found = {p.stem: p for p in config_folder().glob("*.yaml") if p.stem not in others}
-    own = {} if in_clone() else {p.stem: p for p in OWN.glob("*.yaml") if _has_experiments(p)}
-    return own | found
+    not_presets = {"datasets", "models", "schema", "targets"}
+    found = {p.stem: p for p in config_folder().glob("*.yaml") if p.stem not in not_presets}
+    user_files = (
+        {} if in_clone() else {p.stem: p for p in USER_CONFIG.glob("*.yaml") if _has_experiments(p)}
+    )
+    return user_files | found
 
 
 def _has_experiments(path: Path) -> bool:
@@ -93,13 +96,16 @@ def preset_file(preset: str) -> Path:
         ConfigError: there is no such preset (names the nearest), or its file has another name
             under `preset:`.
     """
-    if (OWN / f"{preset}.yml").exists():
+    if (USER_CONFIG / f"{preset}.yml").exists():
         raise ConfigError(f"config/{preset}.yml is not read; rename it to {preset}.yaml.")
-    found, own = preset_files(), OWN / f"{preset}.yaml"
-    if not in_clone() and own.is_file():
-        if preset in found and found[preset] != own:
-            raise ConfigError(f"config/{own.name}: the suite has such a preset; rename yours.")
-        found.setdefault(preset, own)  # and reading it says what is wrong
+    found, user_file = preset_files(), USER_CONFIG / f"{preset}.yaml"
+    if not in_clone() and user_file.is_file():
+        if preset in found and found[preset] != user_file:
+            raise ConfigError(
+                f"config/{user_file.name}: the suite already has a preset of this name; rename "
+                "yours."
+            )
+        found.setdefault(preset, user_file)  # and reading it says what is wrong
     if preset not in found:
         raise ConfigError(f"preset: {unknown('preset', preset, found)}")
     require_own_name(found[preset])
@@ -112,7 +118,7 @@ def require_own_name(path: Path) -> None:
     Raises:
         ConfigError: says what to write.
     """
-    if path.absolute().parent != OWN.absolute():
+    if path.absolute().parent != USER_CONFIG.absolute():
         return  # a settings file outside config/ may change a preset's settings
     name = read_yaml(path).get("preset", path.stem)
     if name != path.stem:
@@ -123,7 +129,7 @@ def require_own_name(path: Path) -> None:
 
 
 def require_own_targets(targets: Iterable[str], preset: str) -> None:
-    """Refuse files of one preset that are asked for under another.
+    """Refuse target files that belong to another preset than the chosen one.
 
     Raises:
         ConfigError: says which preset to set.
@@ -264,16 +270,16 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
     reason = misfit(traits, chosen["training"], data["options"])
     if reason:
         raise ConfigError(f"model '{model}' on {dataset}: {reason}")
-    own = _own_source(chosen["family"], f"models.{model}.family")
+    source_sha256 = _source_digest(chosen["family"], f"models.{model}.family")
     return {
         "preset": config["preset"],
         "dataset": {"name": dataset, "kind": data["kind"], "options": data["options"]},
-        # Heads for other kinds of data are left out: changing them is no reason to train again.
+        # Without the heads for other kinds of data: changing those must not cause a new training.
         "model": {
             "name": model,
             **{key: value for key, value in chosen.items() if key not in ("title", "citation")},
             "heads": {data["kind"]: chosen["heads"][data["kind"]]},
-            **({"source_sha256": own} if own else {}),
+            **({"source_sha256": source_sha256} if source_sha256 else {}),
         },
     }
 
@@ -281,20 +287,20 @@ def resolve(config: dict, dataset: str, model: str) -> dict:
 def describe(config: dict, dataset: str) -> dict:
     """Return what decides a data set's prepared bytes, with the SHA-256 of its own files.
 
-    Titles, licences and URLs are left out: correcting one is no reason to prepare, let alone
-    to train, again. See `with_content`.
+    Titles, licences and URLs are left out, so that correcting one does not cause data to be
+    prepared, or models to be trained, again. See `with_content`.
     """
     whole = entry(config, "data set", dataset)
-    found = {key: whole[key] for key in DECIDES_BYTES if key in whole}
-    found["sources"] = [
+    described = {key: whole[key] for key in DECIDES_BYTES if key in whole}
+    described["sources"] = [
         {key: source[key] for key in IDENTIFIES_SOURCE if key in source}
         for source in whole["sources"]
     ]
     if "licensed" in whole:
-        found["licensed"] = {}
-    if "local" in found:
-        found["local"] = Path(found["local"]).as_posix()  # without a slash at its end
-    return with_content(found, f"datasets.{dataset}")
+        described["licensed"] = {}
+    if "local" in described:
+        described["local"] = Path(described["local"]).as_posix()  # without a slash at its end
+    return with_content(described, f"datasets.{dataset}")
 
 
 def with_content(described: dict, where: str) -> dict:
@@ -311,7 +317,7 @@ def with_content(described: dict, where: str) -> dict:
         folder = Path(found["local"])
         files = {p.relative_to(folder).as_posix(): sha256(p) for p in visible_files(folder)}
         found["content"] = files
-    reader = _own_source(found["reader"], f"{where}.reader")
+    reader = _source_digest(found["reader"], f"{where}.reader")
     return {**found, "reader_sha256": reader} if reader else found
 
 
@@ -326,14 +332,14 @@ def _family_source(family: str) -> Path:
     return Path(name) if ":" in family else Path(__file__).parent.parent / "models" / f"{name}.py"
 
 
-def _own_source(name: str, where: str) -> str:
+def _source_digest(name: str, where: str) -> str:
     # A user's own code, in a file or an installed module, counts as part of what it makes. The
     # package's readers and families have a bare name and do not.
     module, _, _ = name.partition(":")
     path = Path(module)
     if path.suffix == ".py":
         if not path.is_file():
-            raise ConfigError(f"{where}: {path} is not a file here.")
+            raise ConfigError(f"{where}: {path} is not a file in the working directory.")
     elif "." in module:
         try:
             spec = importlib.util.find_spec(module)
@@ -405,7 +411,7 @@ def thaw(path: Path, dataset: str, model: str) -> dict:
 
 def _renamed(config: dict) -> dict:
     # Old names of settings, which users' own presets may still use for one release.
-    for old, new in RENAMED.items():
+    for old, new in RENAMED_SETTINGS.items():
         if old in config:
             warnings.warn(
                 f"{old}: this setting is now called {new}; the old name goes in 0.3.",

@@ -1,6 +1,6 @@
-"""What a family of models is like: its class declares it, and configuration and training ask.
+"""Properties of a family of models, declared on its class, that configuration and training need.
 
-No torch here: the Snakefile asks for every job it starts.
+No torch here: the Snakefile reads them in every job it starts.
 """
 
 import ast
@@ -14,7 +14,7 @@ EXACT, SAMPLED, Z_BY_AIS = "exact", "sampled", "Z by AIS"
 
 
 class Traits(NamedTuple):
-    """What a family is like, whatever its sizes.
+    """The properties of a family that do not depend on its sizes.
 
     Attributes:
         latent: it has a latent variable; without one its likelihood needs no samples.
@@ -36,13 +36,13 @@ class Traits(NamedTuple):
 def declared(source: Path) -> Traits:
     """Return the traits that a class in a Python file declares; the defaults if none does.
 
-    Read from the text, `traits = Traits(discrete=True)` in a class's body, without running it. What
-    a class inherits or computes is unknown here; `repro.training.run` asks the built model again.
+    The file is parsed, not run: `traits = Traits(discrete=True)` in a class's body is found. What a
+    class inherits or computes is not; `repro.training.run` checks the built model again.
     """
     try:
         return _declared_in(source.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
-        return Traits()  # whoever loads the file says what is wrong with it
+        return Traits()  # loading the file will raise the error
 
 
 @cache  # a preset asks for each of its cells
@@ -50,11 +50,11 @@ def _declared_in(code: str) -> Traits:
     for node in ast.walk(ast.parse(code)):
         for line in node.body if isinstance(node, ast.ClassDef) else []:
             if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "traits":
-                return _called(line.value)
+                return _traits_from_call(line.value)
     return Traits()
 
 
-def _called(value: ast.expr) -> Traits:
+def _traits_from_call(value: ast.expr) -> Traits:
     try:
         given = {word.arg: ast.literal_eval(word.value) for word in value.keywords}  # type: ignore
         return Traits(**given)

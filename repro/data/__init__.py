@@ -1,1 +1,1 @@
-"""From raw bytes to ragged sequences to batches."""
+"""From raw files to prepared sequences and batches."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from repro.data.parts import Stored
+from repro.data.parts import StoredSequences
 from repro.errors import require_known
 
-# A part with fewer bytes in float32 is kept on the device; of a larger one, only a batch at a time.
-HELD_BYTES = 2**26
+# A part of at most this size in float32 is kept on the device; of a larger one, a batch at a time.
+MAX_BYTES_ON_DEVICE = 2**26
 ORDERS = ("shuffled", "similar_lengths")
 
 
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 class Tensors:
     """Sequences as float32 tensors on a device, (T, D) each, loaded when they are asked for."""
 
-    def __init__(self, stored: Stored, device: torch.device) -> None:
+    def __init__(self, stored: StoredSequences, device: torch.device) -> None:
         self.lengths, self._stored, self._device = stored.lengths, stored, device
 
     def __len__(self) -> int:
@@ -70,14 +70,17 @@ def _tensor(sequence: np.ndarray, device: torch.device) -> Tensor:
 
 
 def to_tensors(
-    sequences: Stored | Sequence[np.ndarray], device: torch.device
+    sequences: StoredSequences | Sequence[np.ndarray], device: torch.device
 ) -> Tensors | list[Tensor]:
     """Return the sequences as float32 tensors on `device`, (T, D) each.
 
     A prepared part of more than HELD_BYTES stays in its file, and each sequence is read when it is
     asked for.
     """
-    if isinstance(sequences, Stored) and 4 * sequences.dim * sum(sequences.lengths) > HELD_BYTES:
+    if (
+        isinstance(sequences, StoredSequences)
+        and 4 * sequences.dim * sum(sequences.lengths) > MAX_BYTES_ON_DEVICE
+    ):
         return Tensors(sequences, device)
     return [_tensor(sequence, device) for sequence in sequences]
 
@@ -164,15 +167,15 @@ def segments(batch: Batch, steps: int | None) -> Iterator[tuple[Batch, Tensor]]:
         before (for the first segment, in the batch).
     """
     remaining = batch
-    kept = torch.arange(len(batch.ids), device=batch.x.device)
+    continuing = torch.arange(len(batch.ids), device=batch.x.device)
     while True:
         end = len(remaining.x) if steps is None else steps
         segment = remaining.x[:end]
         lengths = remaining.lengths.clamp(max=len(segment))
-        yield Batch(segment, lengths, remaining.ids), kept
-        kept = (remaining.lengths > len(segment)).nonzero().flatten()
-        if not len(kept):
+        yield Batch(segment, lengths, remaining.ids), continuing
+        continuing = (remaining.lengths > len(segment)).nonzero().flatten()
+        if not len(continuing):
             return
-        ids = [remaining.ids[i] for i in kept.tolist()]
-        left = remaining.lengths[kept] - len(segment)
-        remaining = Batch(remaining.x[len(segment) :, kept], left, ids)
+        ids = [remaining.ids[i] for i in continuing.tolist()]
+        remaining_lengths = remaining.lengths[continuing] - len(segment)
+        remaining = Batch(remaining.x[len(segment) :, continuing], remaining_lengths, ids)

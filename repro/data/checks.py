@@ -1,4 +1,4 @@
-"""What data of each kind must be like; data that do not fit their entry are refused by name."""
+"""Checks that data are valid for their kind; errors name the part, sequence, step and value."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,8 +10,9 @@ CHUNK = 2**23  # values per chunk; data with fewer are summed as one array
 STROKES = "(pen lifts after the step: 0 or 1, Δx, Δy)"
 # How large rounding to float32 may be, as a share of a column's standard deviation.
 ROUNDING = 0.01
-# Stray points: at most so many numbers without which the deviation is so many times smaller.
-STRAY_NUMBERS, STRAY_SHARE, STRAY_TIMES = 4, 0.001, 4.0
+# Outliers: at most this many numbers, or this share of all, without which the standard deviation is
+# this many times smaller.
+MAX_STRAY_COUNT, MAX_STRAY_SHARE, STRAY_STD_RATIO = 4, 0.001, 4.0
 
 
 def check_sequence(value: object, kind: str, where: str) -> np.ndarray:
@@ -79,16 +80,16 @@ def _refuse(bad: np.ndarray, array: np.ndarray, where: str, remedy: str) -> None
 
 def chunks(sequences: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the steps of sequences, in float64, as arrays (N, D) of about CHUNK values."""
-    waiting: list[np.ndarray] = []
+    pending: list[np.ndarray] = []
     size = 0
     for sequence in sequences:
-        waiting.append(sequence)
+        pending.append(sequence)
         size += sequence.size
         if size >= CHUNK:
-            yield np.concatenate(waiting).astype(np.float64)
-            waiting, size = [], 0
-    if waiting:
-        yield np.concatenate(waiting).astype(np.float64)
+            yield np.concatenate(pending).astype(np.float64)
+            pending, size = [], 0
+    if pending:
+        yield np.concatenate(pending).astype(np.float64)
 
 
 class Moments:
@@ -112,14 +113,14 @@ class Moments:
         self.count, self.mean, self.variance = count, mean, variance
 
 
-class Columns:
-    """What normalisation and its checks need to know about the training part."""
+class ColumnStatistics:
+    """Statistics of the training part's columns, from which it is normalised and checked."""
 
     def __init__(self, dim: int, normalise: str) -> None:
         self.normalise = normalise
         self.each, self.pooled = Moments(), Moments()
         self.low, self.high = np.full(dim, np.inf), np.full(dim, -np.inf)
-        self.bits = np.ones(dim, dtype=bool)  # whether a column holds 0 and 1 only
+        self.is_binary = np.ones(dim, dtype=bool)  # whether a column holds 0 and 1 only
 
     def add(self, frames: np.ndarray) -> None:
         """Add a chunk (N, D)."""
@@ -129,7 +130,7 @@ class Columns:
                 self.pooled.add(frames if self.normalise == "global" else frames[:, 1:], None)
         self.low = np.minimum(self.low, frames.min(axis=0))
         self.high = np.maximum(self.high, frames.max(axis=0))
-        self.bits &= ((frames == 0) | (frames == 1)).all(axis=0)
+        self.is_binary &= ((frames == 0) | (frames == 1)).all(axis=0)
 
     def normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and standard deviation to normalise with, (D,) each, in float64."""
@@ -162,7 +163,7 @@ class Columns:
         for column in numbers:
             where = f"{name}: column {column} of the training part"
             low, high = self.low[column], self.high[column]
-            if kind == "strokes" and self.bits[column]:
+            if kind == "strokes" and self.is_binary[column]:
                 raise DataError(
                     f"{where} is 0 or 1 everywhere, as only the pen's column should be: a step of "
                     f"strokes is {STROKES}. Reorder the columns."
@@ -179,7 +180,7 @@ class Columns:
                 )
 
 
-class Offsets:
+class OffsetStatistics:
     """The sizes of the offsets of strokes, and where the largest one is."""
 
     def __init__(self) -> None:
@@ -215,9 +216,9 @@ class Offsets:
             )
         total, squares = self._counts.sum(), self._squares.sum()
         above = np.cumsum(self._counts[::-1])[::-1]  # with this exponent or a higher one
-        few = (above <= max(STRAY_NUMBERS, STRAY_SHARE * total)) & (above <= total / 10)
+        few = (above <= max(MAX_STRAY_COUNT, MAX_STRAY_SHARE * total)) & (above <= total / 10)
         rest = np.concatenate([[0.0], np.cumsum(self._squares)[:-1]])  # with lower exponents
-        if limit is None and ((rest * STRAY_TIMES**2 < squares) & few).any():
+        if limit is None and ((rest * STRAY_STD_RATIO**2 < squares) & few).any():
             raise DataError(
                 f"{self.where} moves the pen by {self.largest:g}, so far that it decides the scale "
                 f"of all steps. {remedy}, or accept it: `largest_offset: {self.largest:g}` in the "

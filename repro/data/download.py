@@ -35,7 +35,7 @@ def fetch(
     if "licensed" in entry:
         return _link_corpus(name, entry["licensed"], folder, corpora)
     if "local" in entry:
-        return _link(name, _own_folder(name, entry), folder)
+        return _link(name, _local_folder(name, entry), folder)
     if mirror is not None and not mirror.is_dir():
         raise ConfigError(f"mirror: {mirror} is not a directory; correct or remove the setting.")
     for source in entry["sources"]:
@@ -85,20 +85,20 @@ def _fetch_one(name: str, source: dict, path: Path, mirror: Path | None) -> None
 def _link_corpus(name: str, licensed: dict, folder: Path, corpora: Path | None) -> dict[str, Path]:
     corpus = corpora / name if corpora else None
     if corpus is None or not corpus.is_dir():
-        wanted = f"Put it (or a link to it) at {corpus or f'<corpora>/{name}'}"
+        remedy = f"Put it (or a link to it) at {corpus or f'<corpora>/{name}'}"
         setting = "" if corpora else ", set `corpora` to that folder's parent (--config corpora=…)"
         raise DataError(
             f"{name} needs a licence: {licensed['holder']}, {licensed['register']}. "
-            f"{wanted}{setting}. Expected there: {licensed['layout']}."
+            f"{remedy}{setting}. Expected there: {licensed['layout']}."
         )
     return _link(name, corpus, folder)
 
 
-def _own_folder(name: str, entry: dict) -> Path:
-    own = Path(entry["local"])
-    if not own.is_dir():
-        raise DataError(f"{name}: {own} is not a directory; correct `local` in its entry.")
-    return own
+def _local_folder(name: str, entry: dict) -> Path:
+    local_folder = Path(entry["local"])
+    if not local_folder.is_dir():
+        raise DataError(f"{name}: {local_folder} is not a directory; correct `local` in its entry.")
+    return local_folder
 
 
 def _link(name: str, target: Path, folder: Path) -> dict[str, Path]:

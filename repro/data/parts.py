@@ -1,4 +1,4 @@
-"""The sequences of a part: a list of arrays, or read one at a time as they are asked for."""
+"""The sequences of a part: a list of arrays, or an object that reads one when it is asked for."""
 
 import mmap
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 PARTS = ("train", "valid", "test")
 
 
-class Named:
+class NamedSequences:
     """Sequences that are read when they are asked for, (T, D) each.
 
     For readers whose corpus may be larger than memory, or whose sequences have names by which an
@@ -30,15 +30,17 @@ class Named:
         return map(self._read, range(len(self)))
 
 
-Part = list[np.ndarray] | Named
+Part = list[np.ndarray] | NamedSequences
 
 
 def name_of(part: Part, index: int) -> str:
     """Return what error messages call a sequence: its index, and its name if it has one."""
-    return f"sequence {index}" + (f" ({part.names[index]})" if isinstance(part, Named) else "")
+    return f"sequence {index}" + (
+        f" ({part.names[index]})" if isinstance(part, NamedSequences) else ""
+    )
 
 
-class Stored:
+class StoredSequences:
     """Sequences in a file that is mapped into memory, (T, D) each, copied when asked for.
 
     Pages are released after each copy, so that memory does not grow with the data read.

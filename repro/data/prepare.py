@@ -25,8 +25,8 @@ def prepare(name: str, entry: dict, raw: Path, path: Path) -> DataSpec:
     """
     reader = entry["reader"]
     module, _, function = reader.partition(":")
-    outside = "." in module  # another package's module, or a file
-    dotted = reader if outside else f"repro.data.readers.{module}:{function}"
+    is_external = "." in module  # another package's module, or a file
+    dotted = reader if is_external else f"repro.data.readers.{module}:{function}"
     read = load_object(dotted, f"reader of data set '{name}'")
     parts = read(raw_files(name, entry, raw), entry["options"])
     spec = prepared.save(parts, name, entry, path)
@@ -40,11 +40,11 @@ def prepared_file(dataset: str, described: dict, config: dict) -> Path:
     """Return a data set's prepared file, made where it is missing or its entry has changed.
 
     Args:
-        described: what decides its bytes (`recipes.describe`).
-        config: the configuration, whose `mirror` and `corpora` are asked first; {} to make it from
-            `described` alone.
+        described: what its bytes depend on (`config.recipes.describe`).
+        config: the configuration, whose `mirror` and `corpora` are tried first; {} to prepare the
+            file from `described` alone.
     Raises:
-        DataError: a file cannot be had, or a licensed corpus is missing.
+        DataError: a file cannot be obtained, or a licensed corpus is missing.
     """
     path = data_file(dataset)
     if not readable(path) or prepared.made_by(path) != json.loads(json.dumps(described)):
@@ -63,5 +63,5 @@ def write_digests(path: Path) -> None:
     """
     with safe_open(path, framework="numpy") as file:
         digests = json.loads(file.metadata()["digests"])
-    digests.pop("entry", None)  # how the arrays were made is no reason to train on them again
+    digests.pop("entry", None)  # the same arrays, made differently, must not cause a new training
     write_text(path.with_name("digests.json"), json.dumps(digests, indent=1) + "\n")

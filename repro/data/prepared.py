@@ -18,12 +18,12 @@ from typing import BinaryIO
 import numpy as np
 
 from repro.config.recipes import check_normalisation
-from repro.data.checks import Columns, Offsets, check_sequence, chunks
-from repro.data.parts import PARTS, Part, Stored, name_of
+from repro.data.checks import ColumnStatistics, OffsetStatistics, check_sequence, chunks
+from repro.data.parts import PARTS, Part, StoredSequences, name_of
 from repro.errors import DataError
 from repro.runtime.files import readable, replacing
 
-UNKNOWN = "0" * 64  # as long as the SHA-256 that will take its place
+DIGEST_PLACEHOLDER = "0" * 64  # as long as the SHA-256 that will take its place
 DTYPES = {"I64": "<i8", "F32": "<f4", "U8": "|u1"}  # safetensors' name, NumPy's
 
 
@@ -82,14 +82,14 @@ def save(parts: dict[str, Part], name: str, entry: dict, path: Path) -> DataSpec
         std=std.tolist(),
         sequences={part: len(lengths[part]) for part in PARTS},
         steps={part: sum(lengths[part]) for part in PARTS},
-        sha256=UNKNOWN,
+        sha256=DIGEST_PLACEHOLDER,
         notes=notes,
     )
     with replacing(path) as partial, partial.open("wb") as file:
         return _write(file, spec, json.dumps(entry), parts, lengths)
 
 
-def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, Stored]]:
+def load(path: Path, parts: tuple[str, ...]) -> tuple[DataSpec, dict[str, StoredSequences]]:
     """Return the specification and the sequences, (T, D) each, of the parts asked for.
 
     Parts that are not asked for are not read: training never touches the test part. The part
@@ -141,7 +141,7 @@ def _verified(metadata: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]
 
 def _survey(
     parts: dict[str, Part], name: str, entry: dict
-) -> tuple[dict[str, list[int]], Columns, list[str]]:
+) -> tuple[dict[str, list[int]], ColumnStatistics, list[str]]:
     # Every sequence is checked here; the moments are the training part's.
     lengths: dict[str, list[int]] = {part: [] for part in PARTS}
     for part in PARTS:
@@ -149,7 +149,7 @@ def _survey(
             raise DataError(f"{name}: {part} has no sequences; every part needs one.")
     first = f"{name}: train, {name_of(parts['train'], 0)}"
     dim = check_sequence(parts["train"][0], entry["kind"], first).shape[1]
-    columns, offsets = Columns(dim, entry["normalise"]), Offsets()
+    columns, offsets = ColumnStatistics(dim, entry["normalise"]), OffsetStatistics()
     digests: dict[str, list[bytes]] = {part: [] for part in PARTS}
 
     def checked(part: str) -> Iterator[np.ndarray]:
@@ -158,8 +158,8 @@ def _survey(
             sequence = check_sequence(raw, entry["kind"], where)
             if sequence.shape[1] != dim:
                 raise DataError(
-                    f"{where} has {sequence.shape[1]} columns and the first of train {dim}: steps "
-                    "of different sizes; all need one D."
+                    f"{where} has {sequence.shape[1]} columns, but the first sequence of train has "
+                    f"{dim}: all sequences must have the same number of columns, D."
                 )
             lengths[part].append(len(sequence))
             content = np.ascontiguousarray(sequence, dtype=np.float64)
@@ -180,14 +180,14 @@ def _survey(
                     f"{name}: {counted[what]} {what} in {part}, expected {counts[part]} "
                     "(config/datasets.yaml): the source files are not the ones described there."
                 )
-    notes = _shared(digests)
+    notes = _overlap_notes(digests)
     if entry["kind"] == "strokes":
         offsets.check(entry.get("options", {}).get("largest_offset"))
         notes.append(f"the largest offset is {offsets.largest:g}: {offsets.where}")
     return lengths, columns, notes
 
 
-def _shared(digests: dict[str, list[bytes]]) -> list[str]:
+def _overlap_notes(digests: dict[str, list[bytes]]) -> list[str]:
     # On sequences that the training part shares, a score measures memory, not prediction.
     notes = []
     for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
@@ -208,7 +208,10 @@ def _write(
 ) -> DataSpec:
     # The library writes only arrays in memory; here the digests follow once all is written.
     layout = _layout(spec, parts)
-    digests = {**dict.fromkeys(("spec", *layout), UNKNOWN), "entry": _digest(entry.encode())}
+    digests = {
+        **dict.fromkeys(("spec", *layout), DIGEST_PLACEHOLDER),
+        "entry": _digest(entry.encode()),
+    }
     file.write(_header(layout, spec, entry, digests))
     whole = hashlib.sha256()
     for key in layout:
@@ -224,7 +227,7 @@ def _write(
             whole.update(cuts)
         digests[key] = digest.hexdigest()
     spec = replace(spec, sha256=whole.hexdigest())
-    digests["spec"] = _digest(_text(spec).encode())
+    digests["spec"] = _digest(_spec_json(spec).encode())
     file.seek(0)
     file.write(_header(layout, spec, entry, digests))
     return spec
@@ -250,7 +253,7 @@ def _layout(spec: DataSpec, parts: dict[str, Part]) -> dict[str, dict]:
 
 
 def _header(layout: dict[str, dict], spec: DataSpec, entry: str, digests: dict[str, str]) -> bytes:
-    metadata = {"spec": _text(spec), "entry": entry, "digests": json.dumps(digests)}
+    metadata = {"spec": _spec_json(spec), "entry": entry, "digests": json.dumps(digests)}
     text = json.dumps({"__metadata__": metadata, **layout}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -284,11 +287,11 @@ def _read_layout(file: BinaryIO) -> tuple[dict[str, dict], int]:
 
 def _stored(
     file: BinaryIO, layout: dict[str, dict], begin: int, digests: dict[str, str], part: str
-) -> Stored:
+) -> StoredSequences:
     name, _, latents = part.partition(".")
     key = f"{name}.latents" if latents else f"{name}.values"
     if latents and key not in layout:
-        return Stored(file, 0, "|u1", 0, [])
+        return StoredSequences(file, 0, "|u1", 0, [])
     for verified in (f"{name}.lengths", key):
         first, end = layout[verified]["data_offsets"]
         file.seek(begin + first)
@@ -300,7 +303,7 @@ def _stored(
     dtype, (steps, dim) = DTYPES[layout[key]["dtype"]], layout[key]["shape"]
     if sum(lengths) != steps:
         raise ValueError(f"{key} does not fit its lengths")
-    return Stored(file, begin + layout[key]["data_offsets"][0], dtype, dim, lengths)
+    return StoredSequences(file, begin + layout[key]["data_offsets"][0], dtype, dim, lengths)
 
 
 def _digest_of(file: BinaryIO, size: int) -> str:
@@ -311,7 +314,7 @@ def _digest_of(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _text(spec: DataSpec) -> str:
+def _spec_json(spec: DataSpec) -> str:
     return json.dumps(asdict(spec))
 
 

@@ -1,4 +1,4 @@
-"""Sound files as waveforms: what each format means, and whether a file is whole."""
+"""Reads sound files as waveforms, and checks that they are complete and in the expected format."""
 
 import io
 import math
@@ -14,7 +14,9 @@ from repro.runtime.extras import require
 from repro.runtime.files import visible_files
 
 FULL_SCALE = 32768.0  # of 16 bits, the units in which all waveforms are given
-LOUDEST = 16.0  # times full scale; a floating-point file that is louder is in other units
+MAX_TIMES_FULL_SCALE = (
+    16.0  # times full scale; a floating-point file that is louder is in other units
+)
 SUFFIXES = (".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg",
             ".opus", ".rf64", ".snd", ".sph", ".w64", ".wav")  # fmt: skip
 SPHERE_HEADER = 2**16  # bytes; real headers have 1024 or a few more
@@ -75,7 +77,7 @@ def frames_of(recording: Path | io.BytesIO, options: dict, name: str) -> np.ndar
     if missing:
         raise DataError(f"{name} is cut short: its last {missing} samples are missing.")
     peak = np.abs(samples).max()
-    if not peak <= LOUDEST:
+    if not peak <= MAX_TIMES_FULL_SCALE:
         raise DataError(
             f"{name} has samples up to {peak}, where a floating-point recording goes from -1 to 1: "
             "divide them by their full scale (32768 for 16 bits), or remove the file."

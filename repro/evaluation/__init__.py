@@ -1,1 +1,1 @@
-"""Checkpoint in; numbers, predictions and samples out."""
+"""From a checkpoint to numbers, predictions and samples."""

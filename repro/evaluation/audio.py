@@ -1,4 +1,4 @@
-"""What `repro sample` drew, as audio files."""
+"""Writes the sequences that `repro sample` drew as audio files."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from repro.errors import DataError
-from repro.evaluation.midi import LOWEST, write_midi
+from repro.evaluation.midi import LOWEST_PITCH, write_midi
 from repro.runtime.extras import require
 from repro.runtime.files import replacing
 
@@ -51,7 +51,7 @@ def as_mp3(samples: Path, kind: str) -> bytes:
 def play(roll: np.ndarray) -> np.ndarray:
     """Return the waveform of a roll (T, 88) at PLAYED_HZ; a held note sounds again at each step."""
     when = np.arange(int(STEP_SECONDS * PLAYED_HZ)) / PLAYED_HZ
-    pitches = 440.0 * 2.0 ** ((np.arange(KEYS) + LOWEST - 69) / 12.0)  # equal temperament
+    pitches = 440.0 * 2.0 ** ((np.arange(KEYS) + LOWEST_PITCH - 69) / 12.0)  # equal temperament
     tones = np.sin(2 * np.pi * pitches[:, None] * when) * np.exp(-4.0 * when)  # (88, N)
     wave = (roll @ tones).ravel()
     return 0.8 * wave / max(1.0, np.abs(wave).max())

@@ -1,4 +1,4 @@
-"""Checkpoint and test data in, per-sequence bounds out."""
+"""Evaluates a checkpoint on test data: bounds on log p(x) of each sequence."""
 
 import math
 import time
@@ -24,11 +24,11 @@ from repro.runtime.provenance import environment, peak_memory_mb
 from repro.runtime.seeding import generator
 from repro.training.checkpoints import load_checkpoint, require_same_data, weights_digest
 
-BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
-ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
-ROW_STEPS = 1_000_000  # rows × steps in one pass; bounds memory for long sequences
+NOISE_BLOCK = 20  # samples that share one noise stream; chunks are whole blocks
+MAX_ROWS = 2000  # samples × sequences in one pass; more would not fit into a CPU's cache
+MAX_ROW_STEPS = 1_000_000  # samples × sequences × steps in one pass; bounds memory
 STEPS_AT_ONCE = 4  # steps scored together
-FIRST_SAMPLES = 5 * BLOCK  # before the error is looked at; then twice as many, and so on
+FIRST_SAMPLES = 5 * NOISE_BLOCK  # drawn before the error is first estimated; then doubled
 
 
 def evaluate(
@@ -44,13 +44,14 @@ def evaluate(
     """Return the Result of a checkpoint on the test part.
 
     Args:
-        checkpoint: chosen on validation; only here is the test part read.
+        checkpoint: the weights, chosen on validation.
+        data_file: the prepared data set. The test part is read here and nowhere else.
         num_samples: importance samples K of each sequence (1 is used for models without z).
         curve: smaller numbers of samples to report the estimate for.
         particles: number of particles of the filter (FIVO); 0 for no filter.
         expected: model, dataset and seed that the checkpoint must belong to.
-        until_error: draw only as many samples, up to `num_samples`, as this error of the estimate
-            takes (`estimation_error`), in nats per step; None for all of them.
+        until_error: stop drawing samples once the estimate's error (`estimation_error`) is this
+            small, in nats per step; `num_samples` is then the maximum. None to draw all of them.
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to another cell or other data.
         NumericalError: a log weight is NaN or infinite; names the sequence.
@@ -64,13 +65,13 @@ def evaluate(
     latents = batches.to_tensors(parts["test.latents"], device) if model.true_latents else []
     samples = num_samples if model.latent else 1
     particles = particles if model.latent else 0
-    stop = None
+    adaptive = None
     if until_error is not None and model.latent:
         groups = _groups(test, min(samples, FIRST_SAMPLES))
-        stop = draw_until(model, test, groups, samples, info.seed, until_error)
-        samples = stop.drawn[0].count
+        adaptive = draw_until(model, test, groups, samples, info.seed, until_error)
+        samples = adaptive.drawn[0].count
     curve = [n for n in curve if n <= samples] if model.latent else []
-    drawn = stop.drawn if stop else None
+    drawn = adaptive.drawn if adaptive else None
     rows = by_sequence(model, test, latents, samples, curve, particles, info.seed, drawn)
     recipe = info.recipe
     return Result(
@@ -87,7 +88,9 @@ def evaluate(
             "num_samples": samples,
             "curve": curve,
             **({"particles": particles} if particles else {}),
-            **({"until": _until(stop, until_error, num_samples)} if stop else {}),
+            **(
+                {"until": _precision_record(adaptive, until_error, num_samples)} if adaptive else {}
+            ),
         },
         training={**info.training, "weights_sha256": weights_digest(model.state_dict())},
         environment={
@@ -117,17 +120,17 @@ def by_sequence(
 
     Args:
         test: sequences (T, D), normalised. latents: the z behind them; empty where unknown.
-        samples, curve, particles: as for `evaluate`, none where the model has no use of them.
+        samples, curve, particles: as for `evaluate`; 1, [] and 0 for a model without z.
         drawn: the samples, if they were drawn before (`draw_until`).
     Raises:
         NumericalError: a log weight is NaN or infinite.
     """
     rows: dict[str, list[float]] = {}
-    groups = _groups(test, samples) if drawn is None else [found.ids for found in drawn]
+    groups = _groups(test, samples) if drawn is None else [draws.ids for draws in drawn]
     for i, ids in enumerate(groups):
         batch = batches.collate(test, ids)
-        found = draw(model, batch, samples, seed) if drawn is None else drawn[i]
-        statistics = found.statistics(batch, curve)
+        draws = draw(model, batch, samples, seed) if drawn is None else drawn[i]
+        statistics = draws.statistics(batch, curve)
         if len(latents):
             true = batches.collate(latents, batch.ids).x
             statistics["squared_error"] = squared_error(model, batch, true, samples, seed)
@@ -146,14 +149,14 @@ def _groups(test: Sequences, samples: int) -> list[list[int]]:
 
     Samples fill a pass as well as sequences do, and need no padding.
     """
-    order, size = batches.by_length(test), max(1, ROWS // samples)
+    order, size = batches.by_length(test), max(1, MAX_ROWS // samples)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def in_order(rows: dict[str, list[float]], order: list[int]) -> dict[str, list[float]]:
     """Return lists whose entries are those of sequences `order` by the sequences' own order."""
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return {name: [column[i] for i in back] for name, column in rows.items()}
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return {name: [column[i] for i in inverse] for name, column in rows.items()}
 
 
 def likelihood_of(model: SequenceModel) -> str:
@@ -179,14 +182,14 @@ def bound_sequences(
 
 @dataclass
 class Draws:
-    """Samples of the sequences with these ids, in chunks of (·, B): what each says of log p(x)."""
+    """Statistics of the samples drawn for the sequences with these ids, in chunks of (·, B)."""
 
     ids: list[int]
     count: int = 0  # K so far
     log_weights: list[Tensor] = field(default_factory=list)
     elbos: list[Tensor] = field(default_factory=list)
     likelihoods: list[Tensor] = field(default_factory=list)
-    firsts: list[Tensor] = field(default_factory=list)  # log p(x_1 | z_1)
+    first_log_likelihoods: list[Tensor] = field(default_factory=list)  # log p(x_1 | z_1)
 
     def log_weight(self) -> Tensor:
         """Return all log weights, (K, B)."""
@@ -200,44 +203,44 @@ class Draws:
             **weight_statistics(self.log_weight(), bounds, curve),
             "log_likelihood": log_likelihood,
             "kl": log_likelihood - bounds.mean(0),
-            "first_log_likelihood": torch.cat(self.firsts).mean(0),
+            "first_log_likelihood": torch.cat(self.first_log_likelihoods).mean(0),
         }
 
 
 @torch.no_grad()
 def draw(
-    model: SequenceModel, batch: Batch, last: int, seed: int, drawn: Draws | None = None
+    model: SequenceModel, batch: Batch, num_samples: int, seed: int, drawn: Draws | None = None
 ) -> Draws:
-    """Return samples of a batch up to `last`, those that `drawn` lacks added to it.
+    """Return `num_samples` samples of a batch: those in `drawn`, and as many more as are needed.
 
     Raises:
         NumericalError: a log weight is NaN or infinite.
     """
     drawn = drawn or Draws(batch.ids)
-    rows = max(BLOCK, min(ROWS, ROW_STEPS // len(batch.x)) // len(batch.ids))
-    chunk = max(1, rows // BLOCK) * BLOCK
-    for first in range(drawn.count, last, chunk):
-        count = min(chunk, last - first)
+    rows = max(NOISE_BLOCK, min(MAX_ROWS, MAX_ROW_STEPS // len(batch.x)) // len(batch.ids))
+    chunk = max(1, rows // NOISE_BLOCK) * NOISE_BLOCK
+    for first in range(drawn.count, num_samples, chunk):
+        count = min(chunk, num_samples - first)
         noise = sequence_noise(batch, first, count, model.latent, seed)
         terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
         terms = terms.each(Tensor.double)
         drawn.log_weights.append(terms.log_weight.sum(0))
         drawn.elbos.append(elbo(terms))
         drawn.likelihoods.append(terms.log_likelihood.sum(0))
-        drawn.firsts.append(terms.log_likelihood[0])
-    drawn.count = last
+        drawn.first_log_likelihoods.append(terms.log_likelihood[0])
+    drawn.count = num_samples
     _check_finite(drawn.log_weight(), batch)
     return drawn
 
 
 @dataclass(frozen=True)
-class Stop:
-    """Why no more samples were drawn.
+class AdaptiveDraw:
+    """The samples of an evaluation that stops at an error.
 
     Attributes:
         drawn: the samples of every group of sequences.
-        error: that they leave (`estimation_error`), nats per step.
-        reached: whether that is the error asked for, and the weights can be trusted.
+        error: of the estimate from these samples (`estimation_error`), nats per step.
+        reached: whether that is at most the error asked for, and the weights can be trusted.
     """
 
     drawn: list[Draws]
@@ -249,40 +252,40 @@ def draw_until(
     model: SequenceModel,
     test: Sequences,
     groups: list[list[int]],
-    most: int,
+    max_samples: int,
     seed: int,
     error: float,
-) -> Stop:
-    """Return as many samples as the error takes: 100 of each sequence, 200, 400, … up to `most`.
+) -> AdaptiveDraw:
+    """Return as many samples as the error requires: 100 per sequence, 200, … up to `max_samples`.
 
-    All sequences have the same number, decided by the error of the whole test part: a sequence
-    that stopped by its own weights would stop before the rare large ones were seen. Nor does it
-    stop while the weights are doubtful (`results.reliability`): then their spread, the error's only
-    witness, is mostly unseen.
+    All sequences get the same number, decided by the error of the whole test part: a sequence that
+    stopped by its own weights would stop before the rare large ones were seen. Drawing also goes on
+    while the weights are doubtful (`results.reliability`): the error is estimated from their
+    spread, most of which has then not been seen yet.
 
     Args:
         error: of the estimate, see `estimation_error`; nats per step.
     Raises:
         NumericalError: a log weight is NaN or infinite.
     """
-    drawn, last = [Draws(ids) for ids in groups], min(FIRST_SAMPLES, most)
+    drawn, num_samples = [Draws(ids) for ids in groups], min(FIRST_SAMPLES, max_samples)
     steps = sum(batches.lengths_of(test))
     while True:
-        for found in drawn:
-            draw(model, batches.collate(test, found.ids), last, seed, found)
-        log_weights = [found.log_weight() for found in drawn]
-        left = estimation_error(log_weights, steps)
-        reached = left <= error and not _doubtful(log_weights)
-        if reached or last == most:
-            return Stop(drawn, left, reached)
-        last = min(2 * last, most)
+        for draws in drawn:
+            draw(model, batches.collate(test, draws.ids), num_samples, seed, draws)
+        log_weights = [draws.log_weight() for draws in drawn]
+        estimated_error = estimation_error(log_weights, steps)
+        reached = estimated_error <= error and not _doubtful(log_weights)
+        if reached or num_samples == max_samples:
+            return AdaptiveDraw(drawn, estimated_error, reached)
+        num_samples = min(2 * num_samples, max_samples)
 
 
 def estimation_error(log_weights: list[Tensor], steps: int) -> float:
     """Return how far Σ log p̂(x) ÷ Σ T is from its limit of many samples, in nats per step.
 
-    √(standard error² + bias²). The bias of K samples is taken to be what the estimate gains from
-    K / 4 to K, which is three times its bias where the bias falls as 1 / K.
+    √(standard error² + bias²). As the bias of K samples we take what the estimate gains from K / 4
+    to K samples, which is three times the bias where that falls as 1 / K.
 
     Args:
         log_weights: of each group of sequences, (K, B). steps: Σ T.
@@ -291,7 +294,9 @@ def estimation_error(log_weights: list[Tensor], steps: int) -> float:
     for log_weight in log_weights:
         count, size = len(log_weight), effective_sample_size(log_weight)
         variance += (1.0 / size - 1.0 / count).clamp(min=0.0).sum().item()
-        gain = importance_weighted(log_weight) - _with_fewer(log_weight, max(1, count // 4))
+        gain = importance_weighted(log_weight) - _estimate_with_fewer(
+            log_weight, max(1, count // 4)
+        )
         bias += gain.sum().item()
     return math.hypot(math.sqrt(variance), bias) / steps
 
@@ -304,13 +309,18 @@ def _doubtful(log_weights: list[Tensor]) -> bool:
     return is_doubtful(sizes.median().item(), k, len(log_weights[0]))
 
 
-def _until(stop: Stop, error: float | None, most: int) -> dict:
-    """Return what a Result says of the precision that was asked for."""
-    return {"error": error, "num_samples": most, "found": stop.error, "reached": stop.reached}
+def _precision_record(adaptive: AdaptiveDraw, error: float | None, max_samples: int) -> dict:
+    """Return the precision that was asked for and reached, as a Result stores it."""
+    return {
+        "error": error,
+        "num_samples": max_samples,
+        "found": adaptive.error,
+        "reached": adaptive.reached,
+    }
 
 
 def weight_statistics(log_weight: Tensor, bounds: Tensor, curve: list[int]) -> dict[str, Tensor]:
-    """Return what log weights (K, B) say of log p(x): bound, IS, their errors, ESS, Pareto k.
+    """Return statistics of log weights (K, B), (B,) each: bound, IS, their errors, ESS, Pareto k.
 
     Args:
         bounds: the ELBO at each sample, (K, B): the log weights themselves, where no step has an
@@ -329,15 +339,15 @@ def weight_statistics(log_weight: Tensor, bounds: Tensor, curve: list[int]) -> d
         "ess": size,
     }
     for n in curve:
-        statistics[f"is_{n}"] = _with_fewer(log_weight, n)
+        statistics[f"is_{n}"] = _estimate_with_fewer(log_weight, n)
     if num_samples >= 10:
-        statistics["is_tenth"] = _with_fewer(log_weight, num_samples // 10)
+        statistics["is_tenth"] = _estimate_with_fewer(log_weight, num_samples // 10)
         shape = pareto_k(log_weight.cpu().numpy())
         statistics |= {} if shape is None else {"pareto_k": torch.from_numpy(shape)}
     return statistics
 
 
-def _with_fewer(log_weight: Tensor, count: int) -> Tensor:
+def _estimate_with_fewer(log_weight: Tensor, count: int) -> Tensor:
     # The mean over disjoint groups of `count` samples has less noise than one group.
     groups = log_weight[: len(log_weight) // count * count].split(count)
     return torch.stack([importance_weighted(group) for group in groups]).mean(0)
@@ -355,12 +365,15 @@ def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: i
 @torch.no_grad()
 def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
     """Return the particle filter's estimates of log p(x_≤t) of a batch, (T, B), in nats."""
-    group, found = max(1, min(ROWS, ROW_STEPS // len(batch.x)) // particles), []
-    for start in range(0, len(batch.ids), group):
-        ids = batch.ids[start : start + group]
-        lengths = batch.lengths[start : start + group]
+    group_size, estimates_by_group = (
+        max(1, min(MAX_ROWS, MAX_ROW_STEPS // len(batch.x)) // particles),
+        [],
+    )
+    for start in range(0, len(batch.ids), group_size):
+        ids = batch.ids[start : start + group_size]
+        lengths = batch.lengths[start : start + group_size]
         steps = int(lengths.max())
-        part = Batch(batch.x[:steps, start : start + group], lengths, ids)
+        part = Batch(batch.x[:steps, start : start + group_size], lengths, ids)
         noise = sequence_noise(part, 0, particles, model.latent, seed)
         uniforms = torch.zeros(steps, particles, len(ids))
         for b, (identity, length) in enumerate(zip(ids, lengths.tolist(), strict=True)):
@@ -368,9 +381,9 @@ def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) 
             uniforms[:length, :, b] = torch.rand(length, particles, generator=stream)
         filtered = particle_filter(model, part.x, lengths, noise, uniforms.to(part.x.device))
         estimates = torch.stack([step.estimate for step in filtered])
-        rest = estimates[-1].expand(len(batch.x) - steps, -1)  # past the group's longest sequence
-        found.append(torch.cat([estimates, rest]))
-    return torch.cat(found, dim=1)
+        held = estimates[-1].expand(len(batch.x) - steps, -1)  # past the group's longest sequence
+        estimates_by_group.append(torch.cat([estimates, held]))
+    return torch.cat(estimates_by_group, dim=1)
 
 
 @torch.no_grad()
@@ -381,7 +394,7 @@ def squared_error(
 
     The posterior mean is the mean of the samples of q.
     """
-    total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * BLOCK
+    total, chunk = torch.zeros_like(true, dtype=torch.float64), 5 * NOISE_BLOCK
     for first in range(0, num_samples, chunk):
         noise = sequence_noise(batch, first, min(chunk, num_samples - first), model.latent, seed)
         proposed = propose_all(model, batch.x, batch.lengths, noise, None, STEPS_AT_ONCE)
@@ -402,10 +415,10 @@ def sequence_noise(batch: Batch, first: int, count: int, latent: int, seed: int)
     for column, (identity, length) in enumerate(
         zip(batch.ids, batch.lengths.tolist(), strict=True)
     ):
-        for offset in range(0, count, BLOCK):
-            stream = generator(seed, "evaluation", identity, (first + offset) // BLOCK)
-            block = torch.randn(length, BLOCK, latent, generator=stream)
-            noise[:length, offset : offset + BLOCK, column] = block[:, : count - offset]
+        for offset in range(0, count, NOISE_BLOCK):
+            stream = generator(seed, "evaluation", identity, (first + offset) // NOISE_BLOCK)
+            block = torch.randn(length, NOISE_BLOCK, latent, generator=stream)
+            noise[:length, offset : offset + NOISE_BLOCK, column] = block[:, : count - offset]
     return noise.to(batch.x.device)
 
 

@@ -13,7 +13,7 @@ from repro.models.base import SequenceModel
 from repro.runtime.files import replacing
 from repro.training.checkpoints import load_checkpoint, require_same_data
 
-SEQUENCES = 20  # in one pass
+BATCH_SIZE = 20  # in one pass
 
 
 @torch.no_grad()
@@ -51,8 +51,8 @@ def write_predictions(
     require_same_data(checkpoint, info, data_file, spec)
     test = batches.to_tensors(parts["test"], device)
     order, tables = batches.by_length(test), []
-    for start in range(0, len(order), SEQUENCES):
-        batch = batches.collate(test, order[start : start + SEQUENCES])
+    for start in range(0, len(order), BATCH_SIZE):
+        batch = batches.collate(test, order[start : start + BATCH_SIZE])
         values = next_step_log_likelihood(model, batch, particles, info.seed).cpu()
         for b, (identity, length) in enumerate(zip(batch.ids, batch.lengths.tolist(), strict=True)):
             rows = {"sequence": identity, "step": range(length), "nats": values[:length, b].numpy()}

@@ -53,8 +53,8 @@ def write_samples(
     spec, parts = prepared.load(data_file, ("valid",))
     require_same_data(checkpoint, info, data_file, spec)
     steps = int(np.median(parts["valid"].lengths))
-    long = [i for i, length in enumerate(parts["valid"].lengths) if length >= steps][:num]
-    real = np.stack([parts["valid"][i][:steps] for i in long])
+    long_enough = [i for i, length in enumerate(parts["valid"].lengths) if length >= steps][:num]
+    real = np.stack([parts["valid"][i][:steps] for i in long_enough])
     arrays = {
         "samples": sample(model, info, num, steps),
         "data": real * spec.std + spec.mean,

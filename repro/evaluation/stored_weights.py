@@ -41,12 +41,14 @@ The recipe:
 
 
 def load(model: str, dataset: str, seed: int = 0, preset: str | None = None) -> SequenceModel:
-    """Return the trained model of a stored result, ready to be evaluated.
+    """Return the trained model of a stored result, in evaluation mode.
 
     >>> repro.evaluate(repro.load("dmm", "linear_gaussian"), repro.task("linear_gaussian"))
 
     Args:
-        preset: whose stored result, where several presets have weights of this cell.
+        model, dataset: their names.
+        seed: of the training.
+        preset: needed only where several presets have stored weights of this model and data set.
     Raises:
         ConfigError: there is no such model or data set.
         DataError: there are no such weights, or several presets have them.
@@ -96,7 +98,7 @@ def verified(result: Result) -> tuple[Path, SequenceModel]:
 
 
 def evaluate_again(result: Result, threads: int) -> Result:
-    """Return a new Result of a stored one's weights, by the same estimator and random numbers.
+    """Return a new Result from a stored one's weights, by the same estimator and random numbers.
 
     Data that are missing are fetched and prepared.
 
@@ -144,7 +146,7 @@ def write_weights(preset: str, seed: int) -> list[Path]:
 
 
 def card(result: Result) -> str:
-    """Return what a user of the weights has to know, as Markdown."""
+    """Return the card of a Result's weights, with what a user has to know, as Markdown."""
     training, trained_in = result.training, result.environment["training"]
     return CARD.format(
         title=result.title,

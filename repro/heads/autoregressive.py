@@ -1,4 +1,4 @@
-"""A frame drawn value by value: the output that a plain RNN needs for a fair comparison."""
+"""A frame of values modelled one by one: the head that a plain RNN needs for a fair comparison."""
 
 import torch
 from torch import Tensor, nn

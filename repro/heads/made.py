@@ -1,4 +1,4 @@
-"""A binary vector drawn value by value, all conditionals in one masked pass: MADE."""
+"""MADE: a binary vector modelled value by value, with all conditionals in one masked pass."""
 
 import math
 
@@ -86,8 +86,8 @@ class MadeHead(ConditionalBiasHead):
 
     def _masked(self, ranks: Tensor, degrees: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         reads = degrees.unsqueeze(1) > ranks  # (H, D): degree m has seen the first m values
-        speaks = degrees <= ranks.unsqueeze(1)  # (D, H)
+        writes = degrees <= ranks.unsqueeze(1)  # (D, H)
         before = ranks < ranks.unsqueeze(1)  # (D, D), row i: which come before i
         # `where` rather than products: multiplying by truth values takes five times as long.
-        read, write = self.read.where(reads, 0.0), self.write.where(speaks, 0.0)
+        read, write = self.read.where(reads, 0.0), self.write.where(writes, 0.0)
         return read, write, self.direct.where(before, 0.0)

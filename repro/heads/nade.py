@@ -1,4 +1,4 @@
-"""A binary vector drawn value by value: NADE, with biases computed from the features."""
+"""NADE: a binary vector modelled value by value, with biases computed from the features."""
 
 import torch
 from torch import Tensor, nn

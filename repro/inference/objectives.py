@@ -1,4 +1,4 @@
-"""What training maximises."""
+"""The objectives that training maximises: ELBO, IWAE with VIMCO, FIVO and NASMC."""
 
 from typing import Any
 
@@ -23,8 +23,9 @@ def by_elbo(
 ) -> tuple[Tensor, Tensor, Any]:
     """Return the annealed ELBO, what to maximise, and the state after these steps.
 
-    There are two scalars, the bound and what to maximise, which differ if z cannot be
-    differentiated through. Arguments as for `SequenceModel.advance`; weight: β of the KL.
+    The first two are scalars in nats per sequence. They differ only if no gradient flows through z;
+    then the second adds the model's surrogate. Arguments as for `SequenceModel.advance`; weight: β
+    of the KL.
     """
     terms, state = model.advance(x, lengths, noise, state)
     objective = annealed_elbo(terms, weight)
@@ -37,9 +38,9 @@ def by_iwae(
 ) -> tuple[Tensor, Tensor]:
     """Return the importance-weighted bound of K samples, a scalar, and what to maximise.
 
-    log (1/K) Σ_k w_k with w = p(x | z) (p(z) / q(z | x))^β (Burda et al. 2016, arXiv 1509.00519,
-    eq. 8). If z cannot be differentiated through, the second has VIMCO's gradient. Arguments as
-    for `by_elbo`; K ≥ 2.
+    Both are in nats per sequence: log (1/K) Σ_k w_k with w = p(x | z) (p(z) / q(z | x))^β (Burda et
+    al. 2016, arXiv 1509.00519, eq. 8). If z is discrete, the second has VIMCO's gradient, which
+    needs K ≥ 2. Arguments as for `by_elbo`.
     """
     terms = model(x, lengths, noise)
     ratio = terms.log_prior - terms.log_proposal
@@ -63,10 +64,12 @@ def vimco(log_weight: Tensor, log_q: Tensor) -> Tensor:
         log_q: of the whole sequence. Both (K, B), K ≥ 2.
     """
     count = len(log_weight)
-    others = (log_weight.sum(0) - log_weight) / (count - 1)
-    own = torch.eye(count, dtype=torch.bool, device=log_weight.device).unsqueeze(-1)
-    without = torch.where(own, others, log_weight.unsqueeze(1))  # of sample j, its k replaced
-    signal = importance_weighted(log_weight) - importance_weighted(without)
+    mean_of_others = (log_weight.sum(0) - log_weight) / (count - 1)
+    diagonal = torch.eye(count, dtype=torch.bool, device=log_weight.device).unsqueeze(-1)
+    with_replaced = torch.where(
+        diagonal, mean_of_others, log_weight.unsqueeze(1)
+    )  # of sample j, its k replaced
+    signal = importance_weighted(log_weight) - importance_weighted(with_replaced)
     return (signal * log_q).sum(0)
 
 
@@ -82,7 +85,7 @@ def by_filter(
 
     Args:
         name: `fivo`, the estimate itself, or `nasmc`.
-        random: the generator that resampling draws from. The others as for `fivo`.
+        random: the generator of the resampling's random numbers. The others as for `fivo`.
     Raises:
         ConfigError: there is no objective with this name.
     """

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-FEWEST = 25  # samples; with fewer, a fifth of them is too short a tail to fit
-ALL_EQUAL = 1e-9  # a spread of log weights up to this is rounding
+MIN_SAMPLES = 25  # with fewer, the largest fifth of them is too short a tail to fit
+MIN_RANGE = 1e-9  # of log weights, nats; a smaller one is rounding
 
 
 def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
@@ -20,12 +20,12 @@ def pareto_k(log_weight: np.ndarray) -> np.ndarray | None:
         None if the tail cannot be fitted: below 25 samples, or without arviz-stats (which a
         machine that only trains and evaluates need not have).
     """
-    if len(log_weight) < FEWEST or find_spec("arviz_stats") is None:
+    if len(log_weight) < MIN_SAMPLES or find_spec("arviz_stats") is None:
         return None
     from arviz_stats.base import array_stats
 
     shapes = np.zeros(log_weight.shape[1])
-    uneven = np.ptp(log_weight, axis=0) > ALL_EQUAL
+    uneven = np.ptp(log_weight, axis=0) > MIN_RANGE
     if uneven.any():
         # psislw takes leave-one-out log-likelihoods, which are the negative log weights. If z is
         # discrete, the tail's smallest weights can be equal, which numpy would warn about.

@@ -116,21 +116,21 @@ def particle_filter(
     state = model.initial(count, x)
     log_weight = noise.new_zeros(noise.shape[1:3], dtype=torch.float64)  # (K, B)
     estimate = log_weight[0]
-    own = torch.arange(count, device=x.device).unsqueeze(1)
+    particle_index = torch.arange(count, device=x.device).unsqueeze(1)
     steps = zip(unbind_steps(model.encode(x, lengths)), noise.unbind(), strict=True)
     with deferred_weight_gradients(model):
         for t, (context, noise_t) in enumerate(steps):
             state, step = model.propose(context, state, noise_t)
             terms = model.score(stack_steps([context]), stack_steps([step]))
-            gained = terms.log_weight[0].double()
-            log_weight = log_weight + gained.where(t < lengths, 0.0)
+            increment = terms.log_weight[0].double()
+            log_weight = log_weight + increment.where(t < lengths, 0.0)
             now = estimate + torch.logsumexp(log_weight, dim=0) - math.log(count)
             yield Filtered(terms, log_weight, now)
             detached = log_weight.detach()
-            poor = (effective_sample_size(detached) < count / 2) & (t + 1 < lengths)
-            if poor.any():
+            low_ess = (effective_sample_size(detached) < count / 2) & (t + 1 < lengths)
+            if low_ess.any():
                 points = scheme(uniforms[t].double())
-                ancestors = resample(detached, points).where(poor, own).unsqueeze(-1)
+                ancestors = resample(detached, points).where(low_ess, particle_index).unsqueeze(-1)
                 state = type(state)(*(s.gather(0, ancestors.expand_as(s)) for s in state))
-                estimate = estimate + importance_weighted(log_weight).where(poor, 0.0)
-                log_weight = log_weight.where(~poor, 0.0)
+                estimate = estimate + importance_weighted(log_weight).where(low_ess, 0.0)
+                log_weight = log_weight.where(~low_ess, 0.0)

@@ -1,4 +1,4 @@
-"""A log-density over many rows in chunks, so that memory is bounded."""
+"""Computes a log-density over many rows in chunks, so that memory is bounded."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Which path a computation takes. Code that has two paths asks `current()`; nothing else decides.
+"""Decides which path a computation takes: code that has two paths asks `current()`.
 
 The plain path, torch's own differentiable operations, is the definition. README.md in this folder
 says when the fast one is taken.
@@ -90,7 +90,7 @@ class Dispatch:
 
     @property
     def matmul_rules(self) -> MatmulRules:
-        """Return the rules that decide when oneDNN computes a product."""
+        """The rules that decide when oneDNN computes a product."""
         return self.matmul or rules_of_this_processor()
 
 

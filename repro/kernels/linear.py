@@ -131,8 +131,8 @@ class Linear(nn.Linear):
 @contextmanager
 def deferred_weight_gradients(model: nn.Module) -> Iterator[None]:
     """Make every `Linear` of a model share one weight gradient over the calls inside."""
-    wanted = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
-    layers = [m for m in model.modules() if isinstance(m, Linear)] if wanted else []
+    needs_gradients = torch.is_grad_enabled()  # evaluation has many short loops, and no gradients
+    layers = [m for m in model.modules() if isinstance(m, Linear)] if needs_gradients else []
     for layer in layers:
         layer.begin()
     try:

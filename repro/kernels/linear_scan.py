@@ -12,7 +12,7 @@ the complex conjugate):
 
 On a CPU it is one fused operation per step, each way. The plain path, a GPU's too, combines steps
 1, 2, 4 … apart, in ⌈log₂ T⌉ rounds over all steps (Hillis & Steele 1986). Neither divides or takes
-logarithms, so that |a| may be as small as it likes.
+logarithms, so that |a| may be arbitrarily small.
 """
 
 from typing import Any
@@ -39,13 +39,14 @@ def linear_scan(decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
 def scan_by_doubling(decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
     """Return the same by the plain path."""
     first = torch.addcmul(drive[0], decay[0], start).unsqueeze(0)
-    states, apart = torch.cat([first, drive[1:]]), 1
-    while apart < len(states):
-        # Before: h_t less what comes from further back than `apart` steps; decay: over these steps.
-        reached = torch.addcmul(states[apart:], decay[apart:], states[:-apart])
-        states = torch.cat([states[:apart], reached])
-        decay = torch.cat([decay[:apart], decay[apart:] * decay[:-apart]])
-        apart *= 2
+    states, distance = torch.cat([first, drive[1:]]), 1
+    while distance < len(states):
+        # Here: states are h_t without what comes from more than `distance` steps back, and decay is
+        # the product over these steps.
+        reached = torch.addcmul(states[distance:], decay[distance:], states[:-distance])
+        states = torch.cat([states[:distance], reached])
+        decay = torch.cat([decay[:distance], decay[distance:] * decay[:-distance]])
+        distance *= 2
     return states
 
 

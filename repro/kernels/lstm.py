@@ -42,7 +42,7 @@ from repro.kernels.matmul import (
     product,
     weight_gradient,
 )
-from repro.kernels.packing import before, carried, last_rows
+from repro.kernels.packing import carried, last_rows, previous_rows
 
 
 def lstm_rows(
@@ -231,7 +231,7 @@ class _LSTMRows(torch.autograd.Function):
         grad_gates = torch.empty_like(gates)  # of the pre-activations, (N, 4H)
         # Of each sequence's state after the current step, (B, H); at first, after its last step.
         grad_hidden, grad_cell = grad_last_hidden.clone(), grad_last_cell.clone()
-        rows = (grad_hiddens, tanh_cells, before(cells, cell, *direction))
+        rows = (grad_hiddens, tanh_cells, previous_rows(cells, cell, *direction))
         steps = list(
             zip(
                 *(gates_by_step(gates_of(t), ctx.sizes) for t in (gates, grad_gates)),
@@ -248,7 +248,7 @@ class _LSTMRows(torch.autograd.Function):
         return (
             product(grad_gates, input_weight.T) if ctx.needs_input_grad[0] else None,
             weight_gradient(grad_gates, x),
-            weight_gradient(grad_gates, before(hiddens, hidden, *direction)),
+            weight_gradient(grad_gates, previous_rows(hiddens, hidden, *direction)),
             grad_gates.sum(0),
             grad_hidden if ctx.needs_input_grad[4] else None,
             grad_cell if ctx.needs_input_grad[5] else None,

@@ -1,4 +1,4 @@
-"""The valid steps of a padded batch, row by row, so that nothing is computed on padding."""
+"""Packs the valid steps of a padded batch into rows, so that nothing is computed on padding."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Packing(NamedTuple):
-    """Where the rows come from: step by step, in each step the longest sequences first.
+    """Where each row comes from: rows are ordered by step, in each step longest sequence first.
 
     A step's rows continue the first rows of the step before; the sequences that ended are gone.
 
@@ -55,8 +55,8 @@ def last_rows(rows: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
     return torch.cat([step[continuing:] for step, continuing in steps][::-1])
 
 
-def before(rows: Tensor, start: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
-    """Return rows (N, ·) moved by one step; at a sequence's first step, those of start (B, ·).
+def previous_rows(rows: Tensor, start: Tensor, sizes: list[int], backward: bool = False) -> Tensor:
+    """Return the row of the step before each row (N, ·); at a first step, that of start (B, ·).
 
     Args:
         backward: the direction is from each sequence's end to its beginning.

@@ -1,7 +1,7 @@
 """The chain of posterior samples of structured inference over packed rows, backward by hand.
 
-A time step of it is a few small operations; written one by one, most of their time goes into
-autograd's bookkeeping.
+A time step consists of a few small operations; if autograd recorded them one by one, most of the
+time would go into its bookkeeping.
 
 Forward, with the data's share d_t and noise ε_t (Krishnan et al. 2017, the combiner function; k is
 `share`):
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from repro.kernels.backward import tanh_backward
 from repro.kernels.floors import VARIANCE_FLOOR
 from repro.kernels.matmul import PrepackedWeight, addmm_, matmul_out, weight_gradient
-from repro.kernels.packing import before
+from repro.kernels.packing import previous_rows
 
 
 class PosteriorSteps(NamedTuple):
@@ -104,7 +104,7 @@ class _PosteriorChain(torch.autograd.Function):
             torch.sqrt(F.softplus(spread).add_(VARIANCE_FLOOR), out=std)
             z = torch.addcmul(mean, std, noise_t, out=z_t)
         means, spreads = means.contiguous(), spreads.contiguous()
-        previous = before(zs, start, sizes)  # z_{t-1} (N, Z)
+        previous = previous_rows(zs, start, sizes)  # z_{t-1} (N, Z)
         kept = noise, stds, previous, activated, combined, spreads
         ctx.save_for_backward(in_weight, out_weight, *kept)
         ctx.share, ctx.sizes, ctx.start_shape = share, sizes, start.shape

@@ -29,7 +29,7 @@ from repro.kernels.matmul import (
     product,
     weight_gradient,
 )
-from repro.kernels.packing import before, carried
+from repro.kernels.packing import carried, previous_rows
 
 
 def relu_rows(
@@ -93,7 +93,9 @@ class _ReLURows(torch.autograd.Function):
             grad_h = grad_hidden[: len(h_t)].add_(grad_output)
             relu_backward(grad_h, h_t, 0, grad_input=grad_a_t)
             matmul_out(grad_h, grad_a_t, transposed)
-        entering = before(hiddens, hidden, ctx.sizes, ctx.backward_in_time)  # h_{t-1}, (N, H)
+        entering = previous_rows(
+            hiddens, hidden, ctx.sizes, ctx.backward_in_time
+        )  # h_{t-1}, (N, H)
         return (
             product(grad_a, input_weight.T) if ctx.needs_input_grad[0] else None,
             weight_gradient(grad_a, x),

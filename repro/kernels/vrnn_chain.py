@@ -1,6 +1,7 @@
 """The time loop of a VRNN, posterior sample and LSTM, over packed rows; backward by hand.
 
-Written one by one, a time step's small operations spend most of their time in autograd.
+If autograd recorded the small operations of a time step one by one, most of the time would go into
+its bookkeeping.
 
 Forward, with layers 1 … n of which layer m is the posterior, noise ε_t, and the shares e_t and r_t
 that x_t has in the encoder's first layer and in the gates (biases included):

@@ -8,8 +8,9 @@ def build(spec: ModelSpec) -> SequenceModel:
     """Return the model that a recipe describes, with its initial weights drawn by torch's seed.
 
     Args:
-        spec: the model's entry and the data it is for. `spec.family` is a module of this package
-            that has `build(spec)`, or "package.module:function" for a model of your own.
+        spec: the model's entry and its data. `spec.family` is a module of this package that has
+            `build(spec)`, or "package.module:function" or "config/file.py:function" for a model of
+            your own.
     Raises:
         ConfigError: the family does not exist.
     """

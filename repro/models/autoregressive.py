@@ -1,4 +1,4 @@
-"""What exact autoregressive families share: everything but the layers that carry the past."""
+"""The common part of exact autoregressive families: all but the layers that carry the past."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ class AutoregressiveModel(SequenceModel):
     A family says what the layers are: `build_layers` makes them, `initial` is their state before
     the first step, `run` carries it over a stretch of steps.
 
-    In training, dropout (where `sizes` has it) falls on what the layers read and on what the
-    decoder reads. Padding comes after every real step, and its likelihood is masked. Without a head
-    (`spec.head` is empty) there are only features and layers, for a model that observes h_t itself.
+    In training, dropout (where `sizes` has it) is applied to the inputs of the layers and of the
+    decoder. Padding comes after every real step, and its likelihood is masked. Without a head
+    (`spec.head` is empty) there are only features and layers, for a model that reads h_t itself.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -57,8 +57,8 @@ class AutoregressiveModel(SequenceModel):
         """Return h_t of every step, (T, B, H), and the state after the last.
 
         Args:
-            features: φ_x(x), (T, B, F). lengths: (B,). Only the state of sequences without padding
-                is asked for.
+            features: φ_x(x), (T, B, F). lengths: (B,). The returned state has to be right only for
+                sequences without padding.
         """
         raise NotImplementedError(f"{type(self).__name__} does not run")
 
@@ -72,7 +72,7 @@ class AutoregressiveModel(SequenceModel):
         """
         start = self.initial(1, x)
         if state is not None:
-            start = _of_this_kind(state, start, type(self).__name__)
+            start = _checked_state(state, start, type(self).__name__)
         hidden, state = self.run(self.drop_features(self.features(x)), lengths, start)
         return self.drop_hidden(torch.cat([start[0], hidden[:-1]])), state  # step t sees x_<t
 
@@ -108,13 +108,13 @@ class AutoregressiveModel(SequenceModel):
         return self.head.log_prob(self.head(self.decoder(past)), x)
 
 
-def _of_this_kind(state: Any, start: State, family: str) -> State:
-    # A window grows from nothing, so that the first axis may differ.
+def _checked_state(state: Any, start: State, family: str) -> State:
+    # A transformer's window starts empty and grows, so the first axis may differ.
     same = isinstance(state, State) and len(state) == len(start)
     if not same or any(s.shape[1:] != t.shape[1:] for s, t in zip(state, start, strict=True)):
         raise ConfigError(
-            f"{family} cannot go on from this state: it is another model's, or of other sequences. "
-            "Give it what its own `advance` returned for the segment before, or None."
+            f"{family} cannot continue from this state: it is another model's, or of other "
+            "sequences. Give it what its own `advance` returned for the segment before, or None."
         )
     return state
 

@@ -25,7 +25,7 @@ from repro.nn.dropout import Dropout
 
 # Everything that a family's file needs, a user's own too.
 __all__ = ["Layer", "ModelSpec", "SequenceModel", "Terms", "gaussian_terms", "without_latent"]
-RENAMED = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
+RENAMED_METHODS = {"watched": "logged_scalars", "draw_masks_from": "set_generator"}
 
 
 class ModelSpec(NamedTuple):
@@ -65,7 +65,7 @@ class SequenceModel(nn.Module):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for old, new in RENAMED.items():  # users' own files may still define them
+        for old, new in RENAMED_METHODS.items():  # users' own files may still define them
             if old in vars(cls):
                 message = f"{cls.__name__}.{old} is now called {new}; the old name goes in 0.3."
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
@@ -75,8 +75,8 @@ class SequenceModel(nn.Module):
     def can_stack(self) -> bool:
         """Whether models of different seeds can train as one (`repro.training.stacked`).
 
-        They cannot if z needs a score function, nor if a module has `can_stack = False`, because
-        its computation depends on values, it draws random numbers, or it needs a kernel of torch's.
+        They cannot if z is trained by a score function, or if a module has `can_stack = False`: its
+        computation depends on values, draws random numbers, or has no rule for `torch.vmap`.
         """
         inside = (module for module in self.modules() if module is not self)
         return not self.traits.discrete and all(getattr(m, "can_stack", True) for m in inside)
@@ -88,7 +88,10 @@ class SequenceModel(nn.Module):
         return any(getattr(module, "estimates_z", False) for module in inside)
 
     def set_generator(self, generator: torch.Generator) -> None:
-        """Draw dropout, MADE's order and Gibbs steps from `generator`, in addition to `noise`."""
+        """Set the generator of dropout masks, MADE's orders and Gibbs steps.
+
+        These are the random numbers of training that are not in the `noise` of `forward`.
+        """
         for module in self.modules():
             if isinstance(module, Dropout | MadeHead | RbmHead):
                 module.generator = generator
@@ -108,7 +111,7 @@ class SequenceModel(nn.Module):
                 "remove `initialise_from_data` from its training."
             )
         moments = Moments()
-        for x in train:  # one at a time: they may be more than memory holds
+        for x in train:  # one at a time: the training part may not fit into memory
             moments.add(x.double().cpu().numpy(), axis=0)
         variance = moments.variance * moments.count / max(moments.count - 1, 1)
         mean, std = (torch.from_numpy(m).to(x) for m in (moments.mean, np.sqrt(variance)))
@@ -116,7 +119,7 @@ class SequenceModel(nn.Module):
 
     @property
     def logged_scalars(self) -> dict[str, float]:
-        """Return learned numbers with a meaning of their own, to be logged each epoch."""
+        """Learned numbers by name, such as a physical parameter, to be logged at each epoch."""
         return {}
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -124,9 +127,9 @@ class SequenceModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no latent variables to encode for")
 
     def encode_after(self, state: Any, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Return the same for steps that follow a state of `advance`.
+        """Return what `encode` returns, for steps that follow a state of `advance`.
 
-        For a family whose encoding looks back: the first step of x has a predecessor in `state`.
+        A family whose encoding looks back overrides it: the step before x is in `state`.
         """
         return self.encode(x, lengths)
 

@@ -16,7 +16,7 @@ from repro.nn.dropout import Dropout
 from repro.nn.flows import build_flows
 from repro.nn.gaussian import Gaussian
 from repro.nn.init import initialise
-from repro.nn.inputs import beside, one_step_back
+from repro.nn.inputs import concatenate_broadcast, one_step_back
 from repro.nn.mlp import MLP
 from repro.nn.recognition import build_inference
 
@@ -67,7 +67,7 @@ class DMM(MarkovModel):
     z_1 ~ N(0, I), z_t ~ gated transition(z_{t-1}), x_t ~ head(MLP(z_t)) with two ReLU layers;
     q(z_t | z_{t-1}, x) by structured inference from z_0 = 0, or q(z_t | x) by mean field
     (equations 5-7 and section 4). DMM-Aug (`previous_x`): transition and emission also read
-    x_{t-1}, zeros at the first step (section 6.2); in training `input_dropout` falls on it. With
+    x_{t-1}, zeros at the first step (section 6.2), with `input_dropout` in training. With
     `flows`, that Gaussian's sample becomes z_t through inverse autoregressive flows, the same at
     every step, as in Pyro's example of this model; the KL is then taken at the sample.
 
@@ -116,7 +116,7 @@ class DMM(MarkovModel):
         return torch.cat(drawn)
 
     def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
-        return beside(z, previous_x) if self.reads_previous_x else z
+        return concatenate_broadcast(z, previous_x) if self.reads_previous_x else z
 
     def _prior(self, previous: Tensor, previous_x: Tensor, is_first: Tensor) -> Gaussian:
         p = self.transition(previous, self._with(previous, previous_x))

@@ -15,7 +15,7 @@ from repro.models.terms import concatenate, masked
 from repro.models.time_loop import State
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.init import initialise
-from repro.nn.inputs import beside
+from repro.nn.inputs import concatenate_broadcast
 from repro.nn.mlp import MLP
 
 PAST_FAMILIES = ("rnn", "transformer", "tcn", "minimal_rnn", "lru", "mamba")
@@ -71,7 +71,7 @@ class LatentAutoregressive(SequenceModel):
         return self._context(x, self.layers.past(x, lengths, None)[0])
 
     def initial(self, num_samples: int, x: Tensor) -> State:
-        """Return a state of nothing: no step of q waits for another."""
+        """Return an empty state: q of one step does not depend on another step's z."""
         return State(x.new_zeros(num_samples, x.shape[1], 0))
 
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
@@ -121,7 +121,7 @@ class LatentAutoregressive(SequenceModel):
         return Context(*(tensor.unsqueeze(1) for tensor in (x, past, *q)))
 
     def _decode(self, z: Tensor, past: Tensor) -> Tensor:
-        return self.decoder(beside(self.features_z(z), past))
+        return self.decoder(concatenate_broadcast(self.features_z(z), past))
 
 
 def _layers(spec: ModelSpec) -> AutoregressiveModel:

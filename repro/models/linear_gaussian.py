@@ -10,7 +10,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms
 
 
 class Context(NamedTuple):
-    """x and the smoothing posterior's offset, gain and Cholesky factor, (T, 1, B, ·)."""
+    """x, and the offset and Cholesky factor of q(z_t | z_{t-1}, x_{t:T}), (T, 1, B, ·)."""
 
     x: Tensor
     offset: Tensor
@@ -71,8 +71,8 @@ class LinearGaussian(SequenceModel):
         offsets, choleskys = [], []
         for t in reversed(range(len(x))):
             inside = (t < lengths).unsqueeze(-1)  # (B, 1)
-            seen = self.C.T @ R_inv @ self.C
-            precision = future_precision + seen.where(inside.unsqueeze(-1), 0.0)
+            observed_precision = self.C.T @ R_inv @ self.C
+            precision = future_precision + observed_precision.where(inside.unsqueeze(-1), 0.0)
             vector = future_vector + ((x[t] - self.d) @ (R_inv @ self.C)).where(inside, 0.0)
             covariance = torch.linalg.inv(Q_inv + precision)  # of q(z_t | z_{t-1}, x_{t:T})
             choleskys.append(torch.linalg.cholesky(covariance))

@@ -20,7 +20,7 @@ STEPS_AT_ONCE = 16  # bounds the memory of the states, which fit a cache: N time
 
 
 class SelectiveSSM(nn.Module):
-    """y_t = W_o (SiLU(g_t) ⊙ (C_tᵀ s_t + D ⊙ u_t)), channel by channel with N states each.
+    """y_t = W_o (SiLU(g_t) ⊙ (C_tᵀ s_t + D ⊙ u_t)), with N states per channel.
 
     u, g = W x_t;  u_t = SiLU(Σ_i w_i ⊙ u_{t-i} + b), i = 0 … kernel − 1;
     Δ_t = softplus(W_Δ V_Δ u_t + b_Δ), B_t = V_B u_t, C_t = V_C u_t;
@@ -29,8 +29,8 @@ class SelectiveSSM(nn.Module):
     (Gu & Dao 2023, arXiv 2312.00752, algorithm 2 and figure 3; the discretisation is their
     code's). V_Δ maps to ⌈width / 16⌉ numbers. W, W_o and the V have no biases.
 
-    The states of `STEPS_AT_ONCE` steps are made together and dropped; the backward pass makes them
-    once more.
+    To save memory, the states of `STEPS_AT_ONCE` steps are computed together and dropped; the
+    backward pass computes them again.
 
     Args:
         width: of x. channels: of u and g. states: N. kernel: of the convolution over time.
@@ -41,8 +41,8 @@ class SelectiveSSM(nn.Module):
         self.channels, self.kernel, rank = channels, kernel, math.ceil(width / 16)
         self.parts = [rank, states, states]
         self.inputs = Linear(width, 2 * channels, bias=False)
-        # Three axes where there is no matrix: Muon and weight decay are for those that map vectors.
-        self.taps = nn.Parameter(torch.empty(kernel, 1, channels))  # the last is of now
+        # Three axes for what is not a matrix: Muon and weight decay are for parameters of two axes.
+        self.taps = nn.Parameter(torch.empty(kernel, 1, channels))  # the last is for the present
         self.taps_bias = nn.Parameter(torch.zeros(channels))
         self.selection = Linear(channels, sum(self.parts), bias=False)  # V_Δ, V_B, V_C
         self.step_size = Linear(rank, channels)
@@ -70,15 +70,15 @@ class SelectiveSSM(nn.Module):
         """Map (T, B, width) and a memory (kernel − 1 + N, B, channels) to the same."""
         past, state = memory.split([self.kernel - 1, len(self.log_rates)])
         inputs, gate = self.inputs(x).chunk(2, dim=-1)
-        seen, steps = torch.cat([past, inputs]), len(x)
-        taps = (tap * seen[i : i + steps] for i, tap in enumerate(self.taps))
+        extended, steps = torch.cat([past, inputs]), len(x)
+        taps = (tap * extended[i : i + steps] for i, tap in enumerate(self.taps))
         u = F.silu(sum(taps, self.taps_bias))
         mixed = []
         for part in u.split(STEPS_AT_ONCE):
             y, state = self._recompute(part, state)
             mixed.append(y)
         y = (torch.cat(mixed) + self.direct * u) * F.silu(gate)
-        return self.output(y), torch.cat([seen[steps:], state])
+        return self.output(y), torch.cat([extended[steps:], state])
 
     def _recompute(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if dispatch.current().plain or not torch.is_grad_enabled():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from repro.kernels.packing import Packing, as_samples, as_sequences, last_rows
 from repro.models.base import SequenceModel, Terms, gaussian_terms
-from repro.nn.flows import InverseAutoregressiveFlow, through
+from repro.nn.flows import InverseAutoregressiveFlow, apply_flows
 from repro.nn.gaussian import Gaussian
 from repro.nn.recognition import MeanFieldInference, StructuredInference
 
@@ -36,9 +36,9 @@ class Step(NamedTuple):
 
 
 class FlowStep(NamedTuple):
-    """The same with flows: of the Gaussian, z_t and z_{t-1}, and the Gaussian's own sample.
+    """A step with flows: q's base Gaussian, z_t, z_{t-1}, and the base Gaussian's own sample.
 
-    The last is the sum of the flows' log-determinants, (T, K, B, 1).
+    (T, K, B, Z) each; `log_det`, the sum of the flows' log-determinants, is (T, K, B, 1).
     """
 
     mean: Tensor
@@ -96,7 +96,7 @@ class MarkovModel(SequenceModel):
         z = base = q.sample(noise)
         step: Step | FlowStep = Step(q.mean, q.std, z, state.z)
         if self.flows:
-            z, log_det = through(self.flows, base)
+            z, log_det = apply_flows(self.flows, base)
             step = FlowStep(q.mean, q.std, z, state.z, base, log_det.unsqueeze(-1))
         return State(z, context.x.expand(len(z), -1, -1)), step
 

@@ -20,7 +20,7 @@ class MinimalRNN(nn.Module):
     mingru: z = σ(W_z x_t + b_z), h_t = (1 − z) h_{t-1} + z g(W x_t + b) (Feng et al. 2024, arXiv
     2410.01201, section 3.1). minlstm: f, i = σ(W x_t + b), h_t = (f h_{t-1} + i g(W x_t + b)) /
     (f + i) (section 3.2). g(v) = v + 1/2 where v ≥ 0, else σ(v): positive, as in appendix B, where
-    the recurrence is run on logarithms. Here `linear_scan` runs it as it is, and h_0 = 0.
+    the recurrence is computed in log space. Here `linear_scan` computes it directly, and h_0 = 0.
 
     Raises:
         ConfigError: there is no such cell.

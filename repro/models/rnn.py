@@ -18,8 +18,8 @@ CELLS: dict[str, type[nn.GRU] | type[nn.RNN]] = {"gru": nn.GRU, "tanh": nn.RNN} 
 class RNN(AutoregressiveModel):
     """x_t ~ head(φ_dec(h_{t-1})), h_t = LSTM(φ_x(x_t), h_{t-1}), h_0 = 0.
 
-    Chung et al. 2015, section 2.1. Dropout falls on the LSTM's inputs and on what the decoder
-    reads, never on its memory (Zaremba et al. 2014, arXiv 1409.2329).
+    Chung et al. 2015, section 2.1. Dropout is applied to the inputs of the LSTM and of the decoder,
+    never to the LSTM's state (Zaremba et al. 2014, arXiv 1409.2329).
     """
 
     traits = Traits(latent=False)

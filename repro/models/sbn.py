@@ -22,7 +22,7 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """Nothing, (K, B, 0): a step does not depend on the last."""
+    """An empty state, (K, B, 0): a step does not depend on the one before."""
 
     empty: Tensor
 
@@ -106,13 +106,13 @@ class SBN(SequenceModel):
         values = [-weight * layer.kl for layer in terms.layers]
         values[0] = values[0] + terms.log_likelihood
         count = len(values)
-        which = torch.eye(count, dtype=x.dtype, device=x.device).view(1, count, 1, count)
-        which = which.expand(len(x), -1, x.shape[1], -1)
-        seen = torch.cat([x.unsqueeze(1).expand(-1, count, -1, -1), which], dim=-1)
+        layer_one_hot = torch.eye(count, dtype=x.dtype, device=x.device).view(1, count, 1, count)
+        layer_one_hot = layer_one_hot.expand(len(x), -1, x.shape[1], -1)
+        features = torch.cat([x.unsqueeze(1).expand(-1, count, -1, -1), layer_one_hot], dim=-1)
         score, error = self.nvil(
             torch.stack(values, dim=1).flatten(0, 1),
             torch.stack([layer.log_proposal for layer in terms.layers], dim=1).flatten(0, 1),
-            seen.flatten(0, 1),
+            features.flatten(0, 1),
             lengths * count,
         )
         return score - error

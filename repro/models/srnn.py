@@ -12,7 +12,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms, gaussian_terms
 from repro.nn.dropout import Dropout
 from repro.nn.gaussian import Gaussian, GaussianLayer
 from repro.nn.init import initialise
-from repro.nn.inputs import beside
+from repro.nn.inputs import concatenate_broadcast
 from repro.nn.mlp import MLP, ClippedLeakyReLU
 from repro.nn.recurrent import DirectedLSTM
 
@@ -51,12 +51,12 @@ class SRNN(SequenceModel):
     smoother       a_t = LSTM([d_t, φ_x(x_t)], a_{t+1}), backwards     (eq. 9)
     posterior      z_t ~ N(μ_prior + μ, σ)(φ_q([z_{t-1}, a_t]))        (eqs. 10-14, "Smooth, Res_q")
 
-    Of the authors' code are φ_x, shared by both recurrences, and the activation of every MLP
-    (`ClippedLeakyReLU`): with ReLUs all units of φ_q died on jsb_chorales within an epoch. The
-    paper's recurrences are GRUs, here LSTMs; the code's mean and variance have hidden layers of
-    their own, here they share them; `input_dropout` falls in training on what d_t reads, which is
-    ours. Both recurrences run once for all samples; the time loop has only what waits for
-    z_{t-1}.
+    From the authors' code come φ_x, shared by both recurrences, and the activation of every MLP
+    (`ClippedLeakyReLU`): with ReLUs all units of φ_q died on jsb_chorales within an epoch.
+    Deliberate differences: LSTMs where the paper has GRUs; mean and variance share their hidden
+    layers, where the authors' code has separate ones; in training `input_dropout` is applied to
+    what d_t reads. Both recurrences run once for all samples; the time loop contains only what
+    depends on z_{t-1}.
     """
 
     traits = Traits(whole_sequences=True)
@@ -67,7 +67,7 @@ class SRNN(SequenceModel):
         sizes = spec.sizes
         self.latent, self.dim, hidden = sizes["latent"], spec.dim, sizes["hidden"]
         prior, posterior = sizes["prior"], sizes["posterior"]
-        self.bend = ClippedLeakyReLU()
+        self.activation = ClippedLeakyReLU()
         self.features = MLP(spec.dim, sizes["features"], ClippedLeakyReLU)
         self.input_dropout = Dropout(sizes.get("input_dropout", 0.0), self.features.width)
         self.forwards = DirectedLSTM(self.features.width, hidden, False)
@@ -97,7 +97,7 @@ class SRNN(SequenceModel):
 
     def propose(self, context: Context, state: State, noise: Tensor) -> tuple[State, Step]:
         p = self._transition(context.prior_share, state.z)
-        first = self.bend(context.posterior_share + self.posterior_z(state.z))
+        first = self.activation(context.posterior_share + self.posterior_z(state.z))
         residual, std = self.posterior_layer(self.posterior(first))
         q = Gaussian(p.mean + residual, std)
         z = q.sample(noise)
@@ -121,10 +121,10 @@ class SRNN(SequenceModel):
         return torch.cat(drawn)
 
     def _transition(self, share: Tensor, z: Tensor) -> Gaussian:
-        return self.prior_layer(self.prior(self.bend(share + self.prior_z(z))))
+        return self.prior_layer(self.prior(self.activation(share + self.prior_z(z))))
 
     def _decode(self, z: Tensor, d: Tensor) -> Tensor:
-        return self.decoder(beside(z, d))
+        return self.decoder(concatenate_broadcast(z, d))
 
 
 build = SRNN

@@ -49,9 +49,9 @@ class STORN(SequenceModel):
     emission    x_t ~ head(φ_dec(h_t))
     posterior   z_t ~ N(μ, σ)(g_t), g_t = LSTM(x_t, g_{t-1}): of the past and x_t, not of z
 
-    The paper's equations 4-8 with LSTMs for its simple recurrences, a decoder of one layer more,
-    and in training `input_dropout` on x_{t-1}. Everything of the posterior is computed for all
-    steps at once.
+    These are the paper's equations 4-8, with deliberate differences: LSTMs instead of its simple
+    recurrences, one more layer in the decoder, and in training `input_dropout` on x_{t-1}. The
+    posterior is computed for all steps at once.
     """
 
     traits = Traits(whole_sequences=True)

@@ -23,10 +23,10 @@ class CausalConvolution(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Map (T, B, width) and the (kernel − 1) d inputs before it to the same."""
-        seen, steps = torch.cat([memory, x]), len(x)
+        extended, steps = torch.cat([memory, x]), len(x)
         starts = range(0, self.kernel * self.dilation, self.dilation)
-        taps = torch.cat([seen[start : start + steps] for start in starts], dim=-1)
-        return self.linear(taps), seen[steps:]
+        taps = torch.cat([extended[start : start + steps] for start in starts], dim=-1)
+        return self.linear(taps), extended[steps:]
 
 
 class TemporalBlock(nn.Module):
@@ -46,10 +46,10 @@ class TemporalBlock(nn.Module):
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Map (T, B, width) and a memory to the same."""
         before_first, before_second = memory.chunk(2, dim=-1)
-        inside, before_first = self.first(x, before_first)
-        inside = self.drop_first(F.relu(inside))
-        inside, before_second = self.second(inside, before_second)
-        added = x + self.drop_second(F.relu(inside))
+        hidden, before_first = self.first(x, before_first)
+        hidden = self.drop_first(F.relu(hidden))
+        hidden, before_second = self.second(hidden, before_second)
+        added = x + self.drop_second(F.relu(hidden))
         return F.relu(added), torch.cat([before_first, before_second], dim=-1)
 
 
@@ -57,9 +57,9 @@ class TCN(LayeredModel):
     """x_t ~ head(φ_dec(h_{t-1})), h_t = blocks(W φ_x(x_≤t) + b), h_0 = 0.
 
     Bai, Kolter & Koltun 2018 (arXiv 1803.01271), section 3: block l is a `TemporalBlock` of
-    dilation 2^l, so that L blocks hear of 2 (kernel − 1)(2^L − 1) steps before. Deliberate
-    differences: no weight normalisation, and the embedding W in place of the first block's 1 × 1
-    convolution. Before the first step each convolution reads zeros, as theirs does.
+    dilation 2^l, so that L blocks have a receptive field of 2 (kernel − 1)(2^L − 1) earlier steps.
+    Deliberate differences: no weight normalisation, and the embedding W instead of the first
+    block's 1 × 1 convolution. Before the first step each convolution reads zeros, as theirs does.
     """
 
     traits = Traits(latent=False)

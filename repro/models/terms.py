@@ -1,4 +1,4 @@
-"""The per-step terms of log p(x) that every model returns, and what can be done to them.
+"""The per-step terms of log p(x) that every model returns, and operations on them.
 
 Axes as in `repro.models.base`; all log-densities are in nats.
 """
@@ -28,8 +28,8 @@ class Terms(NamedTuple):
         log_prior: log p(z_t | z_<t, x_<t) at the sample.
         log_proposal: log q(z_t | z_<t, x) at the sample.
         kl: analytic KL(q ‖ p) of the step given the sampled past, or None if there is none.
-        layers: if a step has several layers of discrete latents, the shares of each, in the order
-            in which they are drawn; a layer is in no share before its own.
+        layers: if a step has several layers of discrete latents, the share of each, in the order in
+            which they are drawn; a share depends on no layer after its own.
         distributions: q(z_t | ·) and p(z_t | ·) of the steps that `score` was given, if the family
             provides them: Gaussians, or logits of binary z, of (T, ·, B, Z). Changed terms (`each`)
             do not have them.

@@ -23,8 +23,8 @@ class Attention(nn.Module):
 
     (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1). R_t rotates coordinates i and i + d/2 of
     a head's d by the angle t / 10000^(2i/d) (Su et al. 2021, arXiv 2104.09864, equation 34), so
-    that only distances matter: never more than context − 1. A distance that training's sequences
-    were too short for is extrapolated to. No biases.
+    that only distances matter, which never exceed context − 1. The model extrapolates to distances
+    longer than the training sequences. No biases.
 
     Args:
         width: of x; each head has width / heads of it, an even number.
@@ -50,23 +50,23 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Map (T, B, width) and W_k x, W_v x of at most context − 1 steps before to the same."""
         queries, *new = self.inputs(x).chunk(3, dim=-1)
-        seen = torch.cat([memory, torch.cat(new, dim=-1)])
+        keys_values = torch.cat([memory, torch.cat(new, dim=-1)])
         mixed, end = [], len(memory)
         for part in queries.split(QUERIES_AT_ONCE):
             end += len(part)
-            window = seen[max(0, end - len(part) + 1 - self.context) : end]
+            window = keys_values[max(0, end - len(part) + 1 - self.context) : end]
             mixed.append(self._attend(part, *window.chunk(2, dim=-1)))
-        memory = seen[max(0, len(seen) + 1 - self.context) :]
+        memory = keys_values[max(0, len(keys_values) + 1 - self.context) :]
         return self.output(torch.cat(mixed)), memory
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         # The queries are those of the last steps that have keys.
         position = torch.arange(len(keys), device=keys.device)
-        asking = position[-len(queries) :]
-        distance = asking.unsqueeze(1) - position
+        query_position = position[-len(queries) :]
+        distance = query_position.unsqueeze(1) - position
         visible = (distance >= 0) & (distance < self.context)  # (queries, keys)
         q, k, v = (self._by_head(t) for t in (queries, keys, values))
-        q, k = _rotated(q, asking), _rotated(k, position)
+        q, k = _rotated(q, query_position), _rotated(k, position)
         if dispatch.current().plain:
             weights = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~visible, -torch.inf)
             mixed = weights.softmax(-1) @ v
@@ -91,9 +91,9 @@ class Transformer(LayeredModel):
     """x_t ~ head(φ_dec(h_{t-1})), h_t = norm(blocks(W φ_x(x_≤t) + b)), h_0 = 0.
 
     Blocks of `Attention` and a feed-forward layer, each after a layer norm and beside a residual
-    connection (`ResidualBlock`). A step sees the last `context` steps in each block, so that a
-    sequence of any length takes bounded memory when it comes in segments; through L blocks it
-    hears of L (context − 1) steps before.
+    connection (`ResidualBlock`). A step attends to the last `context` steps in each block, so that
+    a sequence of any length takes bounded memory when it comes in segments; L blocks have a
+    receptive field of L (context − 1) earlier steps.
     """
 
     traits = Traits(latent=False)

@@ -12,7 +12,7 @@ from repro.models.base import ModelSpec, SequenceModel, Terms
 from repro.nn import bernoulli
 from repro.nn.dropout import Dropout
 from repro.nn.init import initialise
-from repro.nn.inputs import beside, one_step_back
+from repro.nn.inputs import concatenate_broadcast, one_step_back
 from repro.nn.nvil import NVIL
 
 
@@ -46,11 +46,11 @@ class TSBN(SequenceModel):
     emission    x_t ~ head([z_t, x_{t-1}]): for binary data σ(W_2 z_t + W_4 x_{t-1} + c)
     posterior   q(z_t = 1) = σ(U_1 z_{t-1} + U_2 x_t + U_3 x_{t-1} + d)
 
-    with z_0 = x_0 = 0. The hidden Markov variant (HMSBN, `previous_x` false) has W_3 = W_4 = 0. z
-    cannot be differentiated through: q is trained by score functions (`repro.nn.nvil`), whose
-    baseline reads x_t and x_{t-1}. In training `input_dropout` falls on the generative model's
-    x_{t-1}. `terms` carry the gradient of everything else. The time loop
-    draws z and no more; its logits are computed once more, with their gradient, for all steps.
+    with z_0 = x_0 = 0. The hidden Markov variant (HMSBN, `previous_x` false) has W_3 = W_4 = 0. No
+    gradient flows through z: q is trained by score functions (`repro.nn.nvil`), whose baseline
+    reads x_t and x_{t-1}, and `Terms` carry the gradient of everything else. In training
+    `input_dropout` is applied to the generative model's x_{t-1}. The time loop only draws z; the
+    logits are computed again in `score`, with their gradient, for all steps at once.
     """
 
     traits = Traits(discrete=True, whole_sequences=True)
@@ -104,8 +104,8 @@ class TSBN(SequenceModel):
     def surrogate(self, x: Tensor, lengths: Tensor, terms: Terms, weight: float) -> Tensor:
         assert terms.kl is not None  # as `score` made them
         values = terms.log_likelihood - weight * terms.kl
-        seen = torch.cat([x, one_step_back(x)], dim=-1)
-        score, error = self.nvil(values, terms.log_proposal, seen, lengths)
+        features = torch.cat([x, one_step_back(x)], dim=-1)
+        score, error = self.nvil(values, terms.log_proposal, features, lengths)
         return score - error
 
     def sample(self, num: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -120,7 +120,7 @@ class TSBN(SequenceModel):
         return torch.cat(drawn)
 
     def _with(self, z: Tensor, previous_x: Tensor) -> Tensor:
-        return beside(z, previous_x) if self.reads_previous_x else z
+        return concatenate_broadcast(z, previous_x) if self.reads_previous_x else z
 
 
 build = TSBN

@@ -12,7 +12,7 @@ from repro.nn.gaussian import Gaussian, GaussianLayer, standard_normal
 from repro.nn.init import initialise
 from repro.nn.mlp import MLP
 
-RAREST = 1e-3  # of the means at which the emission begins, and of their complements
+MIN_MEAN = 1e-3  # the emission's initial probabilities are between this and 1 − this
 
 
 class Context(NamedTuple):
@@ -24,7 +24,7 @@ class Context(NamedTuple):
 
 
 class State(NamedTuple):
-    """Nothing, (K, B, 0): a step does not depend on the last."""
+    """An empty state, (K, B, 0): a step does not depend on the one before."""
 
     empty: Tensor
 
@@ -43,8 +43,9 @@ class VAE(SequenceModel):
     posterior  z_t ~ N(μ, σ)(φ_enc(x_t))
 
     φ has tanh units, as in Burda, Grosse & Salakhutdinov 2016 (arXiv 1509.00519, section 5): on
-    50,000 fixed binary images ReLUs overfit far more. Binary data begin at their means, as in the
-    authors' code: tanh units that must learn them first are a dozen epochs later.
+    50,000 fixed binary images ReLUs overfit far more. For binary data the head is initialised at
+    their means, as in the authors' code: tanh units that have to learn these first take a dozen
+    epochs longer.
     """
 
     always_from_data = True
@@ -62,7 +63,7 @@ class VAE(SequenceModel):
     def initialise_from_data(self, train: Iterable[Tensor]) -> None:
         if isinstance(self.head, BernoulliHead):
             mean = torch.cat(list(train)).mean(0)
-            self.head.logits.bias.data.copy_(torch.logit(mean, eps=RAREST))
+            self.head.logits.bias.data.copy_(torch.logit(mean, eps=MIN_MEAN))
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         shares = (x, *self.posterior(self.encoder(x)))

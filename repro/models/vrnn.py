@@ -52,10 +52,11 @@ class VRNN(SequenceModel):
     recurrence h_t = LSTM([φ_x(x_t), φ_z(z_t)], h_{t-1})    (eq. 7)
     posterior  z_t ~ N(μ, σ)(φ_enc([φ_x(x_t), h_{t-1}]))    (eq. 9)
 
-    In training `input_dropout` falls on what the recurrence reads of φ_x(x_t), which is ours. The
-    shares of φ_x in the encoder's first layer and in the LSTM's gates are computed for all
-    steps at once; prior, decoder and head are too, in `score`. What waits for z_{t-1} is
-    `propose`, or for all steps at once on a CPU `vrnn_chain`, the same by hand.
+    A deliberate difference: in training `input_dropout` is applied to the φ_x(x_t) that the
+    recurrence reads. The contributions of φ_x to the encoder's first layer and to the LSTM's gates
+    are computed for all steps at once, and so are prior, decoder and head, in `score`. Only
+    `propose` depends on z_{t-1}; on a CPU `vrnn_chain` runs it over all steps, with a hand-written
+    backward pass.
     """
 
     def __init__(self, spec: ModelSpec) -> None:

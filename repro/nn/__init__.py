@@ -1,1 +1,1 @@
-"""Parts that depend on no model. Axes: T time, K samples, B batch, D data, Z latent, H hidden."""
+"""Layers common to all models. Axes: T time, K samples, B batch, D data, Z latent, H hidden."""

@@ -1,4 +1,4 @@
-"""Residual blocks: a layer that mixes steps, and a layer that works on each step alone."""
+"""Residual blocks: a layer that mixes time steps, and a layer that works on each step alone."""
 
 from torch import Tensor, nn
 
@@ -9,8 +9,8 @@ from repro.nn.dropout import Dropout
 class ResidualBlock(nn.Module):
     """y = x + mixer(norm(x)), and then y + W₂ GELU(W₁ norm(y)) where `feedforward` has a width.
 
-    The norm comes first (Xiong et al. 2020, arXiv 2002.04745). In training, dropout falls on what
-    is added to x and to y.
+    The norm comes first (Xiong et al. 2020, arXiv 2002.04745). In training, dropout is applied to
+    what is added to x and to y.
 
     Args:
         mixer: maps (T, B, width) and its memory to the same; its `start(x)` is the memory before

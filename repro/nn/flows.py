@@ -40,9 +40,11 @@ class InverseAutoregressiveFlow(nn.Module):
         super().__init__()
         rank = torch.arange(latent)
         rank = rank.flip(0) if backward else rank
-        seen = torch.arange(hidden) % max(latent - 1, 1) + 1  # how many values a hidden unit reads
-        self.read = MaskedLinear(seen.unsqueeze(1) > rank)
-        self.write = MaskedLinear((seen <= rank.unsqueeze(1)).repeat(2, 1))
+        degrees = (
+            torch.arange(hidden) % max(latent - 1, 1) + 1
+        )  # how many values a hidden unit reads
+        self.read = MaskedLinear(degrees.unsqueeze(1) > rank)
+        self.write = MaskedLinear((degrees <= rank.unsqueeze(1)).repeat(2, 1))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and log |det ∂y/∂z|, (..., Z) and (...), of z (..., Z)."""
@@ -66,7 +68,7 @@ def build_flows(latent: int, sizes: dict) -> nn.ModuleList:
     )
 
 
-def through(flows: Sequence[InverseAutoregressiveFlow], z: Tensor) -> tuple[Tensor, Tensor]:
+def apply_flows(flows: Sequence[InverseAutoregressiveFlow], z: Tensor) -> tuple[Tensor, Tensor]:
     """Return z after all flows, and the sum of their log-determinants, (..., Z) and (...).
 
     Raises:

@@ -31,9 +31,9 @@ def initialise(model: nn.Module, scale: float | None) -> None:
                 else:
                     nn.init.zeros_(parameter)
     for module in model.modules():
-        own = getattr(module, "initialise", None)
-        if callable(own):
-            own()
+        rule = getattr(module, "initialise", None)
+        if callable(rule):
+            rule()
 
 
 def _uniform(weight: Tensor, scale: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What a layer reads: the previous step, and z concatenated with x."""
+"""Inputs of a layer: the previous step's x, and z concatenated with x."""
 
 import torch
 from torch import Tensor
@@ -12,6 +12,6 @@ def one_step_back(x: Tensor, before: Tensor | None = None) -> Tensor:
     return torch.cat([before.unsqueeze(0), x[:-1]])
 
 
-def beside(z: Tensor, x: Tensor) -> Tensor:
+def concatenate_broadcast(z: Tensor, x: Tensor) -> Tensor:
     """Return z (..., Z) concatenated with x, (..., Z + D); the leading axes of x broadcast."""
     return torch.cat([z, x.expand(*z.shape[:-1], -1)], dim=-1)

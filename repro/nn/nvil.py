@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from repro.data.batches import real_steps
 from repro.nn.mlp import MLP
 
-DECAY = 0.8  # of the running moments (Mnih & Gregor 2014 keep 0.8 of the old value)
+MOMENT_DECAY = 0.8  # of the running moments (Mnih & Gregor 2014 keep 0.8 of the old value)
 
 
 class NVIL(nn.Module):
@@ -36,16 +36,16 @@ class NVIL(nn.Module):
         self.register_buffer("variance", torch.ones(()))
 
     def scaled(self, logits: Tensor) -> Tensor:
-        """Return q's logits unchanged; their gradient is divided by the signal's deviation.
+        """Return q's logits unchanged; their gradient is divided by the signal's std.
 
-        That is all of q's gradient, with that of the analytic KL: dividing the score function alone
+        This scales all of q's gradient, the analytic KL's too: scaling the score function alone
         would give the KL more weight and drive q into the prior.
         """
         fixed = logits.detach()
         return fixed + (logits - fixed) / self.variance.sqrt().clamp(min=1.0)
 
     def forward(
-        self, values: Tensor, log_q: Tensor, seen: Tensor, lengths: Tensor
+        self, values: Tensor, log_q: Tensor, features: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return two scalars, means over samples and sequences.
 
@@ -59,22 +59,24 @@ class NVIL(nn.Module):
             lengths: (B,).
         """
         inside = real_steps(lengths, len(values)).unsqueeze(1)
-        guesses = self.network(seen).squeeze(-1).unsqueeze(1).where(inside, 0.0)  # (T, 1, B)
-        missed = (values.detach() - guesses).square()
-        error = missed.sum() / (inside.sum() * values.shape[1])
-        signal = _from_here_on(values.detach() - guesses.detach())
+        predictions = (
+            self.network(features).squeeze(-1).unsqueeze(1).where(inside, 0.0)
+        )  # (T, 1, B)
+        squared_errors = (values.detach() - predictions).square()
+        error = squared_errors.sum() / (inside.sum() * values.shape[1])
+        signal = _reverse_cumsum(values.detach() - predictions.detach())
         count = signal.shape[1]
-        if count > 1:  # less the mean of the others
+        if count > 1:  # minus the mean of the other samples
             signal = (signal - signal.mean(1, keepdim=True)) * (count / (count - 1))
         centred = signal - self.mean
         if self.training:
             valid = signal[inside.expand_as(signal)]
-            self.mean.mul_(DECAY).add_((1.0 - DECAY) * valid.mean())
+            self.mean.mul_(MOMENT_DECAY).add_((1.0 - MOMENT_DECAY) * valid.mean())
             spread = valid.var() if valid.numel() > 1 else self.variance
-            self.variance.mul_(DECAY).add_((1.0 - DECAY) * spread)
+            self.variance.mul_(MOMENT_DECAY).add_((1.0 - MOMENT_DECAY) * spread)
         return (log_q * centred.where(inside, 0.0)).sum(0).mean(), error
 
 
-def _from_here_on(values: Tensor) -> Tensor:
-    """Return Σ_{s≥t} of values (T, ...)."""
+def _reverse_cumsum(values: Tensor) -> Tensor:
+    """Return Σ_{s≥t} values_s for every t, (T, ...)."""
     return values.flip(0).cumsum(0).flip(0)

@@ -1,4 +1,4 @@
-"""Recognition networks: what the data, past or future, say about each latent state."""
+"""Recognition networks: the posterior over each latent state, from past or future data."""
 
 from collections.abc import Sequence
 
@@ -51,9 +51,10 @@ class RecognitionNetwork(nn.Module):
         return x if self.embedding is None else F.relu(self.embedding(x))
 
     def encode(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return what the data x (T, B, D) say about each z_t, (T, B, ·).
+        """Return what `posterior_at` reads of the data x (T, B, D) at each step, (T, B, ·).
 
-        That is `self.finish` of `self.output`. On a CPU padding costs nothing; its outputs are 0.
+        It is `self.finish` of `self.output`. On a CPU nothing is computed on padding, where
+        `output` is 0.
         """
         if x.device.type == "cpu" and not dispatch.current().plain:
             rows = packing(lengths, len(x))

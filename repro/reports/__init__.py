@@ -1,1 +1,1 @@
-"""Results in; tables, figures and pages out."""
+"""Renders Results as tables, figures and pages."""

@@ -39,8 +39,9 @@ class Printed(NamedTuple):
 def draw_cost(results: list[Result]) -> plt.Figure | None:
     """Return the test log-likelihood against parameters and CPU seconds, a point per model.
 
-    By the closest estimate there is, as in the report's overview; bars are standard errors over
-    seeds. A line shows a model that came with its true parameters. None where nothing was trained.
+    Each point is the estimate closest to log p(x), as in the report's overview; bars are standard
+    errors over seeds. A line shows a model that came with its true parameters. None where nothing
+    was trained.
 
     Args:
         results: of one data set, sorted by cell.
@@ -98,8 +99,8 @@ def printed_marks(tables: Path) -> dict[str, list[Printed]]:
 def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> plt.Figure | None:
     """Return negative log-likelihoods against parameters and CPU seconds, a row per data set.
 
-    By the closest estimate there is; bars are standard errors over seeds; printed numbers are
-    ticks on the right. None where there is one data set, or nothing was trained.
+    Each point is the estimate closest to log p(x); bars are standard errors over seeds; printed
+    numbers are ticks on the right. None where there is one data set, or nothing was trained.
 
     Args:
         results: sorted by cell. marks: the printed numbers of each data set.
@@ -110,11 +111,11 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
         return None
     colours = _colours(trained)
     panel = max([HEIGHT, *(LABEL_GAP * (len(marks.get(name, [])) + 1) for name in names)])
-    below = 0.7 + 0.25 * math.ceil(len(colours) / LEGEND_COLUMNS)  # inches: axis label and legend
+    bottom = 0.7 + 0.25 * math.ceil(len(colours) / LEGEND_COLUMNS)  # inches: axis label and legend
     figure, grid = plt.subplots(
         len(names),
         len(COSTS),
-        figsize=(11, (panel + TITLE_HEIGHT) * len(names) + below),
+        figsize=(11, (panel + TITLE_HEIGHT) * len(names) + bottom),
         sharex="col",
         sharey="row",
         layout="constrained",
@@ -130,10 +131,10 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
         _draw_marks(line[-1], marks.get(dataset, []), colours, LABEL_GAP / panel)
     for axes, label in zip(grid[-1], COSTS.values(), strict=True):
         axes.set_xlabel(f"{label} (log scale)")
-    shown = {text: line for axes in grid.flat for line, text in _legend(axes)}
+    legend_entries = {text: line for axes in grid.flat for line, text in _legend(axes)}
     figure.legend(
-        shown.values(),
-        shown.keys(),
+        legend_entries.values(),
+        legend_entries.keys(),
         loc="outside lower center",
         ncols=LEGEND_COLUMNS,
         frameon=False,
@@ -173,20 +174,21 @@ def _draw_marks(axes: plt.Axes, marks: Sequence[Printed], colours: dict, gap: fl
     axes.autoscale_view(scalex=False)
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    places = spread(values, gap * (high - low), low, high)
+    heights = spaced(values, gap * (high - low), low, high)
     edge = axes.get_yaxis_transform()  # x in shares of the panel, y in nats per step
-    for mark, place in zip(marks, places, strict=True):
+    for mark, height in zip(marks, heights, strict=True):
         colour = colours.get(mark.model, "0.5")
-        line = ([0.985, 1.0, 1.03, 1.05], [mark.value, mark.value, place, place])
+        line = ([0.985, 1.0, 1.03, 1.05], [mark.value, mark.value, height, height])
         axes.plot(*line, color=colour, lw=0.9, transform=edge, clip_on=False)
         text: dict = {"fontsize": LABEL_SIZE, "va": "center", "color": "0.2"}
-        axes.text(1.055, place, mark.label, transform=edge, **text)
+        axes.text(1.055, height, mark.label, transform=edge, **text)
 
 
-def spread(values: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
-    """Return places near sorted values that are `gap` apart or more, within [low, high].
+def spaced(values: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
+    """Return positions near sorted values that are at least `gap` apart, within [low, high].
 
-    The nearest such places in squares. The gap must leave room for all: (n − 1) gap ≤ high − low.
+    They minimise the sum of squared distances to the values. There must be room for all of them:
+    (n − 1) gap ≤ high − low.
     """
     steps = gap * np.arange(len(values))
     free = isotonic_regression(np.asarray(values) - steps).x

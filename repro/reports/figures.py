@@ -76,9 +76,9 @@ def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
     if not curves:
         return None
     frame = pd.concat(curves).query("epoch > 0")
-    watched = sorted({name for r in results for name in r.training.get("learned", {})})
+    scalar_names = sorted({name for r in results for name in r.training.get("learned", {})})
     figure, grid = plt.subplots(
-        1 + len(watched), figsize=(8, 4.5 + 2 * len(watched)), sharex=True, squeeze=False
+        1 + len(scalar_names), figsize=(8, 4.5 + 2 * len(scalar_names)), sharex=True, squeeze=False
     )
     titles = list(frame["model"].unique())
     style: dict = {"hue": "model", "units": "seed", "estimator": None, "lw": 1.2}
@@ -97,7 +97,7 @@ def draw_learning_curves(results: list[Result]) -> plt.Figure | None:
     axes.set(ylabel=f"{label}, nats/step", xscale="log", title=results[0].dataset)
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
     truth = results[0].recipe["dataset"]["options"].get("nonlinear_parameters", {})
-    for axes, name in zip(grid[1:, 0], watched, strict=True):
+    for axes, name in zip(grid[1:, 0], scalar_names, strict=True):
         sns.lineplot(frame, x="epoch", y=name, ax=axes, legend=False, **style)
         axes.axhline(truth[name], color="black", ls="--", lw=1.0)
         axes.set(ylabel=f"{name} (dashed: true)")
@@ -109,7 +109,7 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
     """Return the importance-sampled estimate against K; exact values are horizontal lines."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
     colours = palette(len(cells(results)))
-    shown = []
+    lowest = []
     for colour, cell in zip(colours, cells(results), strict=True):
         title, samples, how = cell[0].title, cell[0].evaluation["num_samples"], cell[0].likelihood
         if cell[0].true_parameters:
@@ -128,11 +128,11 @@ def draw_estimate_against_samples(results: list[Result]) -> plt.Figure:
             axes.plot([*curve, samples], values.mean(axis=0), "o-", color=colour, label=title)
             axes.plot([*curve, samples], values.T, "-", color=colour, lw=0.6, alpha=0.6)
             value = values.min()
-        shown.append(value)
+        lowest.append(value)
     # Room for the curves: a line far below them (the marginal's) may leave the picture.
-    if shown:
+    if lowest:
         top = axes.get_ylim()[1]
-        axes.set_ylim(min(shown) - 0.3 * (top - min(shown)) - 1e-3, top)
+        axes.set_ylim(min(lowest) - 0.3 * (top - min(lowest)) - 1e-3, top)
     axes.set(
         xscale="log",
         xlabel="importance samples K",

@@ -61,10 +61,10 @@ def write_report(
                 "figures": [_svg(figure) for figure in figures],
                 "races": [
                     {
-                        "table": markdown.render(table.read_text(encoding="utf-8")),
-                        "figure": _svg(table.with_name("curve.svg")),
+                        "table": markdown.render(race.read_text(encoding="utf-8")),
+                        "figure": _svg(race.with_name("curve.svg")),
                     }
-                    for table in sorted(races.glob(f"{dataset}/*/table.md") if races else [])
+                    for race in sorted(races.glob(f"{dataset}/*/table.md") if races else [])
                 ],
                 "sounds": _sounds(found, runs),
                 "origins": [_origin(cell) for cell in found],

@@ -12,18 +12,18 @@ from repro.errors import ReproError
 from repro.results.record import Result, read
 from repro.runtime.paths import data_file
 
-LONGEST = 300  # characters of a reason
+MAX_REASON_LENGTH = 300  # characters of a reason
 
 
 class Step(NamedTuple):
-    """A step on the way to a Result: its name, what it writes, and where its log may be."""
+    """A step of the workflow towards a Result: its name, what it writes, and its possible logs."""
 
     name: str
     output: Path
     logs: tuple[Path, ...]
 
 
-class Lack(NamedTuple):
+class MissingResult(NamedTuple):
     """Why a Result is missing: the step that failed, and why ("" if it was never started)."""
 
     step: str
@@ -42,18 +42,18 @@ def up_to_date(paths: list[Path]) -> tuple[list[Result], list[str]]:
     """
     found, failed, waiting = [], defaultdict(list), 0
     for path in paths:
-        lack = _lack(path)
-        if lack is None:
+        missing = _missing_step(path)
+        if missing is None:
             try:
-                found.append(_current(path))
+                found.append(_read_current(path))
                 continue
             except ReproError as error:
-                lack = Lack("evaluate", str(error), path)
-        if lack.reason:
-            failed[lack].append(path)
+                missing = MissingResult("evaluate", str(error), path)
+        if missing.reason:
+            failed[missing].append(path)
         else:
             waiting += 1
-    lines = [_line(lack, cells) for lack, cells in failed.items()]
+    lines = [_line(missing, cells) for missing, cells in failed.items()]
     if waiting:
         lines.append(f"not run: {waiting} of {len(paths)} results")
     return found, lines
@@ -82,12 +82,16 @@ def _steps(path: Path) -> list[Step]:
     ]
 
 
-def _lack(path: Path) -> Lack | None:
+def _missing_step(path: Path) -> MissingResult | None:
     step = next((step for step in _steps(path) if not step.output.exists()), None)
     if step is None:
         return None
     log = next((log for log in step.logs if log.exists()), None)
-    return Lack(step.name, "", path) if log is None else Lack(step.name, _reason(log), log)
+    return (
+        MissingResult(step.name, "", path)
+        if log is None
+        else MissingResult(step.name, _reason(log), log)
+    )
 
 
 def _reason(log: Path) -> str:
@@ -95,12 +99,14 @@ def _reason(log: Path) -> str:
     lines, errors = _lines(log), _errors(log)
     if errors:
         return errors[-1]
-    return f"stopped after “{lines[-1][:LONGEST]}”" if lines else "stopped without a message"
+    return (
+        f"stopped after “{lines[-1][:MAX_REASON_LENGTH]}”" if lines else "stopped without a message"
+    )
 
 
 def _errors(log: Path) -> list[str]:
     error = r"[\w.]*(Error|Exception|Interrupt)\b"
-    return [line[:LONGEST] for line in _lines(log) if re.match(error, line)]
+    return [line[:MAX_REASON_LENGTH] for line in _lines(log) if re.match(error, line)]
 
 
 def _lines(log: Path) -> list[str]:
@@ -108,7 +114,7 @@ def _lines(log: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _current(path: Path) -> Result:
+def _read_current(path: Path) -> Result:
     """Return a Result.
 
     Raises:
@@ -123,11 +129,11 @@ def _current(path: Path) -> Result:
     return result
 
 
-def _line(lack: Lack, paths: list[Path]) -> str:
+def _line(missing: MissingResult, paths: list[Path]) -> str:
     dataset = paths[0].parent.parent.name
-    if lack.step in ("fetch", "prepare"):
+    if missing.step in ("fetch", "prepare"):
         what = dataset
     else:
         seeds = ", ".join(path.stem.removeprefix("seed") for path in paths)
         what = f"{dataset}/{paths[0].parent.name}, seed {seeds}"
-    return f"{what}: {lack.step} failed: {lack.reason} ({lack.log})"
+    return f"{what}: {missing.step} failed: {missing.reason} ({missing.log})"

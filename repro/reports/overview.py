@@ -46,8 +46,8 @@ def overview(results: list[Result], tables: dict[str, pd.DataFrame]) -> list[dic
 def _column(
     dataset: str, column: list[list[Result]], table: pd.DataFrame
 ) -> dict[tuple[str, str], Number]:
-    shown = dict(zip(table["model"], display(table).to_dict("records"), strict=True))
-    missing = [cell[0].model for cell in column if cell[0].model not in shown]
+    displayed = dict(zip(table["model"], display(table).to_dict("records"), strict=True))
+    missing = [cell[0].model for cell in column if cell[0].model not in displayed]
     if missing:
         raise DataError(
             f"the table of {dataset} does not have {', '.join(missing)}: run `repro tables` again."
@@ -56,7 +56,7 @@ def _column(
     marks = _marks(column, metrics)
     found = {}
     for cell, metric, mark in zip(column, metrics, marks, strict=True):
-        text = shown[cell[0].model][FIELDS[metric]] + " FIVO" * (metric == "fivo")
+        text = displayed[cell[0].model][FIELDS[metric]] + " FIVO" * (metric == "fivo")
         text += " ‡" * any("diverged" in r.training for r in cell)
         found[dataset, cell[0].model] = Number(text, mark)
     return found

@@ -22,7 +22,7 @@ TEXT = ["paper", "arxiv", "table", "dataset", "model", "model_as_printed", "metr
         "rerun_source"]  # fmt: skip
 COLUMNS = [*TEXT, "value", "samples", "rerun"]
 NUMBER, COUNT = r"-?[0-9]+(\.[0-9]+)?", r"([1-9][0-9]*)?"  # samples may be absent
-NAME = "[a-z0-9_-]+"  # as in config/schema.yaml
+NAME_PATTERN = "[a-z0-9_-]+"  # as in config/schema.yaml
 SETTINGS: dict[str, type | tuple[type, ...]] = {
     "title": str,
     "preset": (str, dict),
@@ -81,7 +81,7 @@ def _settings(path: Path) -> dict:
     needed = {"title", "models"} | ({"preset"} if "our_recipe" not in settings else set())
     missing = needed - set(settings)
     if missing:
-        raise ConfigError(f"{path} does not say {', '.join(sorted(missing))}.")
+        raise ConfigError(f"{path} lacks the setting(s) {', '.join(sorted(missing))}.")
     if "our_recipe" in settings:
         _check_recipe(path, settings["our_recipe"], settings.get("preset", {}))
     return settings
@@ -116,7 +116,9 @@ def _rows(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: a table needs both files.") from None
+        raise ConfigError(
+            f"{path} is missing: a table needs published.csv and table.yaml."
+        ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not CSV: {' '.join(str(error).split())}") from None
     if sorted(table.columns) != sorted(COLUMNS):
@@ -143,8 +145,8 @@ def _check_row(where: str, row: dict, settings: dict, metrics: Collection[str]) 
     for column, pattern, what in (
         ("value", NUMBER, "a number"),
         ("samples", COUNT, "a number"),
-        ("dataset", NAME, "a name"),
-        ("printed_on", f"({NAME})?", "a name"),
+        ("dataset", NAME_PATTERN, "a name"),
+        ("printed_on", f"({NAME_PATTERN})?", "a name"),
         ("rerun", f"({NUMBER})?", "a number"),
     ):
         if not re.fullmatch(pattern, row[column]):

@@ -29,7 +29,7 @@ MEANINGS = {
     ),
 }
 # What a symbol means that only some tables have.
-MORE = {
+OPTIONAL_MEANINGS = {
     "bound_nll_after_first": (
         "c′: the same with each sequence's first step given instead of scored, ours as the mean "
         "over all samples of z; "
@@ -53,7 +53,7 @@ RULE = (
     "two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**: "
     "nothing is stored. †: {doubtful}: more samples would still raise the estimate."
 )
-MARKS = {
+EVIDENCE_MARKS = {
     "quoted": "(quoted): read as a quotation in another text.",
     "recalled": "(recalled): from memory, found in no text.",
 }
@@ -61,7 +61,9 @@ ON_OTHER_DATA = (
     "**other data**: the number was printed for other data than ours is of, so that neither is "
     "better or worse."
 )
-THERE = "The same printed numbers beside ours on the data that they were printed for, preset {}."
+ON_PRINTED_DATA = (
+    "The same printed numbers beside ours on the data that they were printed for, preset {}."
+)
 ONE_RECIPE = "Ours: our recipe, preset {}; {}."
 TWO_RECIPES = (
     "Paper's recipe: preset {}, the settings of the paper as far as they are known. Our recipe: "
@@ -89,15 +91,15 @@ def render_published(folder: Path, results: Path) -> list[Path]:
     notes: list[str] = []
     rerun = any(one.printed["rerun"] for one in compared)
     rows = [_row(one, rerun, notes) for one in compared]
-    there = [_there(one, notes) for one in compared if one.there]
+    on_printed_data = [_row_on_printed_data(one, notes) for one in compared if one.on_printed_data]
     estimates = [one.printed for one in compared if one.printed["metric"] == "is_ll"]
     samples = sorted({int(row["samples"]) for row in estimates if row["samples"]})
     text = _caption(settings, [one.printed for one in compared], samples)
     marks = "\n".join(f"[{i}] {note}.\n" for i, note in enumerate(notes, start=1))
     parts = [(pd.DataFrame(rows), text + marks)]
-    if there:
-        explained = textwrap.fill(THERE.format(settings["printed_on"]), width=100)
-        parts.append((pd.DataFrame(there), f"{explained}\n"))
+    if on_printed_data:
+        explained = textwrap.fill(ON_PRINTED_DATA.format(settings["printed_on"]), width=100)
+        parts.append((pd.DataFrame(on_printed_data), f"{explained}\n"))
     for dataset, preset in settings.get("open", {}).items():
         cells = [read_cell(results, preset, dataset, model) for model in settings["models"]]
         if any(cells):
@@ -108,13 +110,13 @@ def render_published(folder: Path, results: Path) -> list[Path]:
 def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
     unit, words = printed[0]["unit"], {row["evidence"] for row in printed}
     metrics = {row["metric"] for row in printed}
-    more = "".join(text for metric, text in MORE.items() if metric in metrics)
+    more = "".join(text for metric, text in OPTIONAL_MEANINGS.items() if metric in metrics)
     counts = " or ".join(map(str, samples))
     with_samples = f" with {counts} samples, ours with its most where it lacks these"
     sentences = [
         MEANINGS[unit].format(samples=with_samples if samples else "", more=more),
         RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL),
-        *(text for word, text in MARKS.items() if word in words),
+        *(text for word, text in EVIDENCE_MARKS.items() if word in words),
     ]
     if any(row["verdict_note"] for row in printed):
         sentences.append(ON_OTHER_DATA)
@@ -198,18 +200,18 @@ def _row(compared: Compared, rerun: bool, notes: list[str]) -> dict:
     }
 
 
-def _there(compared: Compared, notes: list[str]) -> dict:
-    row, there = compared.printed, compared.there
-    assert there is not None
+def _row_on_printed_data(compared: Compared, notes: list[str]) -> dict:
+    row, on_printed_data = compared.printed, compared.on_printed_data
+    assert on_printed_data is not None
     return {
         "Model": row["model_as_printed"],
         "Data set": row["printed_on"],
         "Number": METRICS[row["metric"]].symbol,
         "Published": row["value"] + EVIDENCE[row["evidence"]] + _mark(row["note"], notes),
-        "Ours": there.value,
-        "Difference": there.difference,
-        "Seeds": there.seeds,
-        "Verdict": there.verdict,
+        "Ours": on_printed_data.value,
+        "Difference": on_printed_data.difference,
+        "Seeds": on_printed_data.seeds,
+        "Verdict": on_printed_data.verdict,
     }
 
 

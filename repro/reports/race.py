@@ -1,4 +1,4 @@
-"""The races of a cell as a table and a figure: who is how soon as good as the printed number."""
+"""The races of a cell as a table and a figure: how long each contender takes to the target."""
 
 import math
 from pathlib import Path
@@ -9,10 +9,10 @@ import pandas as pd
 
 from repro.reports.sequence_plots import palette, save_svg, use_style
 from repro.reports.tables import as_markdown
-from repro.results.race import FALSE_ALARMS, Race, Target, times_to_target, wins_by_chance
+from repro.results.race import SIGNIFICANCE_LEVEL, Race, Target, times_to_target, wins_by_chance
 from repro.runtime.files import write_text
 
-SHOWN_BELOW = 6.0  # nats per step below the target that the figure shows
+AXIS_BELOW_TARGET = 6.0  # nats per step that the figure shows below the target
 
 
 def write_race(groups: list[list[Race]], target: Target, folder: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def write_race(groups: list[list[Race]], target: Target, folder: Path) -> list[P
 
 
 def as_table(groups: list[list[Race]], target: Target) -> pd.DataFrame:
-    """Return one row per contender, as text, the soonest first."""
+    """Return one row per contender, as text, the fastest first."""
     timed = _timed(groups)
     times = {
         group[0].contender: times_to_target(group, target, timed[group[0].contender]["cpu_seconds"])
@@ -41,9 +41,9 @@ def as_table(groups: list[list[Race]], target: Target) -> pd.DataFrame:
     first: list[float] = []
     for group in sorted(groups, key=lambda group: _rank(times.get(group[0].contender, []))):
         name = group[0].contender
-        own = times.get(name, [])
-        first = first or own
-        rows.append(_row(group, target, timed.get(name), own, first))
+        own_times = times.get(name, [])
+        first = first or own_times
+        rows.append(_row(group, target, timed.get(name), own_times, first))
     return pd.DataFrame(rows)
 
 
@@ -66,7 +66,7 @@ def caption(groups: list[list[Race]], target: Target) -> str:
             "machine of the first row, and times the epochs until the target. TFLOP: matrix "
             "products of valid steps, with the optimiser's. p: how often equal recipes would "
             "differ as much from the first row by chance, by the exact one-sided permutation test "
-            f"over seeds; up to {FALSE_ALARMS:.2f} the first is called faster.",
+            f"over seeds; up to {SIGNIFICANCE_LEVEL:.2f} the first is called faster.",
             *notes,
         ]
     )
@@ -90,7 +90,7 @@ def draw(groups: list[list[Race]], target: Target) -> plt.Figure:
         xscale="log",
         xlabel="CPU seconds (log scale)",
         ylabel="validation bound, nats/step",
-        ylim=(target.valid_bound - SHOWN_BELOW, max(tops) + 0.1),
+        ylim=(target.valid_bound - AXIS_BELOW_TARGET, max(tops) + 0.1),
         title=f"{target.model} on {target.dataset}",
     )
     axes.legend(loc="lower right", frameon=False)

@@ -60,11 +60,10 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
     if ours:
         counts = Counter(outcome for outcomes in ours.values() for outcome in outcomes)
         words = ("reproduced", "better", "worse", "not run")
-        said = ", ".join(f"{counts[word]} are {word}" for word in words)
-        said += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
-        text += (
-            f"\n{textwrap.fill(OURS.format(counts.total(), said), width=100)}\n\n{_table(ours)}\n"
-        )
+        summary = ", ".join(f"{counts[word]} are {word}" for word in words)
+        summary += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
+        sentence = textwrap.fill(OURS.format(counts.total(), summary), width=100)
+        text += f"\n{sentence}\n\n{_table(ours)}\n"
     write_text(tables / "scoreboard.md", text)
     return tables / "scoreboard.md"
 
@@ -90,8 +89,12 @@ def show_scoreboard(scoreboard: Path, page: Path) -> None:
 
 def _outcome(compared: Compared) -> str:
     # Compared on the data that a number was printed for, once there are results; else on ours.
-    there = compared.there
-    return there.outcome if there and there.seeds else compared.paper.outcome
+    on_printed_data = compared.on_printed_data
+    return (
+        on_printed_data.outcome
+        if on_printed_data and on_printed_data.seeds
+        else compared.paper.outcome
+    )
 
 
 def _table(outcomes: dict[str, list[str]]) -> str:

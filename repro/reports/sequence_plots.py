@@ -14,7 +14,7 @@ import seaborn as sns
 from repro.results.record import Result, cells
 from repro.runtime.files import replacing
 
-SHOWN = 3  # sequences per panel of samples
+SEQUENCES_PER_PANEL = 3  # sequences per panel of samples
 
 
 def use_style() -> None:
@@ -60,8 +60,8 @@ def draw_sequence(axes: plt.Axes, sequence: np.ndarray, view: str, colour: str) 
         axes.imshow(sequence[0].reshape(side, side), cmap="Greys")
     elif view in ("waveform", "curve"):
         values = sequence.ravel()
-        when = np.linspace(0, len(sequence), len(values))
-        axes.plot(when, values, lw=0.6, color=colour, rasterized=view == "waveform")
+        times = np.linspace(0, len(sequence), len(values))
+        axes.plot(times, values, lw=0.6, color=colour, rasterized=view == "waveform")
     else:
         colours = "Greys" if view == "binary" else "viridis"
         axes.imshow(sequence.T, aspect="auto", origin="lower", cmap=colours)
@@ -87,29 +87,29 @@ def draw_samples(results: list[Result], runs: Path) -> plt.Figure:
     panels = [("data", real)] + [
         (title, d["samples"]) for title, d in zip(titles, drawn, strict=True)
     ]
-    rows, free = len(panels), view in ("strokes", "image")  # each drawing has its own frame
+    rows, own_frames = len(panels), view in ("strokes", "image")  # each drawing has its own frame
     figure, grid = plt.subplots(
         rows,
-        SHOWN,
+        SEQUENCES_PER_PANEL,
         figsize=(9, 1.1 * rows + 0.6),
-        sharex=not free,
-        sharey=not free,
+        sharex=not own_frames,
+        sharey=not own_frames,
         squeeze=False,
         layout="constrained",
     )
     for line, (title, values) in zip(grid, panels, strict=True):
-        for axes, sequence in zip(line, values[:SHOWN], strict=False):
+        for axes, sequence in zip(line, values[:SEQUENCES_PER_PANEL], strict=False):
             draw_sequence(axes, sequence, view, "C0" if title == "data" else "C1")
             axes.tick_params(labelsize=7)
             if view == "heat":
                 axes.images[-1].set_clim(real.min(), real.max())
-            if free:
+            if own_frames:
                 axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
     if view == "binary":
         used = np.flatnonzero(real.any(axis=(0, 1)))
         grid[0, 0].set_ylim(used.min() - 2, used.max() + 2)
-    if not free:
+    if not own_frames:
         for axes in grid[-1]:
             axes.set_xlabel("step", fontsize=8)
     figure.suptitle(f"{results[0].dataset}: data and samples")

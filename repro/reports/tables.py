@@ -1,4 +1,4 @@
-"""Results in, one table per data set out: Markdown, LaTeX, CSV, and HTML for the report."""
+"""Renders Results as one table per data set: Markdown, LaTeX, CSV, and HTML for the report."""
 
 import math
 from itertools import groupby
@@ -148,8 +148,8 @@ def _gap(row: dict) -> dict:
     return {"IS − exact": with_error(row["gap_to_exact"], row["gap_to_exact_error"])}
 
 
-def _particles(row: dict, shown: bool) -> dict:
-    if not shown:
+def _particles(row: dict, has_fivo: bool) -> dict:
+    if not has_fivo:
         return {}
     value = row["fivo_per_step"]
     return {"FIVO": "" if math.isnan(value) else with_error(value, row["fivo_error_over_seeds"])}
@@ -200,11 +200,10 @@ def _remarks(results: list[Result]) -> str:
             "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z "
             "that the data were drawn with. "
         )
-    lost = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
-    if lost:
-        remarks += (
-            f"‡ trainings that diverged ({'; '.join(lost)}) count with the best weights before. "
-        )
+    diverged = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
+    if diverged:
+        names = "; ".join(diverged)
+        remarks += f"‡ trainings that diverged ({names}) count with the best weights before. "
     until = [r.evaluation["until"] for r in results if "until" in r.evaluation]
     if until:
         remarks += (
@@ -234,11 +233,11 @@ def _diagnostics(results: list[Result]) -> str:
 
 
 def _hardware(results: list[Result]) -> str:
-    seen = {
+    machines = {
         f"{r.environment['training']['device']}, {r.environment['training']['threads']} thread(s)"
         for r in results
     }
-    return "; ".join(sorted(seen))
+    return "; ".join(sorted(machines))
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -260,12 +259,12 @@ def write_tables(results: list[Result], folder: Path) -> list[Path]:
     for dataset, neighbours in groupby(results, key=lambda r: r.dataset):
         group = list(neighbours)
         table = numbers(group)
-        shown, note = display(table), caption(group)
+        displayed, note = display(table), caption(group)
         heading = f"# {dataset}\n\n"
         comment = "".join(f"% {line}\n" for line in note.splitlines())
         for suffix, text in {
-            ".md": f"{heading}{as_markdown(shown)}\n\n{note}\n",
-            ".tex": comment + as_latex(shown),
+            ".md": f"{heading}{as_markdown(displayed)}\n\n{note}\n",
+            ".tex": comment + as_latex(displayed),
             ".csv": table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
         }.items():
             paths.append(folder / f"{dataset}{suffix}")

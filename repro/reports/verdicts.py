@@ -58,8 +58,8 @@ ESTIMATES = ("is_nll", "is_ll")
 NOT_OPEN = "data not open"  # the outcome if `without_results` says why nothing is run
 
 
-class Beside(NamedTuple):
-    """Our side of a printed number, as text; `outcome` is the verdict without its details."""
+class OurNumber(NamedTuple):
+    """Our number next to a printed one, as text; `outcome` is the verdict without its details."""
 
     value: str
     difference: str
@@ -69,15 +69,19 @@ class Beside(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A printed number, and ours: by the paper's recipe, by ours, and on the data of the print.
+    """A printed number, and ours: by the paper's recipe, by our recipe, and on the printed data.
 
-    By our recipe alone, it is in the place of the paper's and `ours` is None.
+    Where a table has our recipe alone, `paper` holds its number and `ours` is None.
+
+    Attributes:
+        printed: the row of published.csv, and under "instead" the note about other data.
+        on_printed_data: on the data that the number was printed for, if that is not ours.
     """
 
     printed: dict
-    paper: Beside
-    ours: Beside | None
-    there: Beside | None
+    paper: OurNumber
+    ours: OurNumber | None
+    on_printed_data: OurNumber | None
 
 
 def compare_published(folder: Path, results: Path) -> tuple[dict, list[Compared]]:
@@ -118,17 +122,17 @@ def _compare(
     if not cell and (other := settings.get("instead", {}).get(dataset)):
         cell = stored(preset, other["dataset"], row["model"])
         note = other["note"] if cell else ""
-    ours = there = None
+    ours = on_printed_data = None
     if our:
         _require_kind(cell, our, "our" if alone else "the paper's", results)
     if our and not alone:
-        own = stored(our["preset"], dataset, row["model"])
-        _require_kind(own, our, "our", results)
-        ours = _beside(own, row, absent)
+        our_cell = stored(our["preset"], dataset, row["model"])
+        _require_kind(our_cell, our, "our", results)
+        ours = _our_number(our_cell, row, absent)
     if row["printed_on"]:
-        own = stored(settings["printed_on"], row["printed_on"], row["model"])
-        there = _beside(own, {**row, "verdict": ""}, None)
-    return Compared({**row, "instead": note}, _beside(cell, row, absent), ours, there)
+        our_cell = stored(settings["printed_on"], row["printed_on"], row["model"])
+        on_printed_data = _our_number(our_cell, {**row, "verdict": ""}, None)
+    return Compared({**row, "instead": note}, _our_number(cell, row, absent), ours, on_printed_data)
 
 
 def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> None:
@@ -139,8 +143,8 @@ def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> No
         if bool(found) == (kind == "our"):
             continue
         path = result_path(results, result.preset, result.dataset, result.model, result.seed)
-        wanted = ", ".join(f"{key}: {value}" for key, value in our["marks"].items())
-        reason = f"has {found[0]}: {training[found[0]]}" if found else f"has none of {wanted}"
+        marks = ", ".join(f"{key}: {value}" for key, value in our["marks"].items())
+        reason = f"has {found[0]}: {training[found[0]]}" if found else f"has none of {marks}"
         raise DataError(
             f"{path}: preset {result.preset} is for {kind} recipe, but this Result {reason}; "
             "store it under the other preset, or correct our_recipe in table.yaml."
@@ -149,26 +153,26 @@ def _require_kind(cell: list[Result], our: dict, kind: str, results: Path) -> No
 
 def _ends(row: dict, cell: list[Result]) -> list[np.ndarray]:
     # Ours, one value per seed; where the paper does not say what it prints, two ends of a range.
-    metric, own = METRICS[row["metric"]], f"is_{row['samples']}"
+    metric, same_samples = METRICS[row["metric"]], f"is_{row['samples']}"
     measures = [metric.measure]
-    if row["metric"] == "is_ll" and all(own in result.per_sequence for result in cell):
-        measures = [lambda r: r.per_sequence_mean(own)]  # as many samples as in print
+    if row["metric"] == "is_ll" and all(same_samples in result.per_sequence for result in cell):
+        measures = [lambda r: r.per_sequence_mean(same_samples)]  # as many samples as in print
     if metric.loosest:
         measures.append(METRICS[metric.loosest].measure)
     return [np.array([measure(result) for result in cell]) for measure in measures]
 
 
-def _beside(cell: list[Result], row: dict, absent: str | None) -> Beside:
+def _our_number(cell: list[Result], row: dict, absent: str | None) -> OurNumber:
     known = row["verdict"]
     if not cell:
         outcome = known or ("not run" if absent is None else NOT_OPEN)
-        return Beside("", "", "", known or absent or "not run", outcome)
+        return OurNumber("", "", "", known or absent or "not run", outcome)
     metric, seeds = METRICS[row["metric"]], str(len(cell))
     doubt = " †" * (row["metric"] in ESTIMATES and reliability(cell).doubtful)
     if known and any(metric.statistic not in result.per_sequence for result in cell):
         nearest = METRICS[metric.nearest]
         value = with_seed_error([nearest.measure(result) for result in cell])
-        return Beside(f"{value} ({nearest.symbol})", "", seeds, known, known)
+        return OurNumber(f"{value} ({nearest.symbol})", "", seeds, known, known)
     printed, ends = float(row["value"]), _ends(row, cell)
     end = min(ends, key=lambda values: abs(values.mean() - printed))
     between = len(ends) > 1 and ends[0].mean() <= printed <= ends[-1].mean()
@@ -180,7 +184,7 @@ def _beside(cell: list[Result], row: dict, absent: str | None) -> Beside:
     if metric.beside:
         other = METRICS[metric.beside]
         text += f" ({other.symbol} {with_seed_error([other.measure(r) for r in cell])})"
-    return Beside(
+    return OurNumber(
         text,
         f"{difference:+.3f}" if comparable else "",
         seeds,

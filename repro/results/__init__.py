@@ -1,1 +1,1 @@
-"""The stored truth and its comparison; no torch."""
+"""Stored results, and how new ones are compared with them; no torch."""

@@ -1,4 +1,4 @@
-"""One Result beside every stored row of its data, paired by test sequence."""
+"""Compares one Result with every stored row of the same data, paired by test sequence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from repro.runtime.paths import results_folder
 METRICS = ("is", "bound")
 BETTER, WORSE, EQUAL = "better", "worse", "not distinguishable"
 COLOURS = {BETTER: "#029e73", EQUAL: "#949494", WORSE: "#d55e00"}
-PICTURES = (".svg", ".png", ".pdf")
+FIGURE_FORMATS = (".svg", ".png", ".pdf")
 RULE = (
     "Difference: of this model less the stored one (the mean over its seeds), paired by test "
     "sequence, ± its standard error over sequences. A model is better or worse if the difference "
@@ -31,14 +31,15 @@ RULE = (
 
 @dataclass(frozen=True)
 class Beside:
-    """A Result among the stored ones of the same data.
+    """A Result compared with the stored ones of the same data.
 
     Attributes:
         table: one row per model, the best first; `preset` is empty in the row of this Result.
-            nats_per_step, over_seeds and over_sequences (its standard errors), monte_carlo (that
-            of this evaluation's or a seed's samples), difference and difference_error (this Result
-            less the row), verdict (of this Result against the row), likelihood, samples, seeds.
-        units: of the numbers. left_out: stored rows of other data, which do not compare.
+            Columns: nats_per_step; over_seeds and over_sequences, its standard errors; monte_carlo,
+            its error from the evaluation's samples, the largest of any seed; difference and
+            difference_error, this Result minus the row; verdict, of this Result against the row;
+            likelihood, samples, seeds.
+        units: of the numbers. left_out: stored rows of other data, which cannot be compared.
     """
 
     table: pd.DataFrame
@@ -66,8 +67,8 @@ class Beside:
         from matplotlib.figure import Figure
 
         path = Path(path)
-        if path.suffix not in PICTURES:
-            raise ConfigError(f"{path}: the name must end in {', '.join(PICTURES)}.")
+        if path.suffix not in FIGURE_FORMATS:
+            raise ConfigError(f"{path}: the name must end in {', '.join(FIGURE_FORMATS)}.")
         fixed: dict = {"svg.hashsalt": "repro", "svg.fonttype": "none", "text.parse_math": False}
         with replacing(path) as partial, rc_context(fixed):
             figure = Figure(figsize=(8, 1.2 + 0.3 * len(self.table)))
@@ -78,7 +79,7 @@ class Beside:
         return path
 
     def _draw(self, axes: Any) -> None:
-        own = self.table[self.table["preset"] == ""].iloc[0]
+        own_row = self.table[self.table["preset"] == ""].iloc[0]
         rows = self.table[self.table["preset"] != ""].iloc[::-1].reset_index(drop=True)
         for verdict, colour in COLOURS.items():
             chosen = rows[rows["verdict"] == verdict]
@@ -87,7 +88,7 @@ class Beside:
                 axes.errorbar(chosen["difference"], chosen.index, label=verdict, **bars)
         axes.axvline(0.0, color="black", lw=1.0)
         axes.set_yticks(rows.index, [f"{row.title} ({row.preset})" for row in rows.itertuples()])
-        axes.set(title=f"{own['title']} against the stored models")
+        axes.set(title=f"{own_row['title']} against the stored models")
         axes.set_xlabel("difference, nats per step ± standard error over test sequences")
         axes.grid(axis="x", alpha=0.4)
         title = "by both errors, that over\nsequences and that over seeds"
@@ -131,8 +132,8 @@ def units_of(result: Result) -> str:
     std = result.data["std"]
     if result.data["kind"] == "binary":
         return "nats per step"
-    shown = f"σ = {std[0]:.6g}" if len(set(std)) == 1 else "the training part's σ of each dimension"
-    return f"nats per step of data normalised by {shown}"
+    scale = f"σ = {std[0]:.6g}" if len(set(std)) == 1 else "the training part's σ of each dimension"
+    return f"nats per step of data normalised by {scale}"
 
 
 def _cells(result: Result, stored: Path) -> tuple[list[list[Result]], list[str]]:
@@ -140,7 +141,7 @@ def _cells(result: Result, stored: Path) -> tuple[list[list[Result]], list[str]]
     same = [c for c in found if c[0].data["sha256"] == result.data["sha256"]]
     others = [f"{c[0].preset}/{c[0].model}" for c in found if c not in same]
     if not same:
-        why = f"those of {', '.join(others)} are of other data" if others else "there are none"
+        why = f"those of {', '.join(others)} are of other data" if others else "none are stored"
         raise DataError(
             f"no stored results of {result.dataset} in {stored}/ to compare with: {why}."
         )
@@ -164,13 +165,13 @@ def _numbers(cell: list[Result], metric: str) -> dict:
 
 
 def _row(entry: dict) -> dict:
-    # As Markdown has it; the row of the Result itself is in bold and has nothing to differ from.
-    own = entry["preset"] == ""
+    # A row of the Markdown table; that of the Result itself is in bold and has no difference.
+    is_own = entry["preset"] == ""
     error = "" if np.isnan(entry["over_seeds"]) else f" ± {entry['over_seeds']:.4f}"
-    gap = "" if own else f"{entry['difference']:+.4f} ± {entry['difference_error']:.4f}"
+    gap = "" if is_own else f"{entry['difference']:+.4f} ± {entry['difference_error']:.4f}"
     title = str(entry["title"]).replace("|", "\\|")
     return {
-        "Model": f"**{title}**" if own else title,
+        "Model": f"**{title}**" if is_own else title,
         "Preset": entry["preset"],
         "Nats per step ± seeds": f"{entry['nats_per_step']:.4f}{error}",
         "Difference ± sequences": gap,

@@ -1,4 +1,4 @@
-"""New Results against the stored ones, by a rule that is stated in the report."""
+"""Compares new Results with the stored ones, by a rule that is stated in the report."""
 
 import math
 from dataclasses import dataclass
@@ -41,13 +41,14 @@ class Verdict:
     note: str = ""
 
 
-def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> list[Verdict]:
+def compare(results: list[Result], stored: Path, preset: str, is_complete: bool) -> list[Verdict]:
     """Return the verdicts on every cell, for the bound and the importance-sampled estimate.
 
     Args:
         results: the new Results, sorted by cell.
         stored: the folder of stored results.
-        whole: whether `results` cover the whole preset, so that stored cells may be missing.
+        is_complete: whether `results` should cover the whole preset, so that a stored cell without
+            a new Result is reported as missing.
     """
     verdicts: list[Verdict] = []
     tested = []
@@ -55,9 +56,9 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
         old = read_cell(stored, preset, cell[0].dataset, cell[0].model)
         for metric in metrics_of(cell):
             reason = _incomparable(cell, old) if old else "nothing stored"
-            lost = _diverged(cell)
-            if old and not reason and lost and not _diverged(old):
-                note = f"seed {', '.join(map(str, lost))} diverged"
+            diverged_seeds = _diverged(cell)
+            if old and not reason and diverged_seeds and not _diverged(old):
+                note = f"seed {', '.join(map(str, diverged_seeds))} diverged"
                 verdicts.append(_without_test(cell, old, metric, "worse", note))
             elif reason:
                 verdict = "not comparable" if old else "new"
@@ -82,11 +83,11 @@ def compare(results: list[Result], stored: Path, preset: str, whole: bool) -> li
             tests[i].detectable(len(tests)),
             note,
         )
-    if whole:
-        seen = {(r.dataset, r.model) for r in results}
+    if is_complete:
+        new_cells = {(r.dataset, r.model) for r in results}
         for folder in sorted((stored / preset).glob("*/*/")):
             dataset, model = folder.parts[-2:]
-            if (dataset, model) not in seen:
+            if (dataset, model) not in new_cells:
                 verdicts.append(Verdict(dataset, model, "-", "missing"))
     return verdicts
 

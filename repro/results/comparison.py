@@ -1,4 +1,4 @@
-"""Whether one cell's new trainings are as good as the stored ones: tests over seeds."""
+"""Tests over seeds of whether a cell's new trainings are as good as the stored ones."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from scipy.special import stdtr
 from repro.results.record import Result, error_over_sequences
 
 LEVEL = 0.05  # chance that a run as good as the stored one is called worse anywhere in the table
-POWER = 0.8
+POWER = 0.8  # the probability with which a detectable loss is found
 MARGIN = 0.05  # nats per step; the DMM authors' own reruns spread as far
-ROUNDING = 1e-6  # of stored decimals and of sums, relative
+ROUNDING = 1e-6  # relative error of stored decimals and of sums
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """New against stored, in nats per step, higher is better.
+    """A new cell compared with the stored one, in nats per step, higher is better.
 
     Attributes:
         new, stored: means over seeds.
@@ -60,9 +60,9 @@ def compare_samples(new: np.ndarray, old: np.ndarray, paired: bool) -> Compariso
     error = math.sqrt(squares / degrees * (1 / len(new) + 1 / len(old)))
     p_values = [_p_values(difference, error, degrees, rounding)]
     if paired:
-        each = new - old
-        spread = float(each.std(ddof=1) / math.sqrt(len(each)))
-        p_values.append(_p_values(difference, spread, len(each) - 1, rounding))
+        differences = new - old
+        spread = float(differences.std(ddof=1) / math.sqrt(len(differences)))
+        p_values.append(_p_values(difference, spread, len(differences) - 1, rounding))
     worse, better = (min(1.0, len(p_values) * min(side)) for side in zip(*p_values, strict=True))
     return Comparison(float(new.mean()), float(old.mean()), error, float(degrees), worse, better)
 
@@ -114,17 +114,17 @@ def best_of(cells: list[list[Result]], metrics: list[str]) -> tuple[int, set[int
         metrics: the statistic to use for each; nats per step, higher is better.
     """
     means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
-    best, below = int(np.argmax(means)), told_below(cells, metrics)
+    best, below = int(np.argmax(means)), significantly_below(cells, metrics)
     return best, {i for i in range(len(cells)) if i != best and (i, best) not in below}
 
 
-def told_below(cells: list[list[Result]], metrics: list[str]) -> set[tuple[int, int]]:
-    """Return the pairs (i, j) of cells in which i is worse than j beyond both errors.
+def significantly_below(cells: list[list[Result]], metrics: list[str]) -> set[tuple[int, int]]:
+    """Return the pairs (i, j) of cells in which i is significantly worse than j, by two tests.
 
-    The error over trainings, by the t-test of two samples of seeds (not paired, since the seeds of
-    different models have nothing in common), and the error over test sequences, which all models
-    share, so that the differences sequence by sequence are tested. The larger p-value counts. If
-    both have one seed, the loss must exceed MARGIN and three standard errors over sequences.
+    Trainings are compared by the t-test of two samples of seeds (not paired, since the seeds of
+    different models have nothing in common). Test sequences are shared by all models, so their
+    differences are tested sequence by sequence. The larger p-value counts. If both have one seed,
+    the loss must exceed MARGIN and three standard errors over sequences.
 
     Holm's correction is for all pairs, not for those with the best cell alone: which one is best is
     chosen by the same numbers, and the best of many equal cells is better than the others by luck.
@@ -133,25 +133,26 @@ def told_below(cells: list[list[Result]], metrics: list[str]) -> set[tuple[int, 
     """
     sides = list(zip(cells, metrics, strict=True))
     pairs = list(permutations(range(len(cells)), 2))
-    told = holm([p_below(*sides[i], *sides[j]) for i, j in pairs])
-    return {pair for pair, apart in zip(pairs, told, strict=True) if apart}
+    rejected = holm([p_below(*sides[i], *sides[j]) for i, j in pairs])
+    return {pair for pair, is_rejected in zip(pairs, rejected, strict=True) if is_rejected}
 
 
-def p_below(cell: list[Result], metric: str, best: list[Result], of_best: str) -> float:
-    """Return the p-value of a cell's loss to another model's: the larger of those of both errors.
+def p_below(cell: list[Result], metric: str, best: list[Result], best_metric: str) -> float:
+    """Return the p-value of a cell's loss to another model's cell, the larger of two tests'.
 
-    See `told_below`. Where both have one seed it is 0 or 1, by MARGIN and three standard errors.
+    One test is over seeds, one over test sequences; see `significantly_below`. Where both cells
+    have one seed it is 0 or 1, by MARGIN and three standard errors over sequences.
     """
     lengths = best[0].values("length")
     if len(lengths) == 1:
         return 1.0  # one sequence says nothing about others
     loser = np.mean([r.values(metric) for r in cell], axis=0)
-    gap = loser - np.mean([r.values(of_best) for r in best], axis=0)
+    gap = loser - np.mean([r.values(best_metric) for r in best], axis=0)
     difference, error = float(gap.sum() / lengths.sum()), error_over_sequences(gap, lengths)
     if len(cell) == len(best) == 1:
         return float(difference >= -max(MARGIN, 3.0 * error))
     values = np.array([r.per_step(metric) for r in cell])
-    reference = np.array([r.per_step(of_best) for r in best])
+    reference = np.array([r.per_step(best_metric) for r in best])
     rounding = ROUNDING * abs(float(reference.mean()))
     over_sequences, _ = _p_values(difference, error, len(lengths) - 1, rounding)
     return max(over_sequences, compare_samples(values, reference, paired=False).p_worse)

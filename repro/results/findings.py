@@ -1,4 +1,4 @@
-"""What an audit of a model found; a Result stores it."""
+"""The findings of an audit, as a Result stores them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,7 @@ PASSED, FAILED, UNCHECKED = "passed", "FAILED", "not checked"
 
 
 class Finding(NamedTuple):
-    """One check: its name, whether it passed, what was seen, and why it likely failed."""
+    """One check: its name, whether it passed, what was observed, and the likely reason if not."""
 
     check: str
     status: str
@@ -32,7 +32,7 @@ class Audit:
 
     @property
     def failed(self) -> list[Finding]:
-        """The checks that failed; empty where nothing was found."""
+        """The checks that failed; empty if none did."""
         return [finding for finding in self.findings if finding.status == FAILED]
 
     def table(self) -> pd.DataFrame:
@@ -54,7 +54,7 @@ class Audit:
 
 
 def summary(record: list[dict[str, str]]) -> str:
-    """Return stored findings in a few words; those that failed by name."""
+    """Return a short summary of stored findings, which names the checks that failed."""
     failed = [finding["check"] for finding in record if finding["status"] == FAILED]
     passed = sum(finding["status"] == PASSED for finding in record)
     return f"failed: {', '.join(failed)}" if failed else f"{passed} passed"

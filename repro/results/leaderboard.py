@@ -1,4 +1,4 @@
-"""Saved Results of anyone's models ranked with the stored ones, paired by test sequence."""
+"""Ranks saved Results of any models with the stored ones, paired by test sequence."""
 
 import math
 from dataclasses import dataclass
@@ -11,15 +11,22 @@ from repro.config.traits import SAMPLED
 from repro.errors import ConfigError, DataError, hint
 from repro.results import findings
 from repro.results.beside import units_of
-from repro.results.comparison import LEVEL, MARGIN, estimator, told_below
+from repro.results.comparison import LEVEL, MARGIN, estimator, significantly_below
 from repro.results.protocol import version_of
 from repro.results.record import Result, error_over_sequences, read, read_cells, standard_error
 from repro.results.reliability import reliability
 from repro.runtime.files import write_text
 from repro.runtime.paths import results_folder
 
-NEEDED = ("length", "bound", "bound_error", "is", "is_error", "ess")  # of each test sequence
-ROUNDING = 1e-4  # nats by which the log of a probability of 1 may miss 0
+REQUIRED_STATISTICS = (
+    "length",
+    "bound",
+    "bound_error",
+    "is",
+    "is_error",
+    "ess",
+)  # of each test sequence
+MAX_LOG_PROBABILITY = 1e-4  # nats; the log of a probability, but for rounding
 FORMATS = (".md", ".csv")
 RULE = (
     "Rank 1 is the best row and those after it that are not distinguishable from it, down to the "
@@ -41,7 +48,7 @@ class Leaderboard:
     Attributes:
         table: one row per model, the best first. rank (missing where a row has none), model, title,
             source ("stored", or the files of a submission), preset, nats_per_step, over_seeds (its
-            standard error), behind and behind_error (the best ranked row less this one, paired by
+            standard error), behind and behind_error (the best ranked row minus this one, paired by
             test sequence, and its standard error), estimate, samples, seeds, doubtful (whether more
             samples would raise the number), audit, data_sha256.
         task: its name. version: of data and protocol. units: of the numbers.
@@ -53,7 +60,7 @@ class Leaderboard:
     units: str
 
     def text(self, style: str = "simple") -> str:
-        """Return the ranks as a table of text, in a style of the package tabulate."""
+        """Return the ranks as a text table, in one of the formats of the package tabulate."""
         rows = [_row(entry, style) for entry in self.table.to_dict("records")]
         return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True, tablefmt=style)
 
@@ -66,10 +73,10 @@ class Leaderboard:
         return f"{units}, higher is better; task version {self.version}. {RULE}"
 
     def write(self, path: Path | str) -> None:
-        """Write the ranks as Markdown or CSV, as the name ends.
+        """Write the ranks as Markdown or CSV, depending on the suffix.
 
         Raises:
-            ConfigError: it ends in neither .md nor .csv.
+            ConfigError: the suffix is neither .md nor .csv.
         """
         path = Path(path)
         if path.suffix not in FORMATS:
@@ -86,31 +93,32 @@ def leaderboard(
 ) -> Leaderboard:
     """Return the stored rows of a task and the Results saved in a folder, ranked.
 
-    Results of one name and preset with different seeds are trainings of one model, and one row.
+    Results with the same name and preset but different seeds are trainings of one model, and make
+    one row.
 
     >>> repro.leaderboard("linear_gaussian", "submissions").to_markdown()
 
     Args:
         task: a Task or the name of a data set.
-        folder: of files *.json that `Result.save` wrote; those of other tasks are left out. None
+        folder: holds files *.json that `Result.save` wrote; those of other tasks are left out. None
             for the stored rows alone.
         stored: the folder of stored results.
     Raises:
         ConfigError: the folder has no Result of the task.
-        DataError: nothing is known of the task, or a saved Result is damaged, incomplete, of other
-            data or another version of the task, or there twice; names the file.
+        DataError: there are no results of the task, or a saved Result is damaged, incomplete, a
+            duplicate, or of other data or another version of the task; names the file.
     """
     stored = stored or results_folder()
     task = getattr(task, "name", task)
     cells = [_Cell(cell, "stored") for cell in _stored(task, stored)]
-    given = _read(task, Path(folder)) if folder is not None else {}
-    if not cells and not given:
+    submitted = _read(task, Path(folder)) if folder is not None else {}
+    if not cells and not submitted:
         known = sorted({path.name for path in stored.glob("*/*/")})
         raise DataError(f"{stored}/ has no results of {task!r}; {hint(task, known)}")
-    reference = cells[0].results[0] if cells else next(iter(given.values()))
-    for path, result in given.items():
+    reference = cells[0].results[0] if cells else next(iter(submitted.values()))
+    for path, result in submitted.items():
         _require_comparable(path, result, reference)
-    cells += _submitted(given)
+    cells += _submitted(submitted)
     return Leaderboard(_ranked(cells), task, version_of(reference.data), units_of(reference))
 
 
@@ -154,7 +162,7 @@ def _read(task: str, folder: Path) -> dict[Path, Result]:
         others = ", ".join(sorted({result.dataset for result in found.values()}))
         raise ConfigError(
             f"{folder} has no Result of {task}: "
-            + (f"those in it are of {others}." if others else "it has no *.json at all.")
+            + (f"those in it are of {others}." if others else "it has no *.json files.")
         )
     return chosen
 
@@ -177,21 +185,26 @@ def _require_comparable(path: Path, result: Result, reference: Result) -> None:
 
 
 def _require_complete(path: Path, result: Result) -> None:
-    missing = [name for name in NEEDED if name not in result.per_sequence]
+    missing = [name for name in REQUIRED_STATISTICS if name not in result.per_sequence]
     if missing:
         raise DataError(f"{path} has no {', '.join(missing)} of its sequences: evaluate again.")
     for name, values in result.per_sequence.items():
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
             raise DataError(f"{path}: {name} has values that are not finite numbers.")
     if result.data["kind"] == "binary" and result.likelihood != SAMPLED:
-        above = [i for i, value in enumerate(result.per_sequence["is"]) if value > ROUNDING]
+        above = [
+            i for i, value in enumerate(result.per_sequence["is"]) if value > MAX_LOG_PROBABILITY
+        ]
         if above:
-            raise DataError(f"{path}: log p of test sequence {above[0]} is above 0; data are bits.")
+            raise DataError(
+                f"{path}: log p of test sequence {above[0]} is above 0, and the data are 0 or "
+                "1: a probability above 1. `repro.audit` says what is wrong."
+            )
 
 
-def _submitted(given: dict[Path, Result]) -> list[_Cell]:
+def _submitted(submitted: dict[Path, Result]) -> list[_Cell]:
     cells: dict[tuple[str, str], dict[Path, Result]] = {}
-    for path, result in given.items():
+    for path, result in submitted.items():
         cell = cells.setdefault((result.preset, result.model), {})
         for other, before in cell.items():
             if before.seed == result.seed:
@@ -201,8 +214,8 @@ def _submitted(given: dict[Path, Result]) -> list[_Cell]:
                 )
             if before.per_sequence["is"] == result.per_sequence["is"]:
                 raise DataError(
-                    f"{other} and {path} have the same numbers: seeds of {result.model} must be "
-                    "trainings of their own."
+                    f"{other} and {path} have the same numbers: each seed of {result.model} must "
+                    "be a separate training."
                 )
         cell[path] = result
     return [
@@ -218,22 +231,22 @@ def ranks(cells: list[list[Result]], metrics: list[str]) -> list[int]:
         metrics: the statistic of each; nats per step, higher is better.
     """
     means = [np.mean([r.per_step(m) for r in c]) for c, m in zip(cells, metrics, strict=True)]
-    below = told_below(cells, metrics)
-    found = [0] * len(cells)
+    below = significantly_below(cells, metrics)
+    rank_of = [0] * len(cells)
     first, rank = -1, 0  # the best row of the rank
-    for place, i in enumerate(sorted(range(len(cells)), key=lambda i: -means[i]), start=1):
+    for position, i in enumerate(sorted(range(len(cells)), key=lambda i: -means[i]), start=1):
         if first < 0 or (i, first) in below:
-            first, rank = i, place
-        found[i] = rank
-    return found
+            first, rank = i, position
+        rank_of[i] = rank
+    return rank_of
 
 
 def _ranked(cells: list[_Cell]) -> pd.DataFrame:
     chosen = [cell for cell in cells if cell.is_ranked]
-    found = ranks([cell.results for cell in chosen], [cell.metric for cell in chosen])
+    rank_of = ranks([cell.results for cell in chosen], [cell.metric for cell in chosen])
     best = max(chosen, key=lambda cell: cell.mean, default=None)
-    places = iter(found)
-    rows = [_numbers(c, next(places) if c.is_ranked else None, best or c) for c in cells]
+    next_rank = iter(rank_of)
+    rows = [_numbers(c, next(next_rank) if c.is_ranked else None, best or c) for c in cells]
     table = pd.DataFrame(rows).astype({"rank": "Int64"})
     failed = table["audit"].str.startswith("failed")
     order = pd.DataFrame({"failed": failed, "number": -table["nats_per_step"]})
@@ -243,32 +256,32 @@ def _ranked(cells: list[_Cell]) -> pd.DataFrame:
 
 
 def _numbers(cell: _Cell, rank: int | None, best: _Cell) -> dict:
-    one, lengths = cell.results[0], cell.results[0].values("length")
+    first, lengths = cell.results[0], cell.results[0].values("length")
     averages = [
         np.mean([r.values(side.metric) for r in side.results], axis=0) for side in (best, cell)
     ]
     gap = averages[0] - averages[1]
     return {
         "rank": rank,
-        "model": one.model,
-        "title": one.title,
+        "model": first.model,
+        "title": first.title,
         "source": cell.source,
-        "preset": one.preset,
+        "preset": first.preset,
         "nats_per_step": cell.mean,
         "over_seeds": standard_error([r.per_step(cell.metric) for r in cell.results]),
         "behind": float(gap.sum() / lengths.sum()),
         "behind_error": 0.0 if cell is best else error_over_sequences(gap, lengths),
-        "estimate": cell.metric if one.likelihood == SAMPLED else one.likelihood,
-        "samples": one.evaluation["particles" if cell.metric == "fivo" else "num_samples"],
+        "estimate": cell.metric if first.likelihood == SAMPLED else first.likelihood,
+        "samples": first.evaluation["particles" if cell.metric == "fivo" else "num_samples"],
         "seeds": len(cell.results),
         "doubtful": reliability(cell.results).doubtful,
         "audit": cell.audit,
-        "data_sha256": one.data["sha256"],
+        "data_sha256": first.data["sha256"],
     }
 
 
 def _row(entry: dict, style: str) -> dict:
-    # As people read it; in Markdown submissions are in bold, and no name ends a column.
+    # For people; in Markdown, submissions are in bold, and | in a name must not end a column.
     stored = entry["source"] == "stored"
     names = [str(entry["title"]), str(entry["preset"] if stored else entry["source"])]
     if style == "pipe":

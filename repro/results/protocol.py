@@ -1,8 +1,8 @@
-"""What a number on a task means, and the version that names data and meaning together."""
+"""What a number on a task means, and the version that identifies data and meaning together."""
 
 from repro.runtime.files import sha256_of
 
-# A change of it changes the version of every task.
+# A change to this changes the version of every task.
 PROTOCOL = {
     "parts": ["train", "valid", "test"],
     "number": "log p of each whole test sequence, all of its steps and the first one too",
@@ -13,7 +13,7 @@ PROTOCOL = {
 
 
 def version_of(data: dict) -> str:
-    """Return what names data and protocol together: twelve hexadecimal digits.
+    """Return the identifier of data and protocol together: twelve hexadecimal digits.
 
     Args:
         data: the specification of the data, as a Result has it.

@@ -1,4 +1,4 @@
-"""Time to quality: how long a recipe trains until it is as good as a printed number.
+"""Time to quality: how long a recipe trains until it is as good as a published number.
 
 No torch here. A race is judged on the validation part alone; the test part is never read.
 """
@@ -20,21 +20,21 @@ from repro.runtime.paths import config_folder, results_folder
 
 SCHEMA = 1
 COLUMNS = ("epoch", "updates", "cpu_seconds", "valid_bound")  # of a curve
-SEEDS = 3  # that a record needs; a peer's one curve is enough
-PYRO = "pyro-example"  # the peer
-FALSE_ALARMS = 0.05  # of the rule for "faster"
+MIN_SEEDS = 3  # of a recipe that is accepted; for Pyro's example one is enough
+PYRO = "pyro-example"  # the contender from another library
+SIGNIFICANCE_LEVEL = 0.05  # of the rule for "faster"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The validation bound that stands for a printed number of one cell.
+    """The validation bound that corresponds to a printed number of one cell.
 
     Attributes:
         printed: as the paper prints it, nats per step, negated log-likelihood.
         valid_bound: nats per step; a race ends at the first validation that is not below it.
         preset: the preset that follows the paper, whose stored results it was derived from.
         data_sha256: of the prepared data.
-        reason: why this bound stands for this number.
+        reason: why this bound corresponds to this number.
     """
 
     dataset: str
@@ -109,21 +109,21 @@ def target_of(dataset: str, model: str, printed: float | None = None) -> Target:
     if model not in entries.get(dataset, {}):
         raise ConfigError(
             f"no target for {model} on {dataset} in {file} (it has {', '.join(known)}): add the "
-            "validation bound that stands for the printed number, with its reason."
+            "validation bound that corresponds to the printed number, with its reason."
         )
     target = Target(dataset, model, **entries[dataset][model])
     if printed is not None and printed != target.printed:
         raise ConfigError(
-            f"no validation bound stands for {printed} of {model} on {dataset}: {file} has "
-            f"{target.printed}, for which {target.valid_bound} stands."
+            f"no validation bound is known for the printed {printed} of {model} on {dataset}: "
+            f"{file} has only that for {target.printed}, which is {target.valid_bound}."
         )
     return target
 
 
-def standing_for(
+def equivalent_bound(
     printed: float, results: list[Result], metric: str = "bound"
 ) -> tuple[float, float]:
-    """Return the validation bound at which a recipe has the printed test number, and its error.
+    """Return the validation bound that corresponds to a printed test number, and its error.
 
     Minus the printed number, minus the mean over seeds of (test − best validation bound). The
     error is that mean's standard error over seeds.
@@ -138,15 +138,15 @@ def from_result(result: Result, target: Target) -> Race:
     Raises:
         DataError: it was trained on other data.
     """
-    kept = result.training["validations"]
+    curve = result.training["validations"]
     note = ""
-    if "cpu_seconds" not in kept:
+    if "cpu_seconds" not in curve:
         seconds, epochs = result.training["cpu_seconds"], result.training["epochs"]
-        kept = {**kept, "cpu_seconds": [round(seconds * e / epochs, 1) for e in kept["epoch"]]}
+        curve = {**curve, "cpu_seconds": [round(seconds * e / epochs, 1) for e in curve["epoch"]]}
         note = "CPU seconds: the training's total, spread evenly over its epochs."
-    if "updates" not in kept:
-        each = result.training["updates"] / result.training["epochs"]
-        kept = {**kept, "updates": [round(each * e) for e in kept["epoch"]]}
+    if "updates" not in curve:
+        updates_per_epoch = result.training["updates"] / result.training["epochs"]
+        curve = {**curve, "updates": [round(updates_per_epoch * e) for e in curve["epoch"]]}
     if missing := result.training.get("validations_note"):
         note = f"{note} Validation bounds: {missing}.".strip()
     race = Race(
@@ -159,7 +159,7 @@ def from_result(result: Result, target: Target) -> Race:
         part="valid",
         data_sha256=result.data["sha256"],
         recipe=result.recipe,
-        curve={name: kept[name] for name in COLUMNS},
+        curve={name: curve[name] for name in COLUMNS},
         epochs_in_turn={},
         environment=result.environment.get("training", result.environment),
         note=note,
@@ -203,7 +203,10 @@ def read(path: Path, target: Target) -> Race:
             "restore it from git, or run `repro race` again."
         )
     if (race.dataset, race.model) != (target.dataset, target.model):
-        raise DataError(f"{path} is of {race.model} on {race.dataset}: move it there.")
+        raise DataError(
+            f"{path} is a race of {race.model} on {race.dataset}: move it to the folder "
+            f"{race.dataset}/{race.model}."
+        )
     return _checked(race, target, str(path))
 
 
@@ -251,11 +254,13 @@ def accept_races(target: Target, source: Path, destination: Path) -> None:
         races = [read(path, target) for path in paths]
         logs = [log_of(path).read_text(encoding="utf-8") for path in paths if log_of(path).exists()]
         if len(logs) < len(paths):
-            raise DataError(f"{folder}: a record needs the log seed<n>.jsonl beside each race.")
-        if races and len(races) < SEEDS and races[0].contender != PYRO:
             raise DataError(
-                f"{folder} has {len(paths)} seed(s), a record needs {SEEDS}: run `repro race` for "
-                "the others."
+                f"{folder} lacks the log seed<n>.jsonl of a race: run `repro race` for it again."
+            )
+        if races and len(races) < MIN_SEEDS and races[0].contender != PYRO:
+            raise DataError(
+                f"{folder} has {len(paths)} seed(s), and {MIN_SEEDS} are needed: run `repro race` "
+                "for the others."
             )
         for race, log in zip(races, logs, strict=True):
             path = race_path(destination, race.dataset, race.model, race.contender, race.seed)
@@ -264,12 +269,12 @@ def accept_races(target: Target, source: Path, destination: Path) -> None:
 
 
 def wins_by_chance(new: Sequence[float], old: Sequence[float]) -> float:
-    """Return how probable it is that chance makes `new` as much faster than `old` as it is.
+    """Return the p-value of `new` being faster than `old`, by an exact permutation test.
 
-    The exact one-sided permutation test of the number of pairs in which a seed of the new recipe
+    The test is one-sided; its statistic is the number of pairs in which a seed of the new recipe
     needed less time than a seed of the old (Mann–Whitney's U; ties count against the new). It
-    assumes nothing about how times are distributed. With three seeds each, only all nine pairs are
-    enough for 5 %, and chance does that in exactly 5 % of races between equal recipes.
+    assumes nothing about the distribution of times. With three seeds each, the new recipe must win
+    all nine pairs to be significant at 5 %, which equal recipes do in exactly 5 % of races.
 
     Args:
         new, old: times of each seed; infinite for one that did not reach the target.

@@ -1,4 +1,4 @@
-"""The Result of one cell and seed: per-sequence statistics, from which every average derives.
+"""The Result of one cell and seed: per-sequence statistics, from which all averages are computed.
 
 No torch here: tables, figures and the check read these files on any machine.
 """
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 FOREIGN = "foreign"  # the preset of a Result whose model is from outside the package
-DRAWS = 2000  # of the bootstrap
-NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')  # a list of numbers in indented JSON
+BOOTSTRAP_DRAWS = 2000
+NUMBER_LIST = re.compile(r'\[\n([^][{}"]*)\]')  # a list of numbers in indented JSON
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,19 @@ class Result:
     Attributes:
         schema: version of this record.
         preset, dataset, model, seed: which cell.
-        title: what tables call the model: its name in a new Result; in a stored one, its title in
-            config/models.yaml or the preset at that time.
+        title: what tables call the model: in a new Result its name; in a stored one the title that
+            config/models.yaml or the preset gave it then.
         likelihood: how log p(x) is computed: "exact"; "sampled", by importance sampling over a
             latent variable; or "Z by AIS", exact up to an estimated normaliser.
         true_parameters: whether the model came with the parameters that the data were drawn with.
-        data: specification of the data (`data.sequences.DataSpec`).
-        evaluation: number of importance samples and the smaller numbers of `curve`. With `until`,
-            the samples of the number asked for that were drawn, and under "until" the error asked
-            for, the most samples ("num_samples"), the error found and whether it was reached. Of a
-            model from outside also the version of the task, its units, and what an audit found.
-        training: see `checkpoints.CheckpointInfo`; and weights_sha256, the digest of the trained
-            weights (absent from older files).
+        data: specification of the data (`repro.data.prepared.DataSpec`).
+        evaluation: number of importance samples, and the smaller numbers of `curve`. With `until`,
+            num_samples is how many were drawn, and "until" holds the error asked for, the maximum
+            number of samples ("num_samples"), the error found and whether it was reached. For a
+            model from outside the package also the version of the task, its units, and what an
+            audit found.
+        training: see `repro.training.checkpoints.CheckpointInfo`; and weights_sha256, the digest of
+            the trained weights (absent from older files).
         environment: date, code version, libraries, hardware, seconds, CPU seconds and peak memory
             of the evaluation; date, code version, libraries and hardware of the training under
             "training". Older files have no dates, which are in UTC, and no CPU seconds.
@@ -53,8 +54,10 @@ class Result:
         per_sequence: lists over test sequences. length; bound, the ELBO (mean over the samples),
             and bound_error, its Monte Carlo standard error; is, the importance-sampled
             log-likelihood, and is_error; ess, the effective sample size; log_likelihood and kl,
-            the two parts of the bound; first_log_likelihood, the first step's share of the former
-            (absent from older files); is_<n>, the estimate with n samples. Nats per sequence of
+            the two parts of the bound; first_log_likelihood, the first step's share of
+            log_likelihood (absent from older files); is_<n>, the estimate with n samples; is_tenth,
+            that with a tenth of the samples; pareto_k, the shape of the weights' tail; fivo, the
+            particle filter's estimate (where they were computed). Nats per sequence of
             normalised data, higher is better. squared_error, Σ_t ‖E_q z_t − z_t‖², where the true
             z is known and the model's z means the same.
     """
@@ -98,9 +101,9 @@ class Result:
     def bound_after_first(self) -> float:
         """Return `mean_of_averages` of the bound with each first step given, in nats per step.
 
-        log p(x_1 | z_1) is not counted, and neither is the step; the KL of z_1 is, so that this is
-        a bound on log p(x_2, … | x_1) of a model that only reads its first step. Sequences of one
-        step have nothing else and are left out.
+        Neither log p(x_1 | z_1) nor the first step is counted; the KL of z_1 is, so that this is a
+        bound on log p(x_2, … | x_1) of a model that reads its first step without scoring it.
+        Sequences of one step are left out.
 
         Raises:
             DataError: the evaluation is too old to have stored the first steps' share.
@@ -112,7 +115,7 @@ class Result:
     def log_likelihood_after_first(self) -> float:
         """Return an exact log p(x_2, … | x_1), Σ over sequences ÷ Σ (length − 1), in nats per step.
 
-        Of a model without z: `first_log_likelihood` is log p(x_1) there. NaN if no sequence has a
+        For models without z, whose `first_log_likelihood` is log p(x_1). NaN if no sequence has a
         second step.
 
         Raises:
@@ -138,9 +141,10 @@ class Result:
             metric: "is" or "bound". stored: the folder of stored results; default: those of the
                 clone or the installation.
         Raises:
-            DataError: nothing is stored for this data.
+            ConfigError: there is no such metric.
+            DataError: no results are stored for these data.
         """
-        from repro.results import beside  # which reads Results
+        from repro.results import beside  # it imports this module
 
         return beside.compare(self, metric, stored)
 
@@ -148,7 +152,7 @@ class Result:
         """Write this Result as JSON, for `repro.read_result` and `repro leaderboard`.
 
         Args:
-            path: of the file, *.json. audit: what `repro.audit` found of the same model, which is
+            path: of the file, *.json. audit: what `repro.audit` returned for the same model, to be
                 stored with it.
         Returns:
             the path.
@@ -181,8 +185,8 @@ def cells(results: list[Result]) -> list[list[Result]]:
 def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
     """Return the standard error of Σ values ÷ Σ lengths over a draw of N sequences.
 
-    The delta method for a ratio of sums; per-step numbers of long and short sequences weigh as
-    they do in the ratio.
+    By the delta method for a ratio of sums: long and short sequences have the same weights as in
+    the ratio.
     """
     count = len(values)
     if count < 2:
@@ -208,8 +212,10 @@ def interval(results: list[Result], metric: str) -> tuple[float, float]:
     lengths = results[0].values("length")
     values = np.array([result.values(metric) for result in results])  # (S, N)
     seeds, count = values.shape
-    times = generator.multinomial(count, np.full(count, 1.0 / count), size=DRAWS)  # (DRAWS, N)
-    chosen = generator.integers(seeds, size=(DRAWS, seeds))
+    times = generator.multinomial(
+        count, np.full(count, 1.0 / count), size=BOOTSTRAP_DRAWS
+    )  # (DRAWS, N)
+    chosen = generator.integers(seeds, size=(BOOTSTRAP_DRAWS, seeds))
     per_seed = times @ values.T / (times @ lengths)[:, None]  # (DRAWS, S)
     means = np.take_along_axis(per_seed, chosen, axis=1).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -228,10 +234,10 @@ class Estimate:
 
 
 def aggregate(results: list[Result], metric: str) -> Estimate:
-    """Return a metric in nats per step, averaged over the seeds of one cell.
+    """Return a metric in nats per step, averaged over the seeds of one cell, with its errors.
 
-    over_seeds is the sample standard deviation over √seeds (NaN for one seed); over_sequences is
-    of the numbers averaged over seeds first.
+    over_seeds is the sample standard deviation divided by √seeds (NaN for one seed); over_sequences
+    is the standard error over sequences of the averages over seeds.
     """
     values = np.array([result.per_step(metric) for result in results])
     count = len(values)
@@ -254,11 +260,13 @@ def write(result: Result, path: Path) -> None:
 def signed_text(record: dict) -> str:
     """Return a record as JSON with its own SHA-256, one list of numbers per line."""
     text = json.dumps({**record, "sha256": sha256_of(record)}, indent=1, sort_keys=True)
-    return NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+    return NUMBER_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def read(path: Path | str) -> Result:
-    """Return the Result in a file.
+    """Return the Result in a file that `Result.save`, `repro evaluate` or `repro accept` wrote.
+
+    >>> repro.read_result("submissions/mine-seed0.json").per_step("is")  # nats per step
 
     Raises:
         DataError: the file is missing, is not a Result, has another schema version, or was changed
@@ -306,9 +314,9 @@ def read_cell(root: Path, preset: str, dataset: str, model: str) -> list[Result]
     results = []
     for path in (root / preset / dataset / model).glob("seed*.json"):
         result = read(path)
-        own = result_path(root, result.preset, result.dataset, result.model, result.seed)
-        if own != path:
-            raise DataError(f"{path} holds the Result that belongs at {own}: move it there.")
+        expected = result_path(root, result.preset, result.dataset, result.model, result.seed)
+        if expected != path:
+            raise DataError(f"{path} holds the Result that belongs at {expected}: move it there.")
         results.append(result)
     return sorted(results, key=lambda result: result.seed)
 
@@ -320,5 +328,5 @@ def read_cells(root: Path, dataset: str = "*", model: str = "*") -> list[list[Re
         dataset, model: their names; "*" for all.
     """
     folders = sorted(root.glob(f"*/{dataset}/{model}/"))
-    found = (read_cell(root, *folder.relative_to(root).parts) for folder in folders)
-    return [cell for cell in found if cell]  # folders of races hold none
+    cells_found = (read_cell(root, *folder.relative_to(root).parts) for folder in folders)
+    return [cell for cell in cells_found if cell]  # folders of races hold none

@@ -8,10 +8,10 @@ import numpy as np
 from repro.config.traits import SAMPLED
 from repro.results.record import Result
 
-SMALLEST_SIZE = 2.0  # median effective sample size below which an estimate rests on one sample
+MIN_EFFECTIVE_SIZE = 2.0  # median over sequences; below it an estimate rests on one sample
 RULE = (
-    f"the median effective sample size is below {SMALLEST_SIZE:.0f} or the median Pareto k above "
-    "min(1 − 1/log₁₀ K, 0.7)"
+    f"the median effective sample size is below {MIN_EFFECTIVE_SIZE:.0f} or the median Pareto k "
+    "above min(1 − 1/log₁₀ K, 0.7)"
 )
 
 
@@ -31,7 +31,7 @@ class Reliability:
 
 
 def reliability(cell: list[Result]) -> Reliability:
-    """Return what the weights of a cell say about its importance-sampled estimate."""
+    """Return how far a cell's importance-sampled estimate can be trusted, by its weights."""
     samples = cell[0].evaluation["num_samples"]
     size = _median(cell, "ess")
     known = all("pareto_k" in result.per_sequence for result in cell)
@@ -47,10 +47,10 @@ def is_doubtful(size: float, pareto_k: float, samples: int) -> bool:
         size, pareto_k: medians over sequences; NaN for a Pareto k that was not computed.
         samples: K.
     """
-    return size < SMALLEST_SIZE or pareto_k > largest_k(samples)
+    return size < MIN_EFFECTIVE_SIZE or pareto_k > max_pareto_k(samples)
 
 
-def largest_k(num_samples: int) -> float:
+def max_pareto_k(num_samples: int) -> float:
     """Return the Pareto k up to which K samples suffice (Vehtari et al. 2024, arXiv 1507.02646)."""
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7)
 

@@ -22,13 +22,16 @@ def stored_results(
     """Return the stored results, one row per training and metric ("bound", "is" or "fivo").
 
     Columns: preset, task, model, title, seed, metric, nats_per_step, over_sequences (its standard
-    error), nats_per_sequence, units, likelihood, samples, parameters, data_sha256.
+    error over test sequences), nats_per_sequence, units, likelihood, samples, parameters,
+    data_sha256.
+
+    >>> repro.stored_results("linear_gaussian", model="dmm")
 
     Args:
         task: a Task or the name of a data set; None for all. model: its name; None for all.
         stored: the folder of stored results; default: those of the clone or the installation.
     Raises:
-        DataError: nothing is stored of them, or a file is damaged.
+        DataError: no such results are stored, or a file is damaged.
     """
     stored = stored or results_folder()
     name = getattr(task, "name", task)
@@ -60,10 +63,10 @@ def _row(result: Result, metric: str) -> dict:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV or Parquet, as the name ends.
+    """Write a table as CSV or Parquet, depending on the suffix.
 
     Raises:
-        ConfigError: it ends in neither .csv nor .parquet, or Parquet's library is not installed.
+        ConfigError: the suffix is neither .csv nor .parquet, or pyarrow is not installed.
     """
     if path.suffix not in FORMATS:
         raise ConfigError(f"{path}: the name must end in {' or '.join(FORMATS)}.")

@@ -1,4 +1,4 @@
-"""Where to compute, and with how many threads."""
+"""Sets up the device to compute on, torch's threads and determinism."""
 
 import ctypes
 import os

@@ -51,7 +51,7 @@ def cannot_write(path: Path, error: OSError) -> ReproError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = "Work in your own clone."
     elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-        remedy = "A part of this path is no directory: choose another (--runs, REPRO_RUNS)."
+        remedy = "A part of this path is not a directory: choose another (--runs, REPRO_RUNS)."
     return ReproError(f"cannot write {path}: {error.strerror or error}. {remedy}")
 
 

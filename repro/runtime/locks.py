@@ -11,8 +11,8 @@ def clear_stale_locks(folder: Path) -> FileLock | None:
     """Remove the lock files of a snakemake that was killed; return a lock to hold until the end.
 
     Snakemake marks what it writes by files under `folder`/locks, which a kill leaves behind. A lock
-    held in the kernel ends with its process: whoever acquires it knows that nobody else is at work.
-    Returns None if someone is; Snakemake's own lock files then tell the user so.
+    held in the kernel ends with its process: whoever acquires it knows that no other snakemake is
+    running. Returns None if one is; Snakemake's own lock files then tell the user so.
 
     Raises:
         ReproError: the folder cannot be written.

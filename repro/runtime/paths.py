@@ -1,4 +1,4 @@
-"""Where files are: in a clone its own folders; anywhere else, those that the package came with.
+"""Paths of files: in a clone its own folders; anywhere else, those that the package came with.
 
 A run's files are below the runs folder: `runs` here, or what the environment variable REPRO_RUNS
 names. The Snakefile writes its paths out and always uses `runs`.
@@ -35,7 +35,7 @@ def shipped() -> Path:
     return Path(repro.__file__).parent / "shipped"
 
 
-def _home() -> Path:
+def _root() -> Path:
     if in_clone():
         return Path()
     return shipped() if shipped().is_dir() else Path(repro.__file__).parent.parent
@@ -43,22 +43,22 @@ def _home() -> Path:
 
 def config_folder() -> Path:
     """Return the folder of presets, registers and their schema."""
-    return _home() / "config"
+    return _root() / "config"
 
 
 def results_folder() -> Path:
     """Return the folder of the stored results."""
-    return _home() / "results"
+    return _root() / "results"
 
 
 def paper_tables_folder() -> Path:
     """Return the folder of the published tables."""
-    return _home() / "paper_tables"
+    return _root() / "paper_tables"
 
 
 def weights_folder() -> Path:
     """Return the folder of the weights of stored results."""
-    return _home() / "weights"
+    return _root() / "weights"
 
 
 def runs_folder() -> Path:

@@ -53,8 +53,8 @@ def peak_memory_mb() -> int:
 def commit_of(package: Path) -> dict:
     """Return the commit that a package's folder is at, and whether its files are as committed.
 
-    A copy without its history (on a borrowed machine, say) is not an error, and a package that is
-    installed inside somebody else's repository does not count as part of it.
+    A copy without its git history is not an error, and a package that is installed inside another
+    repository does not count as part of it.
     """
 
     # git refuses another user's clone, which is read here and not run, unless told that it is safe.

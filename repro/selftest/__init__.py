@@ -1,1 +1,1 @@
-"""How trustworthy the estimators and the check are."""
+"""Measures how far the estimators and the check can be trusted."""

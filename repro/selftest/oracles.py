@@ -14,7 +14,7 @@ from repro.models.base import ModelSpec
 from repro.models.linear_gaussian import Context, LinearGaussian
 from repro.runtime.seeding import generator
 
-WIDER = 1.4  # standard deviations of the wrong proposal; above 1, weights are bounded
+PROPOSAL_SCALE = 1.4  # of the wrong proposal's standard deviations; above 1, weights are bounded
 RUNS, RUNS_OF_LENGTHS = 4000, 300
 SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200)
 STEPS = 10
@@ -27,7 +27,7 @@ class Mismatched(LinearGaussian):
 
     def encode(self, x: Tensor, lengths: Tensor) -> Context:
         context = super().encode(x, lengths)
-        return context._replace(cholesky=WIDER * context.cholesky)
+        return context._replace(cholesky=PROPOSAL_SCALE * context.cholesky)
 
 
 def problem(latent: int, dim: int) -> dict[str, np.ndarray]:

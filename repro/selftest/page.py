@@ -38,7 +38,7 @@ def write_trust(folder: Path) -> list[Path]:
 
 def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]) -> str:
     """Return the numbers and their meaning as Markdown; `false` has the rates of false alarms."""
-    shown = exact.map(lambda value: f"{value:.6g}" if abs(value) > 1e-6 else f"{value:.0e}")
+    formatted = exact.map(lambda value: f"{value:.6g}" if abs(value) > 1e-6 else f"{value:.0e}")
     last = convergence.iloc[-1]
     ratio = f"{last['mean_ratio']:.3f} ± {last['mean_ratio_error']:.3f}"
     noise = math.sqrt(LEVEL * (1 - LEVEL) / FALSE_ALARM_TABLES)
@@ -48,9 +48,9 @@ def page(exact: pd.DataFrame, convergence: pd.DataFrame, false: dict[int, float]
         "A linear-Gaussian state space model has an exact likelihood: here the density of all "
         "steps as one Gaussian vector. With the exact smoothing posterior as q, every importance "
         "weight must equal it:\n\n"
-        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
-        f"With a wrong q (standard deviations {oracles.WIDER} times too wide, {oracles.STEPS} "
-        f"steps), the mean of p̂(x) / p(x) is {ratio} over {oracles.RUNS} runs of "
+        f"{formatted.to_markdown(index=False, disable_numparse=True)}\n\n"
+        f"With a wrong q (standard deviations {oracles.PROPOSAL_SCALE} times too wide, "
+        f"{oracles.STEPS} steps), the mean of p̂(x) / p(x) is {ratio} over {oracles.RUNS} runs of "
         f"{int(last['samples'])} samples: unbiased. Its logarithm lies below log p(x) and rises "
         "with K; bias and spread meet the first-order theory, −v / 2K and √(v / K) for weights "
         "of relative variance v, once K is well above v. Plain importance weights lose with the "

@@ -1,1 +1,1 @@
-"""Tasks, and models from outside the package on them: evaluated, audited."""
+"""Tasks, and the evaluation and audit of models from outside the package on them."""

@@ -1,10 +1,10 @@
 """What a model from outside the package must be able to do. It subclasses nothing of ours.
 
 Axes in this order: T time, K samples, B batch, then D data. x (T, B, D) is float32 in the units of
-the task, zero past the end of each sequence; lengths (B,) is int64; both are on the CPU. What comes
-back may be a tensor on any device or a NumPy array, in nats, in the units of x; time steps past a
-sequence's end are ignored. A model that offers several of these is scored by the first:
-`ExactModel`, `StepwiseModel`, `SampledModel`.
+the task, zero past the end of each sequence; lengths (B,) is int64; both are on the CPU. A model
+may return tensors on any device or NumPy arrays: log-densities in nats, of x in those units. Steps
+past a sequence's end are ignored. A model that has the methods of several protocols is scored by
+the first of `ExactModel`, `StepwiseModel` and `SampledModel`.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -59,8 +59,8 @@ class StepwiseModel(Protocol):
     ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Draw z_t ~ q(z_t | z_<t, x) and return the next state, log p and log q, (K, B) each.
 
-        log p is log p(x_t, z_t | x_<t, z_<t), log q is log q(z_t | z_<t, x). The whole x is given:
-        a proposal may look ahead, p may not.
+        log p is log p(x_t, z_t | x_<t, z_<t), log q is log q(z_t | z_<t, x). x is the whole batch,
+        (T, B, D), and t counts from 0: q may look ahead, p may not.
         """
         ...
 

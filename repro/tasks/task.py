@@ -10,7 +10,7 @@ from torch import Tensor
 from repro.config import recipes as configuration
 from repro.data import prepared
 from repro.data.batches import Tensors, collate, real_steps
-from repro.data.parts import Stored
+from repro.data.parts import StoredSequences
 from repro.data.prepare import prepared_file
 from repro.errors import DataError, require_known
 from repro.results.protocol import version_of
@@ -21,10 +21,10 @@ UNITS = ("original", "normalised")
 class Ragged(Tensors):
     """The sequences of one part, float32 tensors (T, D) of different T, in the task's units.
 
-    A sequence is made when it is asked for, `part[i]`; `lengths` has the number of steps of each.
+    `part[i]` reads a sequence when it is asked for; `lengths` has the number of steps of each.
     """
 
-    def __init__(self, stored: Stored, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, stored: StoredSequences, mean: Tensor, std: Tensor) -> None:
         super().__init__(stored, torch.device("cpu"))
         self._mean, self._std = mean, std
 
@@ -91,11 +91,11 @@ class Task:
 
     @property
     def log_scale(self) -> float:
-        """Σ_d log σ_d: log p of a step of normalised data less that of the task's units, nats."""
+        """Σ_d log σ_d, nats: log p of a normalised step minus log p of it in the task's units."""
         return float(self.std.log().sum()) if self.units == "original" else 0.0
 
     def normalised(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return x (T, B, D) of the task's units normalised, zero past each of lengths (B,)."""
+        """Return x (T, B, D), given in the task's units, normalised; zero past lengths (B,)."""
         if self.units == "normalised":
             return x
         inside = real_steps(lengths, len(x)).unsqueeze(-1)
@@ -108,17 +108,18 @@ def task(
     preset: str = "starter",
     mirror: Path | str | None = None,
 ) -> Task:
-    """Return the task of a data set, fetched and prepared if it is not there yet.
+    """Return the task of a data set, which is fetched and prepared first if necessary.
 
-    >>> task("jsb_chorales").train[0].shape  # (T, 88)
+    >>> repro.task("jsb_chorales").train[0].shape  # (T, 88)
 
     Args:
-        units: in which the model takes x and gives densities: "original" or "normalised".
-        preset: whose configuration has the data set; a preset of one's own may add some.
-        mirror: a folder that already has the files of downloads.
+        name: of the data set.
+        units: of the x that the model takes and of its densities: "original" or "normalised".
+        preset: the preset whose configuration has the data set; your own preset may add some.
+        mirror: a folder that already holds the files to download.
     Raises:
         ConfigError: there is no such data set, or no such units.
-        DataError: its files cannot be had, or it needs a licence.
+        DataError: its files cannot be obtained, or it needs a licence.
     """
     require_known("units", units, UNITS)
     config = configuration.load(preset)
@@ -152,7 +153,7 @@ def part_of(task: Task, part: str) -> Ragged:
     """Return a part of a task's data. Only `repro.evaluate` asks for the test part.
 
     Raises:
-        DataError: the prepared file is missing, damaged, or of other data by now.
+        DataError: the prepared file is missing or damaged, or holds other data by now.
     """
     spec, parts = prepared.load(task.file, (part,))
     if spec.sha256 != task.sha256:

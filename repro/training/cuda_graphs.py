@@ -9,7 +9,7 @@ WARM_UPS = 3  # calls before the recording, in which libraries choose kernels an
 
 
 class Recorded:
-    """A function of tensors, replayed if inputs of the same shapes came before.
+    """A function of tensors that is recorded once per input shape and then replayed.
 
     The function must launch the same kernels at every call with these shapes and never wait for the
     device; what it reads apart from its inputs must stay where it is in memory. What it returns is
@@ -24,10 +24,10 @@ class Recorded:
         """Return the function's value."""
         shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self._records:
-            own = [tensor.clone() for tensor in inputs]
-            self._records[shapes] = own, *self._record(own)
-        own, replay, outputs = self._records[shapes]
-        for recorded, tensor in zip(own, inputs, strict=True):
+            static_inputs = [tensor.clone() for tensor in inputs]
+            self._records[shapes] = static_inputs, *self._record(static_inputs)
+        static_inputs, replay, outputs = self._records[shapes]
+        for recorded, tensor in zip(static_inputs, inputs, strict=True):
             recorded.copy_(tensor)
         replay()
         return outputs

@@ -1,4 +1,4 @@
-"""What a person watching a run sees, and what is sent to Weights & Biases if they ask for it."""
+"""Shows the progress of a run, and logs it to Weights & Biases if the user asks for that."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """Its name for people."""
         return f"{self.recipe['model']['name']} {self.recipe['dataset']['name']} seed {self.seed}"
 
 
@@ -39,8 +39,8 @@ def bars() -> Iterator[Any]:
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, "{task.fields[bound]}", console=console) as shown:
-        yield shown
+    with Progress(*columns, "{task.fields[bound]}", console=console) as progress:
+        yield progress
 
 
 class Monitor:
@@ -50,22 +50,22 @@ class Monitor:
         run: what is being trained.
         epochs: how many there will be at most.
         wandb_mode: disabled, offline or online.
-        shown: what `bars` yields.
+        progress: what `bars` yields.
     """
 
-    def __init__(self, run: Run, epochs: int, wandb_mode: str, shown: Any) -> None:
-        self.title, self.bar = run.title, shown
+    def __init__(self, run: Run, epochs: int, wandb_mode: str, progress: Any) -> None:
+        self.title, self.bar = run.title, progress
         self.wandb_run: Any = None
-        if shown:
-            self.task = shown.add_task(run.title, total=epochs, bound="")
+        if progress:
+            self.task = progress.add_task(run.title, total=epochs, bound="")
         if wandb_mode != "disabled":
             self.wandb_run = _start_wandb(run, wandb_mode)
 
     def replay(self, history: list[dict]) -> None:
-        """Log the epochs from before a training was stopped to Weights & Biases again, if offline.
+        """Log the epochs of a resumed training to Weights & Biases again if it is offline.
 
-        `wandb sync` replaces an uploaded run of the same identity, so that the last folder must
-        hold everything; online, the server has the earlier epochs already.
+        `wandb sync` replaces an uploaded run that has the same id, so the last folder must hold
+        every epoch. Online, the server already has the earlier ones.
         """
         if self.wandb_run and self.wandb_run.offline:
             _log_all(self.wandb_run, history)
@@ -131,8 +131,8 @@ def _start_wandb(run: Run, mode: str) -> Any:
     recipe = run.recipe
     config = {"recipe": recipe, "seed": run.seed, "folder": str(run.folder)}
     group = f"{recipe['preset']}/{recipe['dataset']['name']}/{recipe['model']['name']}"
-    # One identity per run, so that a resumed training continues the run it began. An offline run
-    # has one folder, which is written again with everything it held.
+    # One id per run, so that a resumed training continues the same run. An offline run has one
+    # folder, which is written again with everything it held.
     identity = sha256_of(config)[:16]
     if mode == "offline":
         for folder in (run.folder / "wandb").glob(f"offline-run-*-{identity}"):

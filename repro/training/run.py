@@ -37,7 +37,7 @@ def train(
     checkpoint.
 
     Args:
-        recipe: the frozen configuration (`config.resolve`).
+        recipe: the frozen configuration (`config.recipes.resolve`).
         data_file: prepared sequences; the test part is not read.
         folder: gets checkpoint.safetensors and history.jsonl.
         validation_samples: importance samples for the validation part at epochs 20 % apart, for the
@@ -62,10 +62,10 @@ def train_seeds(
 ) -> list[Path]:
     """Train a model from several seeds in one process, as one batched model if possible.
 
-    Every seed gets what it gets alone, up to rounding: its own batches and random numbers, early
-    stopping, state and checkpoint. Models that cannot be batched (`SequenceModel.can_stack`), and
-    trainings on segments or with another objective than the ELBO, run one seed after another.
-    Arguments as for `train`, with one folder per seed.
+    Up to rounding, each seed gives the same result as when it is trained alone: it has its own
+    batches, random numbers, early stopping, state and checkpoint. Models that cannot be batched
+    (`SequenceModel.can_stack`), trainings on segments, and trainings with an objective other than
+    the ELBO run one seed after another. Arguments as for `train`, with one folder per seed.
 
     Args:
         graphs: on a GPU, replay recorded kernels (`repro.training.cuda_graphs`) if the model can be
@@ -73,32 +73,34 @@ def train_seeds(
     """
     paths = {folder: checkpoint_in(folder) for folder in folders}
     with ExitStack() as contexts:
-        shown = contexts.enter_context(bars())
+        progress = contexts.enter_context(bars())
         trainings = []
         for seed, folder in zip(seeds, folders, strict=True):
-            free = contexts.enter_context(_only_here(folder))
+            free = contexts.enter_context(_exclusive(folder))
             digest = prepared.load(data_file, ())[0].sha256
             if free or not is_trained(paths[folder], recipe, digest):
-                one = Training(recipe, data_file, seed, folder, device, validation_samples)
-                require_fitting(one)
+                training = Training(recipe, data_file, seed, folder, device, validation_samples)
+                require_fitting(training)
                 run = Run(recipe, seed, folder)
-                monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, shown)
-                one.begin(contexts.enter_context(monitor))
-                trainings.append(one)
+                monitor = Monitor(run, recipe["model"]["training"]["max_epochs"], wandb, progress)
+                training.begin(contexts.enter_context(monitor))
+                trainings.append(training)
         settings = recipe["model"]["training"]
-        simple = "segment" not in settings and settings.get("objective", "elbo") == "elbo"
-        wanted = graphs or len(trainings) > 1
-        if wanted and trainings and trainings[0].model.can_stack and simple:
+        stackable_settings = (
+            "segment" not in settings and settings.get("objective", "elbo") == "elbo"
+        )
+        stacking_pays = graphs or len(trainings) > 1
+        if stacking_pays and trainings and trainings[0].model.can_stack and stackable_settings:
             train_stack(trainings, graphs)
-        for one in trainings:
-            _train_alone(one)
-        for one in trainings:
-            one.finish()
+        for training in trainings:
+            _train_alone(training)
+        for training in trainings:
+            training.finish()
     return list(paths.values())
 
 
 def require_fitting(training: Training) -> None:
-    """Refuse a recipe that does not fit its model, which only the built model knows for certain.
+    """Refuse a recipe that does not fit its model; only the built model knows for certain.
 
     Raises:
         ConfigError: says what does not fit.
@@ -126,8 +128,8 @@ def train_epoch(training: Training) -> None:
 
 
 @contextmanager
-def _only_here(folder: Path) -> Iterator[bool]:
-    """Keep other processes out of a run's folder; yield False if one of them was just in it."""
+def _exclusive(folder: Path) -> Iterator[bool]:
+    """Lock a run's folder against other processes; yield False if it had to wait for one."""
     lock, free = FileLock(folder / "state.lock"), True
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,11 @@ from repro.errors import require_known
 
 
 def learning_rate_factor(settings: dict, update: int, epoch: int, progress: float) -> float:
-    """Return the factor of the step size at an update.
+    """Return the factor by which the learning rate is multiplied at an update.
 
-    `learning_rate_half_life` halves it every so many epochs, after `constant_epochs`; `schedule:
-    cosine` lets it fall to 0 over the training along half a cosine (Loshchilov & Hutter 2017, arXiv
-    1608.03983, eq. 5, one cycle); with `warmup_updates` it first rises linearly.
+    `learning_rate_half_life` is the number of epochs in which it halves, after `constant_epochs`;
+    `schedule: cosine` lets it fall to 0 over the training along half a cosine (Loshchilov & Hutter
+    2017, arXiv 1608.03983, eq. 5, one cycle); with `warmup_updates` it first rises linearly.
 
     Args:
         settings: of the training.

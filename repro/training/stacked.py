@@ -1,4 +1,4 @@
-"""Trainings of several seeds as one: stacked weights, batched operations."""
+"""Trains several seeds as one model: stacked weights, batched operations."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from repro.nn.dropout import Dropout
 from repro.training.cuda_graphs import Recorded
 from repro.training.trainer import Clock, Training
 
-SHAPES = 16  # with CUDA graphs, batches are padded to a multiple of so many steps
+PADDED_STEPS_MULTIPLE = 16  # with CUDA graphs, batches are padded to a multiple of this many steps
 
 
 def train_stack(trainings: list[Training], graphs: bool = False) -> None:
@@ -119,7 +119,7 @@ class _Stack:
 
     def __init__(self, trainings: list[Training], graphs: bool) -> None:
         self.trainings = trainings
-        self.multiple = SHAPES if graphs else 1
+        self.multiple = PADDED_STEPS_MULTIPLE if graphs else 1
         penalty = trainings[0].settings["l2_penalty"]
         self.models = StackedModels([one.model for one in trainings], penalty, graphs)
 

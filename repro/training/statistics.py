@@ -1,4 +1,4 @@
-"""What is recorded of a training: whether it overfits, and what its latent variables do."""
+"""Statistics recorded during training: whether it overfits, and how latent variables are used."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from repro.nn import bernoulli
 from repro.nn.gaussian import Gaussian, kl_per_dimension
 from repro.runtime.seeding import generator
 
-LONGEST = 200  # steps used of each sequence
-FEWEST_STEPS = 2000  # of a sample, if the part has as many
-SHARE = 0.05  # of the training part's steps, if that is more
-SEQUENCES = 50  # in a batch
-ACTIVE = 0.01  # nats per step of KL, above which a latent unit counts as used
+MAX_STEPS = 200  # steps used of each sequence
+MIN_STEPS = 2000  # of a sample, if the part has that many
+MIN_STEP_SHARE = 0.05  # of the training part's steps, if that is more than MIN_STEPS
+BATCH_SIZE = 50  # in a batch
+ACTIVE_UNIT_KL = 0.01  # nats per step of KL, above which a latent unit counts as used
 
 
 def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tensor]:
@@ -30,17 +30,17 @@ def sample_of(part: batches.Sequences, train_steps: int, seed: int) -> list[Tens
     Args:
         train_steps: steps of the whole training part, which decides how many are used.
     """
-    wanted, steps = max(FEWEST_STEPS, SHARE * train_steps), 0
+    min_steps, steps = max(MIN_STEPS, MIN_STEP_SHARE * train_steps), 0
     taken: list[Tensor] = []
     for i in torch.randperm(len(part), generator=generator(seed, "statistics")).tolist():
-        if steps >= wanted:
+        if steps >= min_steps:
             break
-        taken.append(part[i][:LONGEST])
+        taken.append(part[i][:MAX_STEPS])
         steps += len(taken[-1])
     return taken
 
 
-class Spread:
+class StdRange:
     """The smallest, mean and largest of the standard deviations added to it."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Spread:
         self.total, self.count = self.total + std.sum().item(), self.count + std.numel()
 
     def numbers(self, name: str) -> dict[str, float]:
-        """Return them under names that begin with `name`."""
+        """Return minimum, mean and maximum by key: `<name>_std_min` and so on."""
         values = {"min": self.least, "mean": self.total / self.count, "max": self.most}
         return {f"{name}_std_{what}": value for what, value in values.items()}
 
@@ -71,10 +71,10 @@ def part_statistics(model: SequenceModel, part: list[Tensor], seed: int) -> dict
     model.eval()
     stream = generator(seed, "statistics noise", device=part[0].device)
     sums: dict[str, Any] = {"bound": 0.0, "log_likelihood": 0.0, "kl_per_unit": 0.0}
-    spreads: defaultdict[str, Spread] = defaultdict(Spread)
+    spreads: defaultdict[str, StdRange] = defaultdict(StdRange)
     order, steps = batches.by_length(part), sum(map(len, part))
-    for start in range(0, len(order), SEQUENCES):
-        batch = batches.collate(part, order[start : start + SEQUENCES])
+    for start in range(0, len(order), BATCH_SIZE):
+        batch = batches.collate(part, order[start : start + BATCH_SIZE])
         shape = (len(batch.x), 1, len(batch.ids), model.latent)
         noise = torch.randn(shape, generator=stream, device=batch.x.device)
         times = torch.arange(len(batch.x), device=batch.x.device)
@@ -90,15 +90,17 @@ def part_statistics(model: SequenceModel, part: list[Tensor], seed: int) -> dict
                 if isinstance(gaussian, Gaussian):
                     std = gaussian.std.expand_as(gaussian.mean)
                     spreads[name].add(std[inside.unsqueeze(1)])
-    found = {name: sums[name] / steps for name in ("bound", "log_likelihood")}
+    statistics = {name: sums[name] / steps for name in ("bound", "log_likelihood")}
     if model.latent:
-        found["kl"] = found["log_likelihood"] - found["bound"]
+        statistics["kl"] = statistics["log_likelihood"] - statistics["bound"]
     if isinstance(sums["kl_per_unit"], Tensor):
-        found["kl_per_unit"] = (sums["kl_per_unit"] / steps).tolist()
-        found["active_units"] = sum(value > ACTIVE for value in found["kl_per_unit"])
+        statistics["kl_per_unit"] = (sums["kl_per_unit"] / steps).tolist()
+        statistics["active_units"] = sum(
+            value > ACTIVE_UNIT_KL for value in statistics["kl_per_unit"]
+        )
     for name, spread in spreads.items():
-        found |= spread.numbers(name) if spread.count else {}
-    return found
+        statistics |= spread.numbers(name) if spread.count else {}
+    return statistics
 
 
 def _terms(model: SequenceModel, batch: batches.Batch, noise: Tensor) -> Terms:
@@ -109,16 +111,16 @@ def _terms(model: SequenceModel, batch: batches.Batch, noise: Tensor) -> Terms:
 
 
 def _kl_per_unit(q: Any, p: Any) -> Tensor:
-    both = kl_per_dimension if isinstance(q, Gaussian) else bernoulli.kl_per_dimension
-    return both(q, p)
+    kl = kl_per_dimension if isinstance(q, Gaussian) else bernoulli.kl_per_dimension
+    return kl(q, p)
 
 
 @contextmanager
-def _emissions(model: SequenceModel, inside: Tensor, spread: Spread) -> Iterator[None]:
+def _emissions(model: SequenceModel, inside: Tensor, spread: StdRange) -> Iterator[None]:
     # A head's parameters are a Gaussian or contain one: (T, B, ·), with samples (T, 1, B, ·).
     real = inside.unsqueeze(1) if model.latent else inside
 
-    def look(head: Any, inputs: Any, output: Any) -> None:
+    def record_stds(head: Any, inputs: Any, output: Any) -> None:
         for part in [output] if isinstance(output, Gaussian) else output:
             if isinstance(part, Gaussian):
                 steps = part.std.shape[: real.ndim] == real.shape  # else one for all steps
@@ -128,7 +130,7 @@ def _emissions(model: SequenceModel, inside: Tensor, spread: Spread) -> Iterator
     if head is None:
         yield
         return
-    hook = head.register_forward_hook(look)
+    hook = head.register_forward_hook(record_stds)
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ from repro.training.schedules import kl_weight, learning_rate_factor
 from repro.training.statistics import part_statistics, sample_of
 from repro.training.validation import validation_bound, validation_is
 
-STATE = 3  # version of the saved state; an older one is not resumed
+STATE_VERSION = 3  # version of the saved state; an older one is not resumed
 OBJECTIVES = ("elbo", "iwae", *FILTER_OBJECTIVES)
 MIN_EPOCH_RATIO = 1.2  # between successive epochs with statistics or a validation IS
 
@@ -88,13 +88,14 @@ class Training:
         self.gradient_norms: list[float] = []  # of the epoch's updates
         self.seconds = self.cpu_seconds = 0.0
         self.diverged = ""
-        self.waits = device.type == "cpu"  # for every loss; on a GPU they are checked per epoch
+        # Reading a loss makes the CPU wait for a GPU; there losses are checked once per epoch.
+        self.checks_every_update = device.type == "cpu"
         self._unchecked: list[Tensor] = []  # loss and gradient norm of updates, (2,) each
         self.state_file = folder / "state" / "last.pt"
         self.checkpoint = checkpoint_in(folder)
 
     def begin(self, monitor: Monitor) -> None:
-        """Continue from the saved state, or validate the untrained model for the learning curve."""
+        """Resume from the saved state, or else validate the untrained model for the curve."""
         self.monitor = monitor
         if self._resume():
             monitor.note(f"resumes after epoch {self.epoch}")
@@ -155,14 +156,14 @@ class Training:
                 weight, noise = self.kl_weight, self.draw_noise(part)
                 if state is not None:  # of the sequences that continue; no gradient flows back
                     state = type(state)(*(s.detach()[:, kept] for s in state))
-                given = self.model, part.x, part.lengths, noise
+                inputs = self.model, part.x, part.lengths, noise
                 match settings.get("objective", "elbo"):
                     case "elbo":
-                        objective, to_maximise, state = by_elbo(*given, weight, state)
+                        objective, to_maximise, state = by_elbo(*inputs, weight, state)
                     case "iwae":
-                        objective, to_maximise = by_iwae(*given, weight)
+                        objective, to_maximise = by_iwae(*inputs, weight)
                     case name:
-                        objective, to_maximise = by_filter(name, *given, self.noise_rng)
+                        objective, to_maximise = by_filter(name, *inputs, self.noise_rng)
                 loss = -to_maximise
                 if settings["l2_penalty"]:
                     squares = sum(p.square().sum() for p in self.model.parameters())
@@ -191,7 +192,7 @@ class Training:
     def update(self, loss: Tensor) -> None:
         """Change the weights by their current gradients, clipped; `loss` is a scalar.
 
-        This does not wait for a GPU: there `require_finite` checks all updates of an epoch at once.
+        On a GPU nothing is checked here: `require_finite` checks all updates of an epoch at once.
 
         Raises:
             NumericalError: the loss or the gradient is not finite.
@@ -200,7 +201,7 @@ class Training:
         self._unchecked.append(torch.stack([loss, norm]))
         factor = learning_rate_factor(self.settings, self.updates, self.epoch, self.progress)
         self.updates += 1
-        if self.waits:
+        if self.checks_every_update:
             self.require_finite()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -216,22 +217,22 @@ class Training:
         """
         if not self._unchecked:
             return
-        seen = torch.stack(self._unchecked)
-        self.gradient_norms += seen[:, 1].tolist()
+        checked = torch.stack(self._unchecked)
+        self.gradient_norms += checked[:, 1].tolist()
         self._unchecked.clear()
-        broken = (~seen.isfinite()).nonzero().tolist()
+        broken = (~checked.isfinite()).nonzero().tolist()
         if broken:
             row, column = broken[0]
             raise NumericalError(
                 f"the {('loss', 'gradient')[column]} of {self.recipe['model']['name']} on "
                 f"{self.data.name}, seed {self.seed}, is not finite at update "
-                f"{self.updates - len(seen) + row} (epoch {self.epoch + 1}); the weights of "
+                f"{self.updates - len(checked) + row} (epoch {self.epoch + 1}); the weights of "
                 f"epoch {self.best_epoch}, the best before, are kept. Lower learning_rate or "
                 "clip_norm."
             )
 
     def diverge(self, error: NumericalError) -> None:
-        """End the training: this is an outcome, which the checkpoint will record."""
+        """End a training whose numbers are not finite; the checkpoint will record that outcome."""
         self.diverged = str(error)
         self.monitor.note(f"diverged: {error}")
 
@@ -262,10 +263,12 @@ class Training:
             row["valid_bound"] = validation_bound(self.model, self.valid_part, self.seed)
             if self._is_due("train_bound") and not self.model.estimates_z:
                 for name, sample in self.samples.items():
-                    found = part_statistics(self.model, sample, self.seed)
+                    statistics = part_statistics(self.model, sample, self.seed)
                     # The bound of the whole validation part is `valid_bound`; of the sample, this.
-                    found["sample_bound" if name == "valid" else "bound"] = found.pop("bound")
-                    row |= {f"{name}_{what}": value for what, value in found.items()}
+                    statistics["sample_bound" if name == "valid" else "bound"] = statistics.pop(
+                        "bound"
+                    )
+                    row |= {f"{name}_{what}": value for what, value in statistics.items()}
             if self.validation_samples and self.model.latent and self._is_due("valid_is"):
                 samples = self.validation_samples
                 row["valid_is"] = validation_is(self.model, self.valid_part, self.seed, samples)
@@ -287,7 +290,7 @@ class Training:
         return {name: [_rounded(row.get(name)) for row in rows] for name in names}
 
     def _fingerprint(self) -> str:
-        parts = {"state": STATE, "seed": self.seed, "data": self.data.sha256}
+        parts = {"state": STATE_VERSION, "seed": self.seed, "data": self.data.sha256}
         return sha256_of({**self.recipe, **parts})
 
     def _streams(self) -> dict[str, torch.Generator]:
@@ -358,13 +361,13 @@ _PROGRESS = ("epoch", "updates", "best_epoch", "best_bound", "history", "seconds
 
 
 class Clock:
-    """Seconds of wall-clock and of CPU time since it was made."""
+    """Measures wall-clock and CPU time."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
-        """Return both."""
+        """Return the seconds of wall-clock time and of CPU time since it was made."""
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 

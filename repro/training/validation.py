@@ -31,8 +31,8 @@ def validation_is(
 ) -> float:
     """Return the importance-weighted estimate of log p of the validation part, in nats per step.
 
-    Compared with the bound, it tells whether a change is due to the model or to q. It has separate
-    random numbers, the same at every call: a training is the same with and without it.
+    Compared with the bound, it tells whether a change is due to the model or to q. It has its own
+    random numbers, the same at every call, so that a training is the same with and without it.
     """
     stream = generator(seed, "validation samples", device=part[0].device)
     return _per_step(model, part, stream, num_samples, _importance_weighted)
@@ -44,7 +44,7 @@ def _per_step(
     part: batches.Tensors | list[Tensor],
     stream: torch.Generator,
     num_samples: int,
-    total_of: Callable[[Terms], float],
+    summed: Callable[[Terms], float],
 ) -> float:
     model.eval()
     order, total, steps = batches.by_length(part), 0.0, 0
@@ -55,7 +55,7 @@ def _per_step(
         shape = (len(batch.x), num_samples, len(batch.ids), model.latent)
         noise = torch.randn(shape, generator=stream, device=batch.x.device)
         terms = model(batch.x, batch.lengths, noise, steps_at_once=STEPS_AT_ONCE)
-        total += total_of(terms)
+        total += summed(terms)
         steps += int(batch.lengths.sum())
     return total / steps
 

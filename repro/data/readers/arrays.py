@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.data.parts import PARTS, Named, Part
+from repro.data.parts import PARTS, NamedSequences, Part
 from repro.errors import DataError
 from repro.runtime.files import readable
 
@@ -24,7 +24,7 @@ def read_npz(files: dict[str, Path], options: dict) -> dict[str, Part]:
     return {part: _read(folder / f"{part}.npz") for part in PARTS}
 
 
-def _read(path: Path) -> Named:
+def _read(path: Path) -> NamedSequences:
     if not readable(path):
         raise DataError(f"{path} is missing: a folder needs {', '.join(PARTS)}.npz.")
     try:
@@ -39,4 +39,4 @@ def _read(path: Path) -> Named:
         ) from None
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-    return Named(list(arrays), list(arrays.values()).__getitem__)
+    return NamedSequences(list(arrays), list(arrays.values()).__getitem__)

@@ -7,22 +7,22 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from repro.data.parts import Named, Part
+from repro.data.parts import NamedSequences, Part
 from repro.errors import DataError
 from repro.runtime.files import is_hidden, visible_files
 
 FORM = r"[a-z]\d\d-\d+[a-z]?"  # a form's name in IAM-OnDB's lists, such as a01-000u
-LATTICE = 0.785454  # distance of neighbouring coordinates in Omniglot's drawings (a screen pixel)
+LATTICE_SPACING = 0.785454  # of the coordinates in Omniglot's drawings (a screen pixel)
 
 
 def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
     """Return Omniglot's drawings, (T, 3) each, split by alphabet.
 
-    The two archives share some alphabets; a drawing that both hold is taken once. Each stroke is
-    resampled to equal times, about `options["interval_ms"]` apart (a browser reports the mouse at
-    irregular times; IAM-OnDB's pen is sampled at regular ones). Coordinates lie on a lattice, where
-    a density has no upper limit, so uniform noise of the lattice's width is added to each
-    (`options["noise_seed"]`).
+    The two archives share some alphabets; a drawing that is in both is taken once. Each stroke is
+    resampled at equal intervals of about `options["interval_ms"]` (a browser reports the mouse at
+    irregular times; IAM-OnDB's pen is sampled at regular ones). Coordinates lie on a lattice, on
+    which a density has no upper limit, so uniform noise as wide as the lattice's spacing is added
+    to each (`options["noise_seed"]`).
     """
     drawings: dict[str, str] = {}
     for path in files.values():
@@ -42,7 +42,7 @@ def read_omniglot(files: dict[str, Path], options: dict) -> dict[str, list[np.nd
         strokes = [
             _at_equal_times(stroke, options["interval_ms"]) for stroke in _parse_omniglot(text)
         ]
-        noise = rng.uniform(-LATTICE / 2, LATTICE / 2, (sum(map(len, strokes)), 2))
+        noise = rng.uniform(-LATTICE_SPACING / 2, LATTICE_SPACING / 2, (sum(map(len, strokes)), 2))
         parts[part_of[alphabet]].append(steps_of(strokes, noise))
     return parts
 
@@ -73,7 +73,7 @@ def read_iam_ondb(files: dict[str, Path], options: dict) -> dict[str, Part]:
                     "belongs to one part. Remove it from one list."
                 )
             part_of[form] = name
-            written = _written(folder, form, name)
+            written = _stroke_files(folder, form, name)
             named |= {form, *(path.stem for path in written)}
             if form not in left_out:
                 lines += [path for path in written if path.stem not in left_out]
@@ -98,7 +98,7 @@ def _forms(folder: Path, name: str) -> list[str]:
     return forms
 
 
-def _written(folder: Path, form: str, name: str) -> list[Path]:
+def _stroke_files(folder: Path, form: str, name: str) -> list[Path]:
     below = folder / "lineStrokes" / form[:3] / re.sub(r"\D+$", "", form)
     written = sorted(below.glob(f"{form}-*.xml"))
     if not written:
@@ -106,9 +106,9 @@ def _written(folder: Path, form: str, name: str) -> list[Path]:
     return written
 
 
-def _lines(paths: list[Path]) -> Named:
+def _lines(paths: list[Path]) -> NamedSequences:
     lines = [steps_of(_parse_iam(path)) for path in paths]
-    return Named([path.stem for path in paths], lines.__getitem__)
+    return NamedSequences([path.stem for path in paths], lines.__getitem__)
 
 
 def steps_of(strokes: list[np.ndarray], noise: np.ndarray | float = 0.0) -> np.ndarray:
@@ -137,8 +137,8 @@ def _at_equal_times(stroke: np.ndarray, interval: float) -> np.ndarray:
     x, y, time = stroke.T
     time = np.maximum.accumulate(time)  # in a handful of drawings the clock steps back
     count = int((time[-1] - time[0]) // interval) + 1
-    when = np.linspace(time[0], time[-1], max(count, 2)) if time[-1] > time[0] else time[:1]
-    return np.column_stack([np.interp(when, time, x), np.interp(when, time, y)])
+    times = np.linspace(time[0], time[-1], max(count, 2)) if time[-1] > time[0] else time[:1]
+    return np.column_stack([np.interp(times, time, x), np.interp(times, time, y)])
 
 
 def _parse_iam(path: Path) -> list[np.ndarray]:
@@ -155,12 +155,12 @@ def _parse_iam(path: Path) -> list[np.ndarray]:
         raise DataError(f"iam_ondb: {path} is damaged ({error}).") from None
     except OSError as error:
         raise DataError(f"iam_ondb: {path} cannot be read ({error.strerror}).") from None
-    leaving = f"Correct it, or leave it out: `left_out: [{path.stem}]` in the options."
+    remedy = f"Correct it, or leave it out: `left_out: [{path.stem}]` in the options."
     empty = [i for i, stroke in enumerate(strokes, start=1) if not stroke]
     if empty:
-        raise DataError(f"iam_ondb: stroke {empty[0]} of {path} has no points. {leaving}")
+        raise DataError(f"iam_ondb: stroke {empty[0]} of {path} has no points. {remedy}")
     if sum(map(len, strokes)) < 2 or not np.isfinite(np.concatenate(strokes)).all():
         raise DataError(
-            f"iam_ondb: {path} has fewer than two points, or one that is not a number. {leaving}"
+            f"iam_ondb: {path} has fewer than two points, or one that is not a number. {remedy}"
         )
     return [np.array(stroke) for stroke in strokes]

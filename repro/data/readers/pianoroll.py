@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from repro.data.parts import PARTS, Named, Part
+from repro.data.parts import PARTS, NamedSequences, Part
 from repro.errors import ConfigError, DataError
 from repro.runtime.extras import require
 from repro.runtime.files import visible_files
 
-LOWEST, KEYS = 21, 88
+LOWEST_PITCH, KEYS = 21, 88
 STREAMS = 16  # into which Fraccaro et al. cut a part; their batches have one segment of each
 CHORALES = "music21/corpus/bach/bwv"
-DRUMS = 9  # the channel whose numbers are instruments, not pitches
-LONGEST = 1_000_000  # steps; a file that lasts longer has a wrong time in it
+DRUM_CHANNEL = 9  # the channel whose numbers are instruments, not pitches
+MAX_STEPS = 1_000_000  # steps; a file that lasts longer has a wrong time in it
 
 
 def read_mat(files: dict[str, Path], options: dict) -> dict[str, list[np.ndarray]]:
@@ -130,7 +130,8 @@ def _songs(path: Path, u: np.ndarray, x: np.ndarray, mask: np.ndarray) -> list[n
             and song.max() < 2
         ):
             raise DataError(
-                f"{path}: u_test is not x_test one step earlier, or no roll, in song {number}."
+                f"{path}: song {number} of the test part is not a roll whose u_test is x_test one "
+                "step earlier."
             )
         songs.append(song)
     return songs
@@ -182,7 +183,7 @@ def _quarter_note_roll(mxl: bytes) -> np.ndarray | None:
         start = float(note.offset)
         end = start + float(note.duration.quarterLength)
         for pitch in note.pitches:
-            roll[int(np.ceil(start)) : int(np.ceil(end)), pitch.midi - LOWEST] = 1
+            roll[int(np.ceil(start)) : int(np.ceil(end)), pitch.midi - LOWEST_PITCH] = 1
     return roll
 
 
@@ -205,13 +206,13 @@ def read_midi_folder(files: dict[str, Path], options: dict) -> dict[str, Part]:
         raise ConfigError(
             "options: a folder of MIDI files needs either step_seconds or step_beats."
         )
-    rolls, empty, lost = {}, [], 0
+    rolls, empty, beyond_keys = {}, [], 0
     for path in visible_files(folder):
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in (".mid", ".midi") and name not in options.get("left_out", []):
             notes = _midi_notes(path, options)
-            kept = [note for note in notes if 0 <= note[2] - LOWEST < KEYS]
-            lost += len(notes) - len(kept)
+            kept = [note for note in notes if 0 <= note[2] - LOWEST_PITCH < KEYS]
+            beyond_keys += len(notes) - len(kept)
             rolls[name] = _roll(kept, path) if kept else np.zeros((0, KEYS))
             empty += [] if kept else [name]
     if empty:
@@ -219,10 +220,14 @@ def read_midi_folder(files: dict[str, Path], options: dict) -> dict[str, Part]:
             f"{folder}: {len(empty)} files have no notes on a piano's keys: {', '.join(empty[:5])}"
             f"{', …' * (len(empty) > 5)}. Remove them, or name them under `left_out`."
         )
-    if lost:
-        print(f"{folder}: {lost} notes beyond a piano's 88 keys are left out", file=sys.stderr)
+    if beyond_keys:
+        print(
+            f"{folder}: {beyond_keys} notes beyond a piano's 88 keys are left out", file=sys.stderr
+        )
     chosen = _split_files(list(rolls), folder, options)
-    return {part: Named(names, [rolls[n] for n in names].__getitem__) for part, names in chosen}
+    return {
+        part: NamedSequences(names, [rolls[n] for n in names].__getitem__) for part, names in chosen
+    }
 
 
 def _split_files(names: list[str], folder: Path, options: dict) -> list[tuple[str, list[str]]]:
@@ -263,27 +268,27 @@ def _midi_notes(path: Path, options: dict) -> list[tuple[float, float, int]]:
         ) from None
     unit = options.get("step_seconds") or options["step_beats"] * midi.ticks_per_beat
     now, notes = 0.0, []
-    begun: dict[tuple[int, int], list[float]] = {}
+    note_starts: dict[tuple[int, int], list[float]] = {}
     for message in messages:
         now += message.time / unit
-        if message.type not in ("note_on", "note_off") or message.channel == DRUMS:
+        if message.type not in ("note_on", "note_off") or message.channel == DRUM_CHANNEL:
             continue
-        sounding = begun.setdefault((message.channel, message.note), [])
+        sounding = note_starts.setdefault((message.channel, message.note), [])
         if message.type == "note_on" and message.velocity:
             sounding.append(now)
         elif sounding:
             notes.append((sounding.pop(0), now, message.note))
-    for (_, pitch), starts in begun.items():  # never released: they sound to the end
+    for (_, pitch), starts in note_starts.items():  # never released: they sound to the end
         notes += [(start, now, pitch) for start in starts]
     return notes
 
 
 def _roll(notes: list[tuple[float, float, int]], path: Path) -> np.ndarray:
-    if max(end for _, end, _ in notes) > LONGEST:
-        raise DataError(f"{path} lasts longer than {LONGEST} steps: a time in it is wrong.")
+    if max(end for _, end, _ in notes) > MAX_STEPS:
+        raise DataError(f"{path} lasts longer than {MAX_STEPS} steps: a time in it is wrong.")
     # Halves are rounded up, so that a note and the next one meet without a gap.
     spans = [(math.floor(start + 0.5), math.floor(end + 0.5), key) for start, end, key in notes]
     roll = np.zeros((max(max(end, start + 1) for start, end, _ in spans), KEYS), dtype=np.uint8)
     for start, end, pitch in spans:
-        roll[start : max(end, start + 1), pitch - LOWEST] = 1
+        roll[start : max(end, start + 1), pitch - LOWEST_PITCH] = 1
     return roll

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repro.data.parts import Named, Part
+from repro.data.parts import NamedSequences, Part
 from repro.data.recordings import SUFFIXES, check_recording, frames_of, recordings_in
 from repro.errors import DataError
 from repro.runtime.files import is_hidden
@@ -100,12 +100,12 @@ def read_recordings(files: dict[str, Path], options: dict) -> dict[str, Part]:
     return {part: _frames(paths, folder, options) for part, paths in chosen.items()}
 
 
-def _frames(paths: list[Path], folder: Path, options: dict) -> Named:
+def _frames(paths: list[Path], folder: Path, options: dict) -> NamedSequences:
     # Recordings are read when they are asked for: a corpus may be larger than memory.
     for path in paths:
         check_recording(path, options)
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return Named(names, lambda i: frames_of(paths[i], options, str(paths[i])))
+    return NamedSequences(names, lambda i: frames_of(paths[i], options, str(paths[i])))
 
 
 def _split(items: list, count: int, seed: int) -> tuple[list, list]:

@@ -19,14 +19,14 @@ def generate_linear_gaussian(files: dict[str, Path], options: dict) -> dict[str,
     parts = {}
     for part, count in options["sequences"].items():
         z = np.zeros((count, latent))
-        x, path = np.empty((count, steps, dim)), np.empty((count, steps, latent))
+        x, latents = np.empty((count, steps, dim)), np.empty((count, steps, latent))
         for t in range(steps):
             z = z @ p["transition_matrix"].T + p["transition_offset"]
             z = z + rng.standard_normal((count, latent)) @ transition_noise.T
-            path[:, t] = z
+            latents[:, t] = z
             x[:, t] = z @ p["emission_matrix"].T + p["emission_offset"]
             x[:, t] += rng.standard_normal((count, dim)) @ emission_noise.T
-        parts[part], parts[f"{part}.latents"] = list(x), list(path)
+        parts[part], parts[f"{part}.latents"] = list(x), list(latents)
     return parts
 
 
@@ -40,12 +40,12 @@ def generate_two_parameters(files: dict[str, Path], options: dict) -> dict[str, 
     rng, steps = np.random.default_rng(options["seed"]), options["steps"]
     parts = {}
     for part, count in options["sequences"].items():
-        path = np.zeros((count, steps + 1, 2))
+        latents = np.zeros((count, steps + 1, 2))
         for t in range(steps):
-            first, second = path[:, t].T
+            first, second = latents[:, t].T
             mean = [0.2 * first + np.tanh(alpha * second), 0.2 * second + np.sin(beta * first)]
-            path[:, t + 1] = np.stack(mean, axis=1) + rng.standard_normal((count, 2))
-        z = path[:, 1:]
+            latents[:, t + 1] = np.stack(mean, axis=1) + rng.standard_normal((count, 2))
+        z = latents[:, 1:]
         x = 0.5 * z + np.sqrt(0.1) * rng.standard_normal(z.shape)
         parts[part], parts[f"{part}.latents"] = list(x), list(z)
     return parts
