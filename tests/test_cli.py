@@ -3,14 +3,21 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 
 import repro
 from repro.cli import app
+from repro.cli.arguments import without_results
+from repro.cli.data import configure
+from repro.cli.run import train
+from repro.config import recipes as configuration
+from repro.kernels import dispatch
 from repro.results.record import read, write
 
 COMMANDS = sorted(
@@ -111,6 +118,44 @@ def test_models_and_data_sets_can_be_listed_and_shown(home):
     # Z = 4 and widths of 16 in this preset; the transition's mean is linear in z.
     assert "latent: 4" in shown and "transition.linear_mean.weight" in shown and "4×4" in shown
     assert "known once the data are prepared" in run(home, "show", "dmm", "jsb_chorales").stdout
+
+
+def test_an_option_that_is_not_given_is_the_presets(home, monkeypatch):
+    monkeypatch.chdir(home)
+    preset = yaml.safe_load(Path("config/smoke.yaml").read_text())
+    changes = {"preset": "plain", "kernels": "plain", "precision": "tf32"}
+    evaluation = {**preset["evaluation"], "validation_samples": 3}
+    own = {**preset, **changes, "evaluation": evaluation}
+    Path("config/plain.yaml").write_text(yaml.safe_dump(own))
+    configure("linear_gaussian", "dmm", "plain")
+    frozen = Path("runs/plain/linear_gaussian/dmm/config.yaml")
+    seen = {}
+
+    def record(*arguments, graphs):
+        seen.update(kernels=dispatch.current().kernels, samples=arguments[-1])
+        return []
+
+    monkeypatch.setattr("repro.training.run.train_seeds", record)
+    monkeypatch.setattr(
+        "repro.runtime.devices.prepare_device",
+        lambda *wanted: seen.update(precision=wanted[2]) or torch.device("cpu"),
+    )
+    options = {"device": "cpu", "threads": 1, "wandb": "disabled"}
+    train("linear_gaussian", "dmm", None, "plain", frozen, **options)
+    assert seen == {"kernels": "plain", "samples": 3, "precision": "tf32"}
+
+
+def test_licensed_data_that_are_there_are_not_called_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = configuration.load("paper-speech")
+    there, *missing = configuration.not_supplied(config)
+    (tmp_path / there).mkdir()
+    changed = {**config, "corpora": str(tmp_path)}
+    monkeypatch.setattr(configuration, "load", lambda preset: changed)
+    lines = without_results("paper-speech", [])
+    for name in (there, *missing):
+        (line,) = [line for line in lines if line.startswith(name)]
+        assert ("not supplied" in line) == (name in missing)
 
 
 def test_an_unknown_name_suggests_the_nearest(home):

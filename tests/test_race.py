@@ -411,6 +411,17 @@ def test_the_table_says_who_needs_how_much():
     assert "slow: N." in text and "a processor, 1 thread" in text and "Because." in text
 
 
+def test_only_the_first_row_has_no_p_even_if_nobody_arrives():
+    epochs = {name: {"cpu_seconds": 2.0, "flops": 1e11} for name in ("one", "other")}
+    short = (-9.0, -8.0)
+    groups = [
+        [a_race(name, seed, short, epochs_in_turn=epochs) for seed in range(3)]
+        for name in ("one", "other")
+    ]
+    first, second = as_table(groups, GOAL).fillna("").to_dict("records")
+    assert (first["p"], second["p"]) == ("", "1.00")
+
+
 def test_the_figure_has_a_line_per_seed_and_marks_who_arrived():
     [axes] = draw(three_contenders(), GOAL).axes
     lines = [

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -157,7 +158,8 @@ def epochs_in_turn(recipe: dict, data_file: Path, target: Target) -> dict[str, d
     except ConfigError:
         pass  # an optional peer
     else:
-        pyro_training = example.PyroTraining(data_file, 0, Path())
+        with TemporaryDirectory() as empty:  # nothing to resume from
+            pyro_training = example.PyroTraining(data_file, 0, Path(empty))
         calls[PYRO], operations[PYRO] = pyro_training.one_epoch, pyro_training.operations()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):

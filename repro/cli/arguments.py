@@ -68,6 +68,7 @@ def without_results(preset: str, results: list[Result]) -> list[str]:
     """Return one line per data set with cells of a preset that have no Result, and why."""
     config = configuration.load(preset)
     with_result = {(result.dataset, result.model) for result in results}
+    not_supplied = configuration.not_supplied(config)
     missing: dict[str, list[str]] = {}
     for dataset, model in configuration.cells(config):
         if (dataset, model) not in with_result:
@@ -76,7 +77,7 @@ def without_results(preset: str, results: list[Result]) -> list[str]:
         f"{dataset} ({', '.join(models)}): "
         + (
             f"licensed data not supplied, {config['datasets'][dataset]['licensed']['register']}"
-            if "licensed" in config["datasets"][dataset]
+            if dataset in not_supplied
             else "not run"
         )
         for dataset, models in missing.items()

@@ -59,8 +59,17 @@ def train(
     from repro.runtime.devices import prepare_device
     from repro.training.run import train_seeds
 
-    loaded: dict = {}  # the preset is not read where these options are given
-    if config is None or device is None or threads is None or wandb is None:
+    loaded: dict = {}  # the preset is not read where all of these are given, as in the workflow
+    if (
+        config is None
+        or validation_samples is None
+        or device is None
+        or precision is None
+        or kernels is None
+        or cuda_graphs is None
+        or threads is None
+        or wandb is None
+    ):
         loaded = configuration.load(preset)
         device, threads = device or loaded["device"], threads or loaded["threads"]
         wandb = wandb or loaded["wandb"]
@@ -128,6 +137,8 @@ def evaluate(
         or curve is None
         or particles is None
         or device is None
+        or precision is None
+        or kernels is None
         or threads is None
         or wandb is None
     ):

@@ -129,7 +129,7 @@ def _row(
         "Epoch, in turn": f"{epoch['cpu_seconds']:.2f} s",
         "CPU seconds, in turn": mean("epoch", epoch["cpu_seconds"]),
         "Times the first": f"{least}{seconds / ours:.1f}" if math.isfinite(ours) else "",
-        "p": "" if times == first else f"{wins_by_chance(first, times):.2f}",
+        "p": "" if times is first else f"{wins_by_chance(first, times):.2f}",
     }
 
 
