@@ -58,15 +58,17 @@ def caption(groups: list[list[Race]], target: Target) -> str:
     ]
     return " ".join(
         [
-            f"Trainings until the validation bound is {target.valid_bound:.3f} nats per step, "
-            f"which stands for the printed {target.printed}: {' '.join(target.reason.split())} "
-            "The test part is not read. Met: seeds that reached it. ≥: some did not, and count "
-            "with all that they trained. CPU seconds: of training and validation as measured, "
-            f"{machines}. In turn: of one epoch, contenders taking turns in one process of the "
-            "machine of the first row, and times the epochs until the target. TFLOP: matrix "
-            "products of valid steps, with the optimiser's. p: how often equal recipes would "
-            "differ as much from the first row by chance, by the exact one-sided permutation test "
-            f"over seeds; up to {SIGNIFICANCE_LEVEL:.2f} the first is called faster.",
+            f"Trainings until the validation bound reaches {target.valid_bound:.3f} nats per "
+            f"step, which corresponds to the printed {target.printed}: "
+            f"{' '.join(target.reason.split())} The test part is not read. Met: how many seeds "
+            "reached it. ≥: a lower bound, since some seeds did not reach it and count with all "
+            "that they were trained. CPU seconds: of training and validation as measured, "
+            f"{machines}. Epoch, in turn: one epoch of each contender, timed alternately in one "
+            "process on the machine of the first row; CPU seconds, in turn: the same times the "
+            "epochs until the target. TFLOP: matrix products of valid steps, with the "
+            "optimiser's. p: how often equal recipes would differ as much from the first row by "
+            "chance, by the exact one-sided permutation test over seeds; up to "
+            f"{SIGNIFICANCE_LEVEL:.2f} the first is called faster.",
             *notes,
         ]
     )
