@@ -292,7 +292,7 @@ def test_loss_that_is_not_finite_ends_the_training_with_the_best_weights_before(
 def test_without_waiting_for_each_loss_the_epochs_end_names_the_update(walk, tmp_path, monkeypatch):
     """As on a GPU."""
     one = training.Training(recipe(), walk, 0, tmp_path, CPU, 0)
-    one.waits, original = False, training.Training.update
+    one.checks_every_update, original = False, training.Training.update
 
     def poisoned(self, loss):
         original(self, loss * math.nan if self.updates in (5, 6) else loss)
