@@ -61,7 +61,7 @@ def measured(folder: str) -> str:
 
 
 def ranks(task: str) -> str:
-    """Return everything that is stored of a data set, ranked, without the rule of the ranks."""
+    """Return the ranking of all stored results on a data set, without its caption."""
     return leaderboard(task, stored=Path("results")).text("pipe")
 
 

@@ -87,9 +87,10 @@ def stored(root: Path) -> list[Result]:
 
 
 def stored_for(config: dict, root: Path) -> list[Result]:
-    """Return one seed of the stored Results that a preset's plan is made of, quickly.
+    """Return the stored Results of seed 0 that say what a preset costs.
 
-    Those of the preset and those of its models in other presets; no others are read.
+    These are the preset's own, and those of its models in other presets. Every start of snakemake
+    calls this, so no other files are read.
     """
     models = {model for _, model in cells(config)}
     return _finished(

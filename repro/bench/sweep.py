@@ -17,7 +17,7 @@ from repro.runtime.provenance import environment
 
 JOBS = 2
 STEPS = 10
-BARRIER_TIMEOUT = 300  # seconds that one job waits for the other to begin
+BARRIER_TIMEOUT = 300  # seconds that one job waits for the other, which may have died
 OURS, PYRO, PYRO_TUNED = (
     "ours, 1 thread per job",
     "Pyro SVI, torch's threads",
@@ -60,9 +60,7 @@ def as_text(record: dict) -> str:
 def _steps_per_second(name: str) -> float:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(JOBS, context) as pool:
-        start = manager.Barrier(
-            JOBS, timeout=BARRIER_TIMEOUT
-        )  # no endless wait for a job that died
+        start = manager.Barrier(JOBS, timeout=BARRIER_TIMEOUT)
         slowest = max(pool.map(_job, [name] * JOBS, [start] * JOBS))
     return JOBS * STEPS / slowest
 

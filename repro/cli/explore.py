@@ -29,11 +29,8 @@ def list_(
     for listed_kind in [kind] if kind else Kind:
         rows = _rows(listed_kind)
         width = max(len(name) for name, _ in rows)
-        print(
-            "\n".join(
-                [f"{listed_kind}:", *(f"  {name:{width}}  {text}" for name, text in rows), ""]
-            )
-        )
+        entries = [f"  {name:{width}}  {text}" for name, text in rows]
+        print("\n".join([f"{listed_kind}:", *entries, ""]))
 
 
 def show(

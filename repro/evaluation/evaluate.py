@@ -365,10 +365,8 @@ def filter_sequences(model: SequenceModel, batch: Batch, particles: int, seed: i
 @torch.no_grad()
 def filter_steps(model: SequenceModel, batch: Batch, particles: int, seed: int) -> Tensor:
     """Return the particle filter's estimates of log p(x_≤t) of a batch, (T, B), in nats."""
-    group_size, estimates_by_group = (
-        max(1, min(MAX_ROWS, MAX_ROW_STEPS // len(batch.x)) // particles),
-        [],
-    )
+    group_size = max(1, min(MAX_ROWS, MAX_ROW_STEPS // len(batch.x)) // particles)
+    estimates_by_group = []
     for start in range(0, len(batch.ids), group_size):
         ids = batch.ids[start : start + group_size]
         lengths = batch.lengths[start : start + group_size]
