@@ -9,7 +9,8 @@ import tempfile
 from datetime import UTC, datetime
 
 import pytest
-from test_cli import cell, make_home, run
+from commands import run
+from test_cli import cell, make_home
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: chromium)")

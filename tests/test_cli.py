@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import run
 from conftest import ROOT
 
 import repro
@@ -44,11 +45,6 @@ def make_home(folder):
     for command in ("fetch", "prepare"):
         assert run(folder, command, "--dataset", "linear_gaussian").returncode == 0
     return folder
-
-
-def run(folder, *arguments):
-    command = [sys.executable, "-m", "repro", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
 
 
 def cell(command, model="dmm", dataset="linear_gaussian", seed="0", preset="smoke"):

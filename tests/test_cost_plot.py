@@ -1,6 +1,7 @@
 """The test log-likelihood against size and CPU seconds."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -33,6 +34,23 @@ def test_a_point_per_model_is_its_mean_over_seeds():
         assert np.ptp(bar[:, 1]) == pytest.approx(2 * 0.1 / 3**0.5)  # one standard error each way
         assert not axes.containers[1].has_yerr  # one seed
         assert axes.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("largest", [130, 700, 90_000, 4_000_000])
+def test_the_labels_of_the_cost_axes_do_not_overlap(largest):
+    models = [trained(0, "small", 100, 40.0, -3.0), trained(0, "large", largest, largest / 3, -2.0)]
+    for figure in (
+        draw_cost(models),
+        draw_all_costs([*on("a", *models), *on("b", *models)], {}),
+    ):
+        figure.canvas.draw()
+        for axes in figure.axes:
+            labels = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+            boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.x0)
+            inside = [b for b in boxes if axes.bbox.x0 <= (b.x0 + b.x1) / 2 <= axes.bbox.x1]
+            if axes.xaxis.get_tick_params(which="major").get("labelbottom", True):
+                assert len(inside) >= 1
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(inside))
 
 
 def test_true_parameters_are_a_line_and_alone_make_no_figure():

@@ -10,12 +10,15 @@ import struct
 import subprocess
 import sys
 import types
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from commands import kill_at_update, kill_at_write, run
 from safetensors.torch import load_file
-from test_cli import cell, make_home, run
+from test_cli import cell, make_home
 from test_results import result
 from test_training import CPU, recipe
 from test_workflow import ENVIRONMENT, copy_workflow, tool
@@ -31,34 +34,10 @@ from repro.training.run import train
 
 pytestmark = pytest.mark.fault
 
-# Runs `repro` in a process that a signal ends: at an update of the training, or between the bytes
-# of a file and its name, which is when a write is half done.
-AT_UPDATE = """
-import os, sys, repro.training.run as t
-update, original = int(sys.argv.pop(1)), t.Training.update
-number = int(sys.argv.pop(1))
-def patched(self, loss):
-    if self.updates == update:
-        os.kill(os.getpid(), number)
-    original(self, loss)
-t.Training.update = patched
-"""
-AT_WRITE = """
-import os, sys, signal, repro.runtime.files as f
-name, original = sys.argv.pop(1), os.replace
-def patched(source, target):
-    if os.path.basename(target) == name:
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(source, target)
-f.os.replace = patched
-"""
-MAIN = "from repro.cli import main\nmain()\n"
 
-
-def broken_off(script, folder, *arguments):
-    """Run a patched `repro` that a signal must end."""
-    command = [sys.executable, "-c", script + MAIN, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+def broken_off(folder, *arguments, before):
+    """Run `repro` with a fault, which a signal must end."""
+    done = run(folder, *arguments, before=before)
     assert done.returncode < 0, done.stderr
 
 
@@ -99,7 +78,7 @@ def unbroken(home):
 def test_a_signal_at_any_update_changes_no_bit(number, threads, unbroken, home):
     update = random.Random(f"{number} {threads}").randrange(1, 20)
     arguments = [*cell("train"), "--threads", threads]
-    broken_off(AT_UPDATE, home, update, int(number), *arguments)
+    broken_off(home, *arguments, before=partial(kill_at_update, update, number))
     assert not (cell_folder(home, 0) / "checkpoint.safetensors").exists()
     assert run(home, *map(str, arguments)).returncode == 0
     resumed = weights_of(home, 0)
@@ -135,7 +114,7 @@ def offline_records(path):
 def test_one_offline_run_holds_training_resumption_and_evaluation(update, home):
     pytest.importorskip("wandb")
     arguments = [*cell("train", seed="8"), "--wandb", "offline"]
-    broken_off(AT_UPDATE, home, update, int(signal.SIGKILL), *arguments)
+    broken_off(home, *arguments, before=partial(kill_at_update, update, signal.SIGKILL))
     for command in (arguments, [*cell("evaluate", seed="8"), "--wandb", "offline"]):
         done = run(home, *command)
         assert done.returncode == 0, done.stderr
@@ -206,7 +185,7 @@ def test_another_users_folder_is_named(folders, command, foreign):
 
 @pytest.mark.parametrize("name", ["last.pt", "history.jsonl", "checkpoint.safetensors"])
 def test_a_kill_while_a_training_writes(name, unbroken, home):
-    broken_off(AT_WRITE, home, name, *cell("train"))
+    broken_off(home, *cell("train"), before=partial(kill_at_write, name))
     assert not (cell_folder(home, 0) / name).exists()
     assert run(home, *cell("train")).returncode == 0
     resumed = weights_of(home, 0)
@@ -227,7 +206,7 @@ def test_a_kill_while_a_training_writes(name, unbroken, home):
 def test_a_kill_while_anything_else_is_written(name, command, home):
     assert run(home, *cell("train", seed="3")).returncode == 0
     before = {p: p.read_bytes() for p in (home / "runs").rglob(name)}
-    broken_off(AT_WRITE, home, name, *command)
+    broken_off(home, *command, before=partial(kill_at_write, name))
     assert {p: p.read_bytes() for p in (home / "runs").rglob(name)} == before
     assert run(home, *command).returncode == 0
     assert list((home / "runs").rglob(name)) and not list((home / "runs").rglob("*.partial"))
@@ -384,11 +363,15 @@ def test_a_kill_while_a_raw_file_is_fetched(tmp_path):
     (mirror / "rolls.mat").write_bytes(b"notes" * 1000)
     entry = {"sources": [{"file": "rolls.mat", "sha256": sha256(mirror / "rolls.mat"), "url": []}]}
     fetching = (
-        "from pathlib import Path\nfrom repro.data.download import fetch\n"
+        "from pathlib import Path\nfrom commands import kill_at_write\n"
+        "from repro.data.download import fetch\nkill_at_write('rolls.mat')\n"
         f"fetch('d', {entry!r}, Path('raw'), Path('mirror'))\n"
     )
     killed = subprocess.run(
-        [sys.executable, "-c", AT_WRITE + fetching, "rolls.mat"], cwd=tmp_path, timeout=100
+        [sys.executable, "-c", fetching],
+        cwd=tmp_path,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "raw" / "rolls.mat").exists()

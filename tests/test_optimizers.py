@@ -1,6 +1,8 @@
 """Muon, averaged weights, schedules, initialisation from data, against independent truths."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from test_training import CPU, recipe, same_bits, weights
 
 from repro.errors import ConfigError
 from repro.models import build
-from repro.training.optimizers import Muon, WeightAverage, build_optimizers, orthogonalise
+from repro.training.optimizers import AdamW, Muon, WeightAverage, build_optimizers, orthogonalise
 from repro.training.run import train
 from repro.training.schedules import kl_weight, learning_rate_factor
 from repro.training.trainer import Training
@@ -51,6 +53,40 @@ def test_muon_is_torchs_own_up_to_bfloat16():
     )
     for a, b in zip(ours, steps(other, theirs), strict=True):
         torch.testing.assert_close(a, b, atol=0.02, rtol=0)
+
+
+@pytest.mark.oracle
+def test_adamw_is_torchs_own_to_the_bit():
+    g = torch.Generator().manual_seed(2)
+    settings = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.3, "fused": True}
+    ours, theirs = ([torch.nn.Parameter(torch.ones(4, 3))] for _ in range(2))
+    optimizers = AdamW(ours, **settings), torch.optim.AdamW(theirs, **settings)
+    for _ in range(5):
+        gradient = torch.randn(4, 3, generator=g)
+        for (weight,), optimizer in zip((ours, theirs), optimizers, strict=True):
+            weight.grad = gradient.clone()
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+    assert ours[0].equal(theirs[0]) and not ours[0].equal(torch.ones(4, 3))
+
+
+def test_optimisers_do_not_import_torchs_compiler():
+    """It takes longer than everything else that a training does before its first update."""
+    code = (
+        "import sys, torch\n"
+        "from repro.training.optimizers import AdamW, Muon\n"
+        "for kind in (AdamW, Muon):\n"
+        "    weight = torch.nn.Parameter(torch.ones(2, 3))\n"
+        "    optimizer = kind([weight], lr=0.1)\n"
+        "    (weight**2).sum().backward()\n"
+        "    optimizer.step()\n"
+        "    optimizer.zero_grad()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+        "    assert not weight.equal(torch.ones(2, 3))\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_muon_has_the_matrices_and_adam_the_rest():

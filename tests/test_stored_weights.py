@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 import torch
+from commands import run
 from test_api import python_blocks
-from test_cli import ROOT, cell, fails, make_home, run
+from test_cli import ROOT, cell, fails, make_home
 
 import repro
 from repro.errors import CheckpointError, DataError

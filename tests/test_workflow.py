@@ -120,9 +120,8 @@ def test_a_second_snakemake_is_refused_and_a_killed_one_needs_no_unlocking(home)
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert list((home / ".snakemake/locks").glob("*.lock"))
-    again = snakemake(home, *WHOLE)
+    again = snakemake(home, "runs/smoke/linear_gaussian/dmm/seed0.json", *WHOLE[1:])
     assert again.returncode == 0, again.stderr
-    assert (home / "runs/smoke/report.html").exists()
 
 
 @pytest.mark.fault

@@ -18,6 +18,7 @@ from repro.results.record import Result, cells, standard_error
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 COSTS = {"parameters": "parameters", "cpu_seconds": "CPU seconds of training"}
 MARKERS = {"exact": "o", "Z by AIS": "^", "sampled": "s"}  # by how log p(x) is computed
@@ -63,7 +64,8 @@ def draw_cost(results: list[Result]) -> plt.Figure | None:
             if cell[0].true_parameters:
                 level = cell[0].per_step("is")
                 axes.axhline(level, color="black", lw=1.0, label=cell[0].title)
-        axes.set(xscale="log", xlabel=f"{label} (log scale)")
+        _use_log_scale(axes)
+        axes.set_xlabel(f"{label} (log scale)")
     grid[0].set(ylabel="test log-likelihood, nats/step", title=results[0].dataset)
     grid[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.tight_layout()
@@ -125,11 +127,11 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
             for cell in trained:
                 if cell[0].dataset == dataset:
                     _draw_loss(axes, cell, column, colours[cell[0].model])
-            axes.set(xscale="log")
         line[0].set_ylabel("nats/step, lower is better", fontsize=9)
         line[0].set_title(dataset, loc="left")
         _draw_marks(line[-1], marks.get(dataset, []), colours, LABEL_GAP / panel)
-    for axes, label in zip(grid[-1], COSTS.values(), strict=True):
+    for axes, label in zip(grid[-1], COSTS.values(), strict=True):  # the rows share these axes
+        _use_log_scale(axes)
         axes.set_xlabel(f"{label} (log scale)")
     legend_entries = {text: line for axes in grid.flat for line, text in _legend(axes)}
     figure.legend(
@@ -140,6 +142,16 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
         frameon=False,
     )
     return figure
+
+
+def _use_log_scale(axes: plt.Axes) -> None:
+    # Short labels such as "200 k", at 1, 2 and 5 in each decade if there are few: matplotlib's own
+    # choice overlaps within a decade.
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _legend(axes: plt.Axes) -> list[tuple]:

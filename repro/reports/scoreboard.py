@@ -30,7 +30,7 @@ EXPLAINED = (
 )
 OURS = (
     "The same by our recipe: the models of the papers trained our way, as each caption says. Of {} "
-    "printed numbers {}."
+    "printed numbers: {}."
 )
 BEGIN, END = "<!-- scoreboard: `repro paper-tables` writes this -->", "<!-- end of scoreboard -->"
 
@@ -60,8 +60,8 @@ def write_scoreboard(tables: Path, results: Path) -> Path:
     if ours:
         counts = Counter(outcome for outcomes in ours.values() for outcome in outcomes)
         words = ("reproduced", "better", "worse", "not run")
-        summary = ", ".join(f"{counts[word]} are {word}" for word in words)
-        summary += f", {counts.total() - sum(counts[word] for word in words)} cannot be compared"
+        summary = ", ".join(f"{counts[word]} {word}" for word in words)
+        summary += f", {counts.total() - sum(counts[word] for word in words)} not comparable"
         sentence = textwrap.fill(OURS.format(counts.total(), summary), width=100)
         text += f"\n{sentence}\n\n{_table(ours)}\n"
     write_text(tables / "scoreboard.md", text)

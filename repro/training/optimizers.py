@@ -1,5 +1,6 @@
 """Muon for weight matrices, Adam for everything else, and the average of the weights."""
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,25 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 
 
-class Muon(torch.optim.Optimizer):
+class _WithoutCompiler:
+    """The methods of torch's optimisers without wrappers that import torch's compiler.
+
+    Nothing here is compiled, and the import takes longer than that of torch itself.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class AdamW(_WithoutCompiler, torch.optim.AdamW):
+    """torch's own, which starts faster."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class Muon(_WithoutCompiler, torch.optim.Optimizer):
     """Stochastic gradient descent whose momentum is orthogonalised: M = U S Vᵀ becomes about U Vᵀ.
 
     M ← μ M + (1 − μ) G;  O = orthogonalise((1 − μ) G + μ M);
@@ -140,7 +159,7 @@ def build_optimizers(model: nn.Module, settings: dict) -> list[torch.optim.Optim
         groups.append({"params": matrices, "weight_decay": decay})
     else:
         groups = [{"params": parameters or [torch.zeros(0)], "weight_decay": 0.0}]
-    adam = torch.optim.AdamW(
+    adam = AdamW(
         groups,
         lr=settings["learning_rate"],
         betas=tuple(settings["adam_betas"]),

@@ -1,0 +1,81 @@
+"""`repro` commands, in processes forked from one that has imported torch already.
+
+Importing it takes seconds and the tests run hundreds of commands. What the shell and snakemake
+start is tested in test_workflow.py and `.ci/run`.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["repro.cli", "repro.training.run", "repro.reports.html", "repro.reports.figures"]
+)
+TIMEOUT = 200  # seconds
+
+
+def run(
+    folder: Path, *arguments: str, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess:
+    """Run `repro` with these arguments in a folder; `before` is called first, in its process.
+
+    `before` must be a function of this module, or one of functools.partial.
+    """
+    with tempfile.TemporaryDirectory() as outputs:
+        out, err = Path(outputs, "out"), Path(outputs, "err")
+        process = CONTEXT.Process(
+            target=_run, args=(folder, arguments, before, out, err, dict(os.environ))
+        )
+        process.start()
+        process.join(TIMEOUT)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(["repro", *arguments], TIMEOUT)
+        texts = out.read_text(), err.read_text()
+    return subprocess.CompletedProcess(["repro", *arguments], process.exitcode, *texts)
+
+
+def _run(folder, arguments, before, out, err, environment):
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["repro", *map(str, arguments)]
+    if before is not None:
+        before()
+    from repro.cli import main
+
+    main()
+
+
+def kill_at_update(update: int, number: int) -> None:
+    """Make a training send itself this signal at this update."""
+    from repro.training.run import Training
+
+    original = Training.update
+
+    def patched(self, loss):
+        if self.updates == update:
+            os.kill(os.getpid(), number)
+        original(self, loss)
+
+    Training.update = patched
+
+
+def kill_at_write(name: str) -> None:
+    """Make the process kill itself between the bytes of this file and its name."""
+    original = os.replace
+
+    def patched(source, target):
+        if os.path.basename(target) == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(source, target)
+
+    os.replace = patched
