@@ -378,7 +378,9 @@ def test_what_a_model_raises_is_a_finding(rolls):
         return -lengths * 2 * math.log(2)
 
     found = repro.audit(no_single_sequences, rolls)
-    assert [f.seen for f in found.failed] == ["the model raised ValueError: I need two"]
+    (failed,) = found.failed
+    assert failed.check == "probabilities sum to 1"
+    assert failed.seen == "the model raised ValueError: I need two"
 
 
 @pytest.mark.fault

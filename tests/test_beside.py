@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -119,6 +120,11 @@ def test_stored_results_are_a_tidy_table(cells, monkeypatch):
     assert repro.results.record.Result is type(cells["dmm"][0])  # it is still the package
     with pytest.raises(DataError, match=r"results/ has no results of dm on linear_gaussian\."):
         repro.stored_results(task="linear_gaussian", model="dm")
+    same = SimpleNamespace(name="linear_gaussian", sha256=cells["dmm"][0].data["sha256"])
+    assert repro.stored_results(task=same, model="dmm").equals(table)
+    other = SimpleNamespace(name="linear_gaussian", sha256="0" * 64)
+    with pytest.raises(DataError, match="no results of dmm on linear_gaussian with the data 000"):
+        repro.stored_results(task=other, model="dmm")
 
 
 def test_the_table_of_all_numbers_is_the_committed_one(tmp_path, monkeypatch):

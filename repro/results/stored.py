@@ -28,7 +28,8 @@ def stored_results(
     >>> repro.stored_results("linear_gaussian", model="dmm")
 
     Args:
-        task: a Task or the name of a data set; None for all. model: its name; None for all.
+        task: a Task, for results on exactly its data; the name of a data set; or None for all.
+        model: its name; None for all.
         stored: the folder of stored results; default: those of the clone or the installation.
     Raises:
         DataError: no such results are stored, or a file is damaged.
@@ -36,9 +37,12 @@ def stored_results(
     stored = stored or results_folder()
     name = getattr(task, "name", task)
     cells = read_cells(stored, name or "*", model or "*")
-    rows = [_row(r, m) for cell in cells for r in cell for m in METRICS if m in r.per_sequence]
+    digest = getattr(task, "sha256", None)
+    found = [r for cell in cells for r in cell if digest in (None, r.data["sha256"])]
+    rows = [_row(r, m) for r in found for m in METRICS if m in r.per_sequence]
     if not rows:
         asked = " ".join([f"of {model}" if model else "", f"on {name}" if name else ""]).strip()
+        asked += f" with the data {digest}" if digest and cells else ""
         raise DataError(f"{stored}/ has no results {asked}".rstrip() + ".")
     return pd.DataFrame(rows)
 
