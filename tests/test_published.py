@@ -266,8 +266,8 @@ def test_two_recipes_are_side_by_side_and_never_mixed(two_recipes):
     assert first["Seeds, ours"] == "1" and first["Verdict, ours"] == "better"
     assert missing["Our recipe"] == "" and missing["Verdict, ours"] == "not run"
     words = " ".join(text.split())
-    assert "Paper's recipe: preset test" in words
-    assert "Our recipe: preset tuned; the optimiser." in words
+    assert "**Paper's recipe**: preset test" in words
+    assert "**Our recipe**: preset tuned; the optimiser." in words
 
 
 @pytest.mark.parametrize("training", [{"schedule": "cosine"}, {"optimizer": "muon", "l2": 0.0}])
@@ -295,7 +295,7 @@ def test_our_recipe_alone_is_the_only_one_compared(two_recipes):
     assert float(first["Ours"].split()[0]) == pytest.approx(-tuned(0).per_step("is"), abs=5e-5)
     assert (first["Seeds"], first["Verdict"]) == ("1", "better")
     assert missing["Verdict"] == "not run" and "Our recipe" not in first
-    assert "Ours: our recipe, preset tuned; the optimiser." in " ".join(text.split())
+    assert "**Ours**: our recipe, preset tuned; the optimiser." in " ".join(text.split())
     write(
         tuned(1, training={"l2": 0.1}),
         result_path(two_recipes / "results", "tuned", "walk", "dmm", 1),

@@ -56,7 +56,7 @@ def write_report(
             {
                 "name": dataset,
                 "table": display(tables[dataset]).to_html(index=False, border=0),
-                "caption": text.strip().splitlines()[-1],
+                "caption": markdown.render(text.split("\n\n", 2)[2]),  # after heading and table
                 "notes": found[0][0].data.get("notes", []),
                 "figures": [_svg(figure) for figure in figures],
                 "races": [

@@ -11,51 +11,53 @@ from repro.reports.printed import EVIDENCE
 from repro.reports.tables import as_latex, as_markdown
 from repro.reports.verdicts import METRICS, Compared, compare_published, with_seed_error
 from repro.results.record import Result, read_cell
-from repro.results.reliability import RULE as DOUBTFUL
-from repro.results.reliability import reliability
+from repro.results.reliability import RULE, reliability
 from repro.runtime.files import write_text
 
-MEANINGS = {
+MEANINGS = {  # of a unit: the first sentence below a table, and the symbols that every table has
     "nats/step": (
-        "Negative log-likelihood of the test part in nats per step, lower is better. "
-        "a: importance-sampled estimate, Σ over sequences ÷ Σ of lengths; b: the same for the "
-        "bound; c: the bound, mean over sequences of each one's own average; {more}nll: exact."
+        "Negative log-likelihood of the test part in nats per step; lower is better.",
+        "**a**: importance-sampled estimate, Σ over sequences ÷ Σ of lengths. **b**: the same for "
+        "the bound. **c**: the bound, mean over sequences of each one's own average. **nll**: the "
+        "exact value.",
     ),
     "nats/sequence": (
-        "Average log-likelihood of the test part in nats per sequence of normalised data, higher "
-        "is better. =: exact; ≥: the bound; ≈: importance-sampled{samples}. Such a number moves "
-        "with the length of the sequences and with the normalising σ: compare it only where both "
-        "are the same."
+        "Average log-likelihood of the test part in nats per sequence of normalised data; higher "
+        "is better. Such a number moves with the length of the sequences and with the normalising "
+        "σ: compare it only where both are the same.",
+        "**=**: exact. **≥**: the bound. **≈**: importance-sampled{samples}.",
     ),
 }
 # What a symbol means that only some tables have.
 OPTIONAL_MEANINGS = {
     "bound_nll_after_first": (
-        "c′: the same with each sequence's first step given instead of scored, ours as the mean "
-        "over all samples of z; "
+        "**c′**: as c, with each sequence's first step given instead of scored; ours is the mean "
+        "over all samples of z."
     ),
-    "fivo_nll": "f: a particle filter's estimate (FIVO), ours with its own number of particles; ",
+    "fivo_nll": "**f**: a particle filter's estimate (FIVO); ours has its own number of particles.",
     "unstated_nll": (
-        "e: an estimate that the paper does not name, ours from the closest (importance-sampled or "
-        "the particle filter's) to the bound: the difference is to what is nearest in this range; "
+        "**e**: an estimate that the paper does not name; ours is the range from the closest "
+        "estimate (importance-sampled or the particle filter's) to the bound, and the difference "
+        "is to what is nearest in this range."
     ),
     "nll_after_first": (
-        "nll′: exact, with each sequence's first step given instead of scored, ours with all steps "
-        "scored in brackets; "
+        "**nll′**: exact, with each sequence's first step given instead of scored; ours with all "
+        "steps scored in brackets."
     ),
 }
 TOLERANCES = {  # as `_tolerance` computes them
     "nats/step": "0.05 (the spread between the DMM authors' own reruns)",
     "nats/sequence": "1 % of the printed number",
 }
-RULE = (
-    "± is the standard error over seeds. **reproduced**: the difference is at most {tolerance} or "
-    "two standard errors, whichever is more; **better**, **worse**: beyond that; **not run**: "
-    "nothing is stored. †: {doubtful}: more samples would still raise the estimate."
+SEEDS = "**±**: the standard error over seeds."
+VERDICTS = (
+    "**reproduced**: the difference is at most {tolerance} or two standard errors, whichever is "
+    "more. **better**, **worse**: beyond that. **not run**: nothing is stored."
 )
+DOUBTFUL = f"**†**: more samples would still raise the estimate ({RULE})."
 EVIDENCE_MARKS = {
-    "quoted": "(quoted): read as a quotation in another text.",
-    "recalled": "(recalled): from memory, found in no text.",
+    "quoted": "**(quoted)**: read as a quotation in another text.",
+    "recalled": "**(recalled)**: from memory, found in no text.",
 }
 ON_OTHER_DATA = (
     "**other data**: the number was printed for other data than ours is of, so that neither is "
@@ -64,10 +66,10 @@ ON_OTHER_DATA = (
 ON_PRINTED_DATA = (
     "The same printed numbers beside ours on the data that they were printed for, preset {}."
 )
-ONE_RECIPE = "Ours: our recipe, preset {}; {}."
+ONE_RECIPE = "**Ours**: our recipe, preset {}; {}."
 TWO_RECIPES = (
-    "Paper's recipe: preset {}, the settings of the paper as far as they are known. Our recipe: "
-    "preset {}; {}."
+    "**Paper's recipe**: preset {}, the settings of the paper as far as they are known.",
+    "**Our recipe**: preset {}; {}.",
 )
 
 
@@ -110,25 +112,30 @@ def render_published(folder: Path, results: Path) -> list[Path]:
 def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
     unit, words = printed[0]["unit"], {row["evidence"] for row in printed}
     metrics = {row["metric"] for row in printed}
-    more = "".join(text for metric, text in OPTIONAL_MEANINGS.items() if metric in metrics)
     counts = " or ".join(map(str, samples))
     with_samples = f" with {counts} samples, ours with its most where it lacks these"
-    sentences = [
-        MEANINGS[unit].format(samples=with_samples if samples else "", more=more),
-        RULE.format(tolerance=TOLERANCES[unit], doubtful=DOUBTFUL),
+    lead, symbols = MEANINGS[unit]
+    lines = [
+        symbols.format(samples=with_samples if samples else ""),
+        *(text for metric, text in OPTIONAL_MEANINGS.items() if metric in metrics),
+        SEEDS,
+        VERDICTS.format(tolerance=TOLERANCES[unit]),
+        DOUBTFUL,
         *(text for word, text in EVIDENCE_MARKS.items() if word in words),
     ]
     if any(row["verdict_note"] for row in printed):
-        sentences.append(ON_OTHER_DATA)
+        lines.append(ON_OTHER_DATA)
     if our := settings.get("our_recipe"):
         differs = our["differs"].strip().removesuffix(".")
         if "preset" not in settings:
-            sentences.append(ONE_RECIPE.format(our["preset"], differs))
+            lines.append(ONE_RECIPE.format(our["preset"], differs))
         else:
             preset = settings["preset"]
             names = [preset] if isinstance(preset, str) else dict.fromkeys(preset.values())
-            sentences.append(TWO_RECIPES.format(" and ".join(names), our["preset"], differs))
-    return textwrap.fill(" ".join(sentences), width=100) + "\n\n"
+            papers, ours = TWO_RECIPES
+            lines += [papers.format(" and ".join(names)), ours.format(our["preset"], differs)]
+    items = [textwrap.fill(f"- {line}", width=100, subsequent_indent="  ") for line in lines]
+    return "\n".join([textwrap.fill(lead, width=100), "", *items]) + "\n\n"
 
 
 def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.DataFrame, str]:
@@ -234,7 +241,8 @@ def _per_sequence(cell: list[Result], metric: str) -> str:
 def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> list[Path]:
     markdown = "\n".join(f"{as_markdown(table)}\n\n{text}" for table, text in parts)
     latex = "".join(
-        "".join(f"% {line}\n" for line in [title, *text.splitlines()]) + as_latex(table)
+        "".join(f"% {line}\n" for line in [title, *text.replace("**", "").splitlines()])
+        + as_latex(table)
         for table, text in parts
     )
     html = "".join(

@@ -165,9 +165,8 @@ def _learned(row: dict) -> dict:
 
 
 def caption(results: list[Result]) -> str:
-    """Return the units, normalisation and counts behind the table's numbers."""
-    first = results[0]
-    data, samples = first.data, max(r.evaluation["num_samples"] for r in results)
+    """Return Markdown: units and counts, and a list of what columns and marks mean."""
+    data, samples = results[0].data, max(r.evaluation["num_samples"] for r in results)
     counts = {len(cell) for cell in cells(results)}
     seeds = f"{max(counts)} seed{'s' * (max(counts) > 1)}" if len(counts) == 1 else "the seeds"
     std = np.array(data["std"][1:] if data["kind"] == "strokes" else data["std"])
@@ -175,61 +174,71 @@ def caption(results: list[Result]) -> str:
         f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
     )
     normalised = "" if data["kind"] == "binary" else f" of data normalised with {spread}"
-    shared = f"{data['sequences']['test']} test sequences ({data['steps']['test']} steps)"
-    return (
-        f"Log-likelihood of the test part in nats per step{normalised}, higher is better: "
-        f"the bound (ELBO) and its importance-sampled estimate (IS) with {samples} samples; for "
-        "models without latent variables both are the exact value. "
-        f"± is the standard error over {seeds}; “95 %” is the bootstrap interval of IS over seeds "
-        f"and the {shared}, which all models share. {_remarks(results)}{_diagnostics(results)}"
-        f"† marks estimates that more samples would still raise: {DOUBTFUL}. "
-        f"Training is the mean CPU time of a seed on {_hardware(results)}."
+    lead = (
+        f"Log-likelihood of the test part in nats per step{normalised}; higher is better. All "
+        f"models share the {data['sequences']['test']} test sequences ({data['steps']['test']} "
+        "steps)."
     )
+    lines = [
+        f"**Bound**: the ELBO. **IS**: its importance-sampled estimate with {samples} samples. "
+        "Models without latent variables have the exact value in both.",
+        f"**±**: the standard error over {seeds}. **95 %**: the bootstrap interval of IS over "
+        "seeds and test sequences.",
+        *_remarks(results),
+        *_diagnostics(results),
+        f"**†**: more samples would still raise the estimate ({DOUBTFUL}).",
+        f"**Training**: the mean CPU time of a seed on {_hardware(results)}.",
+    ]
+    return lead + "\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _remarks(results: list[Result]) -> str:
-    # About columns that only some data sets have.
-    remarks = ""
+def _remarks(results: list[Result]) -> list[str]:
+    # About columns and marks that only some data sets have.
+    remarks = []
     if any(r.true_parameters for r in results):
-        remarks += (
-            "“IS − exact” is the difference to the exact log-likelihood with its standard error "
-            "over test sequences, paired. "
+        remarks.append(
+            "**IS − exact**: the difference to the exact log-likelihood, paired by test sequence, "
+            "with its standard error."
         )
     if "squared_error" in results[-1].per_sequence:
-        remarks += (
-            "“RMSE of E z” is the root mean squared distance from the posterior's mean to the z "
-            "that the data were drawn with. "
+        remarks.append(
+            "**RMSE of E z**: the root mean squared distance from the posterior's mean to the z "
+            "that the data were drawn with."
         )
     diverged = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
     if diverged:
         names = "; ".join(diverged)
-        remarks += f"‡ trainings that diverged ({names}) count with the best weights before. "
+        remarks.append(
+            f"**‡**: trainings that diverged ({names}) count with the best weights before."
+        )
     until = [r.evaluation["until"] for r in results if "until" in r.evaluation]
     if until:
-        remarks += (
+        remarks.append(
             f"IS has as many samples as an error of {until[0]['error']:g} nats per step takes, up "
-            f"to {max(u['num_samples'] for u in until)}; § where it was not reached. "
+            f"to {max(u['num_samples'] for u in until)}. **§**: this error was not reached."
         )
     particles = {r.evaluation["particles"] for r in results if "particles" in r.evaluation}
     if particles:
-        remarks += (
-            f"FIVO is the particle filter's estimate with {max(particles)} particles (systematic "
-            "resampling below half of them), which is a lower bound in expectation as IS is. "
+        remarks.append(
+            f"**FIVO**: the particle filter's estimate with {max(particles)} particles (systematic "
+            "resampling below half of them); like IS, a lower bound in expectation."
         )
     truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
     if truth:
         values = ", ".join(f"{name} = {value:g}" for name, value in truth.items())
-        remarks += f"The data were drawn with {values}. "
+        remarks.append(f"The data were drawn with {values}.")
     return remarks
 
 
-def _diagnostics(results: list[Result]) -> str:
-    text = "ESS is the median effective sample size"
+def _diagnostics(results: list[Result]) -> list[str]:
+    if all(r.likelihood != "sampled" for r in results):
+        return ["**ESS**: how log p(x) is computed; no estimate here has importance weights."]
+    text = "**ESS**: the median effective sample size."
     if any("pareto_k" in r.per_sequence for r in results):
-        text += ", Pareto k the median shape of the weights' tail"
+        text += " **Pareto k**: the median shape of the weights' tail."
     if any("is_tenth" in r.per_sequence for r in results):
-        text += ", “IS, K/10” the estimate with a tenth of the samples"
-    return f"{text}. "
+        text += " **IS, K/10**: the estimate with a tenth of the samples."
+    return [text]
 
 
 def _hardware(results: list[Result]) -> str:
@@ -261,7 +270,7 @@ def write_tables(results: list[Result], folder: Path) -> list[Path]:
         table = numbers(group)
         displayed, note = display(table), caption(group)
         heading = f"# {dataset}\n\n"
-        comment = "".join(f"% {line}\n" for line in note.splitlines())
+        comment = "".join(f"% {line}\n" for line in note.replace("**", "").splitlines() if line)
         for suffix, text in {
             ".md": f"{heading}{as_markdown(displayed)}\n\n{note}\n",
             ".tex": comment + as_latex(displayed),
