@@ -41,20 +41,25 @@ def profile_table(record: dict) -> pd.DataFrame:
 
 
 def caption(record: dict) -> str:
-    """Return what the numbers are, and on which machine they were measured."""
+    """Return Markdown: what was timed on which machine, and a list of what the columns mean."""
     where, rates = record["environment"], record["matrix_gflops"]
-    return (
-        "Median milliseconds of a training step (forward, backward, clipping, Adam, or Muon for "
-        "our recipe; of one sample of the whole batch for IS) ± half the distance between the "
-        "quartiles, and how many times as long as ours (×); implementations timed in turn on "
-        f"{where['device']} with {where['threads']} thread(s), torch {where['torch']}, commit "
-        f"{where['commit'][:7]}. Plain: the same equations, every layer called once per step, one "
-        "sample at a time. GFLOP/s counts the matrix products of valid steps; the "
-        "limit is the machine's rate of large products, in this run "
-        f"{rates['repro']:.0f} GFLOP/s as this package multiplies, {rates['torch']:.0f} as torch "
-        "does by itself. Its products: the step's matrix products alone, computed again in the "
-        f"shapes that occur. Peak memory of all: {record['peak_memory_mb']} MB."
+    lead = (
+        "Median milliseconds of a training step (forward, backward, clipping and Adam, or Muon for "
+        "our recipe) or, for IS, of one sample of the whole batch, ± half the distance between the "
+        "quartiles. In brackets: how many times as long as ours. Implementations were timed in "
+        f"turn on {where['device']} with {where['threads']} thread(s), torch {where['torch']}, "
+        f"commit {where['commit'][:7]}; peak memory {record['peak_memory_mb']} MB."
     )
+    lines = [
+        "**Plain**: the same equations, every layer called once per step, one sample at a time.",
+        "**GFLOP/s**: of the matrix products of valid steps.",
+        "**Times the limit**: how far that is from the machine's rate of large products, in this "
+        f"run {rates['repro']:.0f} GFLOP/s as this package multiplies and {rates['torch']:.0f} as "
+        "torch does by itself.",
+        "**Times its products**: the step's time over that of its matrix products alone, computed "
+        "again in the shapes that occur.",
+    ]
+    return lead + "\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def draw(record: dict) -> plt.Figure:
