@@ -22,7 +22,8 @@ from torch.nn import functional as F
 import repro
 from repro.errors import ConfigError
 from repro.models import build
-from repro.tasks import audit as audits
+from repro.results.findings import PASSED
+from repro.tasks import mistakes
 
 pytestmark = pytest.mark.oracle
 
@@ -189,35 +190,35 @@ def test_models_of_the_package_pass(family, rolls, linear):
 
 
 BUGS_OF_BITS = {
-    "the next step is seen": (lambda: look_ahead, audits.LOOK_AHEAD, "no look-ahead"),
-    "no causal mask": (lambda: Unmasked(2).eval(), audits.LOOK_AHEAD, "no look-ahead"),
-    "x_t is seen": (lambda: sees_itself, audits.LOOK_AHEAD, "probabilities sum to 1"),
+    "the next step is seen": (lambda: look_ahead, mistakes.LOOK_AHEAD, "no look-ahead"),
+    "no causal mask": (lambda: Unmasked(2).eval(), mistakes.LOOK_AHEAD, "no look-ahead"),
+    "x_t is seen": (lambda: sees_itself, mistakes.LOOK_AHEAD, "probabilities sum to 1"),
     "x_t is seen, totals": (
         lambda: lambda x, n: inside(sees_itself(x, n), n).sum(0),
-        audits.LOOK_AHEAD,
+        mistakes.LOOK_AHEAD,
         "probabilities sum to 1",
     ),
-    "padding is counted": (lambda: Backwards(2), audits.PADDING_COUNTED, "no effect of padding"),
+    "padding is counted": (lambda: Backwards(2), mistakes.PADDING_COUNTED, "no effect of padding"),
     "padding is counted, latent": (
         lambda: FactorPadding(2),
-        audits.PADDING_COUNTED,
+        mistakes.PADDING_COUNTED,
         "no effect of padding",
     ),
-    "batch norm in training": (BatchNorm, audits.BATCH_STATISTICS, "no effect of neighbours"),
-    "a mean of logs": (lambda: MeanOfLogs(2), audits.MEAN_OF_LOGS, "probabilities sum to 1"),
+    "batch norm in training": (BatchNorm, mistakes.BATCH_STATISTICS, "no effect of neighbours"),
+    "a mean of logs": (lambda: MeanOfLogs(2), mistakes.MEAN_OF_LOGS, "probabilities sum to 1"),
     "the first step is not scored": (
         lambda: from_bits(lambda terms, n, x: torch.cat([0 * terms[:1], terms[1:]])),
-        audits.FIRST_UNSCORED,
+        mistakes.FIRST_UNSCORED,
         "the first step is scored",
     ),
     "a mean over steps": (
         lambda: from_bits(lambda terms, n, x: inside(terms, n).sum(0) / n),
-        audits.DIVIDED_BY_LENGTH,
+        mistakes.DIVIDED_BY_LENGTH,
         "probabilities sum to 1",
     ),
     "every second step": (
         lambda: from_bits(lambda terms, n, x: inside(terms, n)[::2].sum(0)),
-        audits.STEP_UNSCORED,
+        mistakes.STEP_UNSCORED,
         "probabilities sum to 1",
     ),
     "dropout": (
@@ -228,81 +229,84 @@ BUGS_OF_BITS = {
     "another generator": (Sloppy, "not drawn from the generator", "same input, same output"),
     "an analytic KL without ½": (
         lambda: FactorAnalytic(2),
-        audits.ANALYTIC_KL,
+        mistakes.ANALYTIC_KL,
         "probabilities sum to 1",
     ),
     "the order of axes": (
         lambda: lambda x, n: -n.double().flip(0),
-        audits.BATCH_STATISTICS,
+        mistakes.BATCH_STATISTICS,
         "no effect of order",
     ),
 }
 BUGS_OF_NUMBERS = {
     "σ is forgotten": (
         lambda: lambda x, n: normal((x[..., 0] - 0.3716) / SIGMA["std"], 0.0, 1.0),
-        audits.MISSING_LOG_SIGMA,
+        mistakes.MISSING_LOG_SIGMA,
     ),
     "no 2π": (
         lambda: frames(lambda x, s: -0.5 * (x / s) ** 2 - math.log(s)),
-        audits.MISSING_LOG_2PI,
+        mistakes.MISSING_LOG_2PI,
     ),
     "no ½ at all": (
         lambda: frames(lambda x, s: -((x / s) ** 2) - 2 * math.log(s)),
-        audits.MISSING_HALF,
+        mistakes.MISSING_HALF,
     ),
     "no ½ in the square": (
         lambda: frames(lambda x, s: -((x / s) ** 2) - math.log(s) - LOG_2PI / 2),
-        audits.MISSING_HALF,
+        mistakes.MISSING_HALF,
     ),
     "log σ² for log σ": (
         lambda: frames(lambda x, s: -0.5 * ((x / s) ** 2 + LOG_2PI) - 2 * math.log(s)),
-        audits.VARIANCE_AS_STD,
+        mistakes.VARIANCE_AS_STD,
     ),
     "σ for σ² in the square": (
         lambda: frames(lambda x, s: -0.5 * (x**2 / s + LOG_2PI) - math.log(s)),
-        audits.VARIANCE_AS_STD,
+        mistakes.VARIANCE_AS_STD,
     ),
-    "x_t is its own mean": (lambda: lambda x, n: normal(x, x, 2.0)[..., 0], audits.LOOK_AHEAD),
+    "x_t is its own mean": (lambda: lambda x, n: normal(x, x, 2.0)[..., 0], mistakes.LOOK_AHEAD),
     "a bound as exact": (
         lambda: frames(lambda x, s: normal(x, 0.0, s) - 0.3),
-        audits.MEAN_OF_LOGS,
+        mistakes.MEAN_OF_LOGS,
     ),
     "every second step": (
         lambda: lambda x, n: inside(normal(x[..., 0], 0.4, 7.0), n)[::2].sum(0),
-        audits.STEP_UNSCORED,
+        mistakes.STEP_UNSCORED,
     ),
-    "a large constant": (lambda: frames(lambda x, s: normal(x, 0.0, s) - 1e3), audits.MEAN_OF_LOGS),
+    "a large constant": (
+        lambda: frames(lambda x, s: normal(x, 0.0, s) - 1e3),
+        mistakes.MEAN_OF_LOGS,
+    ),
     "the first step is not scored": (
         lambda: lambda x, n: torch.cat([0 * x[:1, :, 0], normal(x[1:, :, 0], x[:-1, :, 0], 8.0)]),
-        audits.FIRST_UNSCORED,
+        mistakes.FIRST_UNSCORED,
     ),
-    "q is scored with its variance": (lambda: WrongScore(), audits.PROPOSAL),
-    "σ is forgotten, sampled": (WrongUnits, audits.MISSING_LOG_SIGMA),
+    "q is scored with its variance": (lambda: WrongScore(), mistakes.PROPOSAL),
+    "σ is forgotten, sampled": (WrongUnits, mistakes.MISSING_LOG_SIGMA),
     "averaged over samples": (
         lambda: whole(lambda p, q, k: (p.mean(0).expand(k, -1), q.mean(0).expand(k, -1))),
-        audits.SAME_SAMPLES,
+        mistakes.SAME_SAMPLES,
     ),
     "log K is subtracted": (
         lambda: whole(lambda p, q, k: (p - math.log(k), q)),
-        audits.DEPENDS_ON_K,
+        mistakes.DEPENDS_ON_K,
     ),
 }
 BUGS_OF_TRUE_PARAMETERS = {
-    "R as a standard deviation": (lambda: filter_with(r=400.0), audits.VARIANCE_AS_STD),
-    "Q as a standard deviation": (lambda: filter_with(q=100.0), audits.VARIANCE_AS_STD),
+    "R as a standard deviation": (lambda: filter_with(r=400.0), mistakes.VARIANCE_AS_STD),
+    "Q as a standard deviation": (lambda: filter_with(q=100.0), mistakes.VARIANCE_AS_STD),
     "standard deviations as R and Q": (
         lambda: filter_with(q=math.sqrt(10), r=math.sqrt(20)),
-        audits.VARIANCE_AS_STD,
+        mistakes.VARIANCE_AS_STD,
     ),
     "the first step is not scored": (
         lambda: repro.from_numpy(
             lambda x, n: np.concatenate([np.zeros((1, len(n))), kalman(x, n)[1:]])
         ),
-        audits.FIRST_UNSCORED,
+        mistakes.FIRST_UNSCORED,
     ),
     "R as a standard deviation, sampled": (
         lambda: state_space(emission_std=20.0),
-        audits.VARIANCE_AS_STD,
+        mistakes.VARIANCE_AS_STD,
     ),
     "another offset": (
         lambda: repro.from_numpy(lambda x, n: kalman(x - 3.0, n)),
@@ -344,14 +348,14 @@ def test_real_data_of_several_dimensions(tmp_path):
     task = task_of(tmp_path, parts)
     assert repro.audit(Frames(3.0, 5.0), task).failed == []
     found = repro.audit(lambda x, lengths: normal(x, x, 2.0).sum(-1), task)
-    flagged(found, audits.LOOK_AHEAD, "steps far away are improbable")
-    assert {finding.reason for finding in found.failed} == {audits.LOOK_AHEAD}
+    flagged(found, mistakes.LOOK_AHEAD, "steps far away are improbable")
+    assert {finding.reason for finding in found.failed} == {mistakes.LOOK_AHEAD}
 
 
 @pytest.mark.parametrize("model", TRUE)
 def test_true_parameters_agree_with_the_kalman_filter(model, linear):
     found = repro.audit(TRUE[model](), linear, true_parameters=True, samples=1000)
-    assert found.failed == [] and found.findings[-1].status == audits.PASSED
+    assert found.failed == [] and found.findings[-1].status == PASSED
 
 
 @pytest.mark.parametrize("bug", BUGS_OF_TRUE_PARAMETERS)
@@ -365,7 +369,7 @@ def test_what_was_checked_is_printed(rolls, capsys):
     found = repro.audit(sees_itself, rolls)
     shown = capsys.readouterr().out
     assert shown == f"{found}\n" and shown.startswith("audit of sees_itself on own")
-    assert "FAILED" in shown and f"likely: {audits.LOOK_AHEAD}" in shown
+    assert "FAILED" in shown and f"likely: {mistakes.LOOK_AHEAD}" in shown
     assert f"{len(found.failed)} failed" in shown
     assert len(found.table()) == len(found.findings) == 14
 

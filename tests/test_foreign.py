@@ -10,7 +10,8 @@ import torch
 from foreign_models import HMM, Frames, kalman
 
 import repro
-from repro.tasks import audit as audits
+from repro.results.findings import PASSED
+from repro.tasks import mistakes, total_probability
 
 pytestmark = pytest.mark.oracle
 
@@ -92,15 +93,14 @@ def test_models_of_bits_pass(make, rolls):
 
 @pytest.mark.parametrize("make", OF_NUMBERS)
 def test_models_of_numbers_pass(make, linear, monkeypatch):
-    monkeypatch.setattr(
-        audits, "QUADRATURE_POINTS", 301
-    )  # statsmodels takes one sequence at a time
+    # statsmodels takes one sequence at a time
+    monkeypatch.setattr(total_probability, "QUADRATURE_POINTS", 301)
     found = repro.audit(make(linear), linear, true_parameters=make in OF_NUMBERS[:2])
     assert found.failed == [] and "probabilities sum to 1" in passed(found)
 
 
 def passed(found):
-    return {finding.check for finding in found.findings if finding.status == audits.PASSED}
+    return {finding.check for finding in found.findings if finding.status == PASSED}
 
 
 # Beside an independent truth
@@ -172,21 +172,21 @@ def joined(task):
 BUGS_OF_BITS = {
     "transformers: logits are not shifted": (
         lambda task: ours.NotShifted(copying(language_model(task)), 2**task.dim),
-        audits.LOOK_AHEAD,
+        mistakes.LOOK_AHEAD,
     ),
     "transformers: the loss is a mean": (
         lambda task: ours.MeanLoss(language_model(task).eval(), 2**task.dim),
-        audits.BATCH_STATISTICS,
+        mistakes.BATCH_STATISTICS,
     ),
     "transformers: dropout is on": (
         lambda task: ours.FromTokens(language_model(task).train(), 2**task.dim),
         "dropout is on",
     ),
-    "Pyro: no mask": (of_pyro(family="Unmasked"), audits.PADDING_COUNTED),
+    "Pyro: no mask": (of_pyro(family="Unmasked"), mistakes.PADDING_COUNTED),
     "Pyro: its own generator": (of_pyro("Unseeded"), "not drawn from the generator"),
-    "Pyro: one seed for all calls": (of_pyro("OneSeed"), audits.ONE_SEED),
-    "hmmlearn: lengths are ignored": (ignores_lengths, audits.PADDING_COUNTED),
-    "hmmlearn: sequences are joined": (joined, audits.BATCH_STATISTICS),
+    "Pyro: one seed for all calls": (of_pyro("OneSeed"), mistakes.ONE_SEED),
+    "hmmlearn: lengths are ignored": (ignores_lengths, mistakes.PADDING_COUNTED),
+    "hmmlearn: sequences are joined": (joined, mistakes.BATCH_STATISTICS),
 }
 
 
@@ -204,10 +204,10 @@ def jax_without_half(task):
 BUGS_OF_NUMBERS = {
     "scikit-learn: the scaler's σ is forgotten": (
         partial(frames_of_scikit_learn, scaled=True),
-        audits.MISSING_LOG_SIGMA,
+        mistakes.MISSING_LOG_SIGMA,
     ),
-    "statsmodels: the likelihood's first step is burnt": (burnt, audits.FIRST_UNSCORED),
-    "JAX: −error² / σ² − log σ²": (jax_without_half, audits.MISSING_HALF),
+    "statsmodels: the likelihood's first step is burnt": (burnt, mistakes.FIRST_UNSCORED),
+    "JAX: −error² / σ² − log σ²": (jax_without_half, mistakes.MISSING_HALF),
 }
 
 
@@ -224,7 +224,7 @@ def test_planted_bugs_of_bits_are_flagged(bug, rolls):
 
 @pytest.mark.parametrize("bug", BUGS_OF_NUMBERS)
 def test_planted_bugs_of_numbers_are_flagged(bug, linear, monkeypatch):
-    monkeypatch.setattr(audits, "QUADRATURE_POINTS", 301)
+    monkeypatch.setattr(total_probability, "QUADRATURE_POINTS", 301)
     make, reason = BUGS_OF_NUMBERS[bug]
     found = repro.audit(make(linear), linear)
     assert any(reason in text for text in reasons(found)), str(found)

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 from conftest import ROOT
 
-from repro.tasks import audit as audits
+from repro.tasks import mistakes
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 
@@ -27,8 +27,8 @@ def run(tmp_path, monkeypatch):
 def test_is_my_number_right(run, tmp_path):
     names = run("is_my_number_right")
     assert names["too_good"].per_step("is") > 0  # the truth is about −1.1
-    assert audits.LOOK_AHEAD in {f.reason for f in names["found"].failed}
-    assert {f.reason for f in names["found_again"].failed} == {audits.MISSING_LOG_SIGMA}
+    assert mistakes.LOOK_AHEAD in {f.reason for f in names["found"].failed}
+    assert {f.reason for f in names["found_again"].failed} == {mistakes.MISSING_LOG_SIGMA}
     assert names["passed"].failed == []
     table = names["standing"].table.set_index("model")
     assert table.nats_per_step["AR(10)"] == pytest.approx(-1.12, abs=0.03)
