@@ -1,10 +1,15 @@
 """What the stored results must satisfy, whatever was measured."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ROOT
 
+from repro.errors import DataError
 from repro.results.record import error_over_sequences, read_cell
+from repro.results.stored import accept
 
 STORED, TABLES = ROOT / "results", ROOT / "paper_tables"
 CELLS = sorted(path.relative_to(STORED).parts for path in STORED.glob("*/*/*/"))
@@ -19,6 +24,14 @@ def test_the_importance_sampled_estimate_is_not_below_the_bound(parts):
     for result in cell(parts):
         noise = np.hypot(result.monte_carlo_error("bound"), result.monte_carlo_error("is"))
         assert result.per_step("is") >= result.per_step("bound") - 3 * noise - 1e-9
+
+
+@pytest.mark.parametrize("parts", CELLS, ids="/".join)
+def test_the_seeds_of_a_cell_have_the_same_settings_and_data(parts):
+    found = cell(parts)
+    for result in found[1:]:
+        assert result.recipe == found[0].recipe
+        assert result.data["sha256"] == found[0].data["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -56,3 +69,25 @@ def test_every_result_says_where_it_comes_from(parts):
             assert environment["device"] and environment["threads"] >= 1
         assert result.recipe["model"]["name"] == result.model
         assert len(result.per_sequence["is"]) == result.data["sequences"]["test"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("where", ["stored", "new"])
+def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, tmp_path):
+    one, two = cell(("starter", "linear_gaussian", "dmm"))[:2]
+    recipe = copy.deepcopy(two.recipe)
+    recipe["model"]["training"]["max_epochs"] = 7
+    other = replace(two, recipe=recipe)
+    if where == "stored":
+        accept([other], tmp_path)
+    before = sorted(tmp_path.rglob("*.json"))
+    with pytest.raises(
+        DataError, match=r"dmm: seed 1 .* seed 0 \(model.training.max_epochs: .* 7\)"
+    ):
+        accept([one] if where == "stored" else [one, other], tmp_path)
+    assert sorted(tmp_path.rglob("*.json")) == before
+    accept([one, two], tmp_path)  # replaces the one with other settings
+    assert [r.recipe for r in read_cell(tmp_path, "starter", "linear_gaussian", "dmm")] == [
+        one.recipe,
+        two.recipe,
+    ]

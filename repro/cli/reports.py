@@ -130,13 +130,11 @@ def accept(preset: Preset = "starter") -> None:
 
     Example: repro accept --preset starter
     """
-    from repro.results.record import result_path, write
+    from repro.results.stored import accept as store
 
     require_clone("accept")
     loaded = read_results(None, runs_folder(), preset)
-    for result in loaded:
-        path = result_path(results_folder(), preset, result.dataset, result.model, result.seed)
-        write(result, path)
+    store(loaded, results_folder())
     print(f"stored {len(loaded)} results under {results_folder() / preset}; commit them.")
 
 

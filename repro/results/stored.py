@@ -1,4 +1,4 @@
-"""The stored results as one tidy table."""
+"""The stored results: what may be added to them, and all of them as one tidy table."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +8,15 @@ import pandas as pd
 
 from repro.errors import ConfigError, DataError
 from repro.results.beside import units_of
-from repro.results.record import Result, error_over_sequences, read_cells
+from repro.results.record import (
+    Result,
+    cells,
+    error_over_sequences,
+    read_cell,
+    read_cells,
+    result_path,
+    write,
+)
 from repro.runtime.files import replacing, write_text
 from repro.runtime.paths import results_folder
 
@@ -36,15 +44,52 @@ def stored_results(
     """
     stored = stored or results_folder()
     name = getattr(task, "name", task)
-    cells = read_cells(stored, name or "*", model or "*")
+    everything = [r for cell in read_cells(stored, name or "*", model or "*") for r in cell]
     digest = getattr(task, "sha256", None)
-    found = [r for cell in cells for r in cell if digest in (None, r.data["sha256"])]
+    found = [r for r in everything if digest in (None, r.data["sha256"])]
     rows = [_row(r, m) for r in found for m in METRICS if m in r.per_sequence]
     if not rows:
         asked = " ".join([f"of {model}" if model else "", f"on {name}" if name else ""]).strip()
-        asked += f" with the data {digest}" if digest and cells else ""
+        asked += f" with the data {digest}" if digest and everything else ""
         raise DataError(f"{stored}/ has no results {asked}".rstrip() + ".")
     return pd.DataFrame(rows)
+
+
+def accept(results: list[Result], stored: Path) -> None:
+    """Store Results, replacing those of the same cell and seed.
+
+    Raises:
+        DataError: a cell would then have seeds with different settings or data, whose mean says
+            nothing; nothing is stored.
+    """
+    for cell in cells(results):
+        first = cell[0]
+        seeds = {r.seed for r in cell}
+        kept = read_cell(stored, first.preset, first.dataset, first.model)
+        for other in [*cell[1:], *(r for r in kept if r.seed not in seeds)]:
+            changes = _changes(_origin(first), _origin(other))
+            if changes:
+                raise DataError(
+                    f"{first.preset}/{first.dataset}/{first.model}: seed {other.seed} was trained "
+                    f"otherwise than seed {first.seed} ({'; '.join(changes)}). Train it "
+                    f"again, or remove it from {stored}/."
+                )
+    for result in results:
+        path = result_path(stored, result.preset, result.dataset, result.model, result.seed)
+        write(result, path)
+
+
+def _origin(result: Result) -> dict:
+    return {**result.recipe, "data": result.data["sha256"]}
+
+
+def _changes(one: Any, other: Any, name: str = "") -> list[str]:
+    # Which settings of two recipes differ, such as "model.training.max_epochs: 60 and 30".
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        found = (_changes(one.get(k), other.get(k), f"{name}.{k}" if name else k) for k in keys)
+        return [change for changes in found for change in changes]
+    return [] if one == other else [f"{name}: {one} and {other}"]
 
 
 def _row(result: Result, metric: str) -> dict:
