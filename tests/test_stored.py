@@ -72,8 +72,8 @@ def test_every_result_says_where_it_comes_from(parts):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("where", ["stored", "new"])
-def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, tmp_path):
+@pytest.mark.parametrize(("where", "advice"), [("stored", "remove it"), ("new", "or the other")])
+def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, advice, tmp_path):
     one, two = cell(("starter", "linear_gaussian", "dmm"))[:2]
     recipe = copy.deepcopy(two.recipe)
     recipe["model"]["training"]["max_epochs"] = 7
@@ -82,7 +82,7 @@ def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, tmp_pa
         accept([other], tmp_path)
     before = sorted(tmp_path.rglob("*.json"))
     with pytest.raises(
-        DataError, match=r"dmm: seed 1 .* seed 0 \(model.training.max_epochs: .* 7\)"
+        DataError, match=rf"dmm: seeds 0 and 1 .* \(model.training.max_epochs: .* 7\)\. .*{advice}"
     ):
         accept([one] if where == "stored" else [one, other], tmp_path)
     assert sorted(tmp_path.rglob("*.json")) == before
@@ -91,3 +91,19 @@ def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, tmp_pa
         one.recipe,
         two.recipe,
     ]
+
+
+@pytest.mark.fault
+def test_seeds_of_other_data_or_with_a_setting_more_are_not_mixed_and_no_cell_is_stored(tmp_path):
+    (good,) = cell(("starter", "linear_gaussian", "marginal"))[:1]
+    one, two = cell(("starter", "linear_gaussian", "dmm"))[:2]
+    of_other_data = replace(two, data={**two.data, "sha256": "0" * 64})
+    recipe = copy.deepcopy(two.recipe)
+    recipe["model"]["training"]["flows"] = None
+    for other, what in (
+        (of_other_data, "data: "),
+        (replace(two, recipe=recipe), "flows: no setting"),
+    ):
+        with pytest.raises(DataError, match=what):
+            accept([good, one, other], tmp_path)
+        assert not list(tmp_path.rglob("*.json"))

@@ -22,6 +22,7 @@ from repro.runtime.paths import results_folder
 
 METRICS = ("bound", "is", "fivo")
 FORMATS = (".csv", ".parquet")
+ABSENT = "no setting"  # where only one of two recipes has a setting
 
 
 def stored_results(
@@ -69,10 +70,11 @@ def accept(results: list[Result], stored: Path) -> None:
         for other in [*cell[1:], *(r for r in kept if r.seed not in seeds)]:
             changes = _changes(_origin(first), _origin(other))
             if changes:
+                where = f"or remove it from {stored}/" if other in kept else "or the other"
                 raise DataError(
-                    f"{first.preset}/{first.dataset}/{first.model}: seed {other.seed} was trained "
-                    f"otherwise than seed {first.seed} ({'; '.join(changes)}). Train it "
-                    f"again, or remove it from {stored}/."
+                    f"{first.preset}/{first.dataset}/{first.model}: seeds {first.seed} and "
+                    f"{other.seed} were trained with different settings or data "
+                    f"({'; '.join(changes)}). Train seed {other.seed} again, {where}."
                 )
     for result in results:
         path = result_path(stored, result.preset, result.dataset, result.model, result.seed)
@@ -87,7 +89,10 @@ def _changes(one: Any, other: Any, name: str = "") -> list[str]:
     # Which settings of two recipes differ, such as "model.training.max_epochs: 60 and 30".
     if isinstance(one, dict) and isinstance(other, dict):
         keys = dict.fromkeys([*one, *other])
-        found = (_changes(one.get(k), other.get(k), f"{name}.{k}" if name else k) for k in keys)
+        found = (
+            _changes(one.get(k, ABSENT), other.get(k, ABSENT), f"{name}.{k}" if name else k)
+            for k in keys
+        )
         return [change for changes in found for change in changes]
     return [] if one == other else [f"{name}: {one} and {other}"]
 
