@@ -17,7 +17,7 @@ from repro.reports.html import write_report
 from repro.reports.overview import AS_GOOD, BEST, overview, what_was_run
 from repro.reports.tables import numbers, write_tables
 from repro.results.comparison import LEVEL, MARGIN, best_of, estimator
-from repro.results.record import cells
+from repro.results.record import cells, read_cell
 
 
 def cell(shifts, model, noise=0.0, count=40, **changes):
@@ -251,3 +251,12 @@ def test_the_overview_reads_the_same_as_the_section_below_it(tmp_path):
     table = pd.read_csv(tmp_path / "run" / "tables" / "walk.csv")
     _, ((title, number),) = of_page(page)
     assert title == "DMM" and page.count(f"<td>{number}") == 2 and len(table) == 1
+
+
+def test_a_name_with_html_is_text_also_in_the_caption(tmp_path):
+    first, *_ = read_cell(ROOT / "results", "starter", "linear_gaussian", "dmm")
+    training = {**first.training, "diverged": "loss"}
+    named = dataclasses.replace(first, title="<script>x</script>", training=training)
+    page = page_of([named], tmp_path)
+    caption = page.partition('<div class="caption">')[2].partition("</div>")[0]
+    assert "&lt;script&gt;x&lt;/script&gt;, seed 0" in caption and "<script>x" not in page

@@ -42,7 +42,7 @@ def write_report(
         DataError: there are no tables yet, or they are older than the Results.
     """
     runs, sections = runs or folder, []
-    markdown = MarkdownIt("commonmark").enable("table")
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")  # names may have a "<"
     tables: dict[str, pd.DataFrame] = {}
     for dataset, group in groupby(results, key=lambda r: r.dataset):
         table = folder / "tables" / f"{dataset}.csv"
