@@ -53,6 +53,13 @@ def test_the_labels_of_the_cost_axes_do_not_overlap(largest):
             assert all(left.x1 < right.x0 for left, right in itertools.pairwise(inside))
 
 
+def test_fractions_of_a_second_have_no_prefix():
+    figure = draw_cost([trained(0, "a", 100, 0.3, -3.0), trained(0, "b", 90_000, 2.0, -2.0)])
+    figure.canvas.draw()
+    labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
+    assert "10 k" in labels[0] and {"0.5", "1"} <= set(labels[1])
+
+
 def test_true_parameters_are_a_line_and_alone_make_no_figure():
     truth = result(model="exact", true_parameters=True, training={"epochs": 0})
     assert draw_cost([truth]) is None

@@ -18,7 +18,7 @@ from repro.results.record import Result, cells, standard_error
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 COSTS = {"parameters": "parameters", "cpu_seconds": "CPU seconds of training"}
 MARKERS = {"exact": "o", "Z by AIS": "^", "sampled": "s"}  # by how log p(x) is computed
@@ -150,8 +150,13 @@ def _use_log_scale(axes: plt.Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _short(value: float, position: int) -> str:
+    # No prefix below 1: "500 m" would be read as minutes.
+    return f"{value:g}" if value < 1.0 else EngFormatter()(value)
 
 
 def _legend(axes: plt.Axes) -> list[tuple]:
