@@ -25,7 +25,9 @@ def run(
 ) -> subprocess.CompletedProcess:
     """Run `repro` with these arguments in a folder; `before` is called first, in its process.
 
-    `before` must be a function of this module, or one of functools.partial.
+    `before` must be picklable: a function of a module, or a functools.partial of one. Variables
+    that libraries read when they are imported, such as OMP_NUM_THREADS, are those of the first
+    call, as is the seed of Python's hashes; the others are those of this call.
     """
     with tempfile.TemporaryDirectory() as outputs:
         out, err = Path(outputs, "out"), Path(outputs, "err")
@@ -33,10 +35,13 @@ def run(
             target=_run, args=(folder, arguments, before, out, err, dict(os.environ))
         )
         process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
+        try:
+            process.join(TIMEOUT)
+            if process.exitcode is None:
+                raise subprocess.TimeoutExpired(["repro", *arguments], TIMEOUT)
+        finally:  # otherwise Python waits for it when the tests are interrupted
             process.kill()
-            raise subprocess.TimeoutExpired(["repro", *arguments], TIMEOUT)
+            process.join()
         texts = out.read_text(), err.read_text()
     return subprocess.CompletedProcess(["repro", *arguments], process.exitcode, *texts)
 
