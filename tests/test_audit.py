@@ -1,6 +1,8 @@
 """The audit: planted bugs are flagged, with the reason; correct models are not."""
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -393,3 +395,12 @@ def test_a_model_that_cannot_be_scored_is_a_finding(rolls):
     assert len(found.findings) == 1 and "has the shape" in found.failed[0].seen
     with pytest.raises(ConfigError, match="was not drawn from a linear-Gaussian model"):
         repro.audit(HMM(2), rolls, true_parameters=True)
+
+
+def test_an_audited_model_can_be_deleted(rolls):
+    model = Backwards(2)
+    reference = weakref.ref(model)
+    repro.audit(model, rolls)
+    del model
+    gc.collect()
+    assert reference() is None
