@@ -18,15 +18,15 @@ METRICS = ("is", "bound")
 BETTER, WORSE, EQUAL = "better", "worse", "not distinguishable"
 COLOURS = {BETTER: "#029e73", EQUAL: "#949494", WORSE: "#d55e00"}
 FIGURE_FORMATS = (".svg", ".png", ".pdf")
-RULE = (
-    "Difference: of this model less the stored one (the mean over its seeds), paired by test "
-    "sequence, ± its standard error over sequences. A model is better or worse if the difference "
-    "exceeds both errors: that over test sequences and that over seeds (t-tests, the larger "
-    f"p-value counts), at {LEVEL:.0%} over all rows by Holm's correction; a single seed is taken "
-    "to spread like the other side's, and where both have one, the difference must exceed "
-    f"{MARGIN:g} nats per step and three standard errors over sequences. Sampled numbers rise with "
-    "K: compare equal K."
-)
+RULE = f"""\
+- **Difference**: this model less the stored one (the mean over its seeds), paired by test
+  sequence, ± its standard error over sequences.
+- **better**, **worse**: the difference exceeds both errors, that over test sequences and that over
+  seeds (t-tests, the larger p-value counts), at {LEVEL:.0%} over all rows by Holm's correction. A
+  single seed is taken to spread like the other side's; where both have one, the difference must
+  exceed {MARGIN:g} nats per step and three standard errors over sequences.
+- Sampled numbers rise with K: compare equal K.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Beside:
         text = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
         others = f" Of other data, left out: {', '.join(self.left_out)}." if self.left_out else ""
         units = self.units[0].upper() + self.units[1:]
-        return f"{text}\n\n{units}, higher is better.{others} {RULE}\n"
+        return f"{text}\n\n{units}; higher is better.{others}\n\n{RULE}"
 
     def figure(self, path: Path | str) -> Path:
         """Draw the differences to the stored rows with their errors, one row each; return the path.

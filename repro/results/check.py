@@ -12,19 +12,20 @@ from repro.results.comparison import LEVEL, MARGIN, POWER, Comparison, holm
 from repro.results.record import Result, cells, read_cell
 
 RULE = f"""\
-A cell is **worse** if its new log-likelihood (nats per step of the test part) is lower than the
-stored one by more than seeds explain, **better** if it is higher by as much, else **ok**. Two
-t-tests over seeds are made: one of the differences seed by seed, where both sides have the same
-seeds (which sees any change of runs that repeat their bits), one of two samples with a pooled
-variance (for another machine, where they do not). Twice the smaller p-value counts; Holm's
-correction holds the chance of a false alarm in the whole table below {LEVEL:g}. The error of Monte
-Carlo is part of the spread over seeds; test sequences are the same on both sides. *Detectable* is
-the loss that would have been found with probability {POWER:g}. Where both sides have one seed
-nothing says how far trainings spread: the difference must exceed {MARGIN:g} and three standard
-errors over test sequences. A cell is **not comparable** if its recipe, data or number of samples
-changed, or if one seed and one test sequence are all there is, **new** if nothing is stored for it,
-and **missing** if a stored cell of the preset was not run. Only **worse** fails the check; a
-training that diverged where the stored one did not is worse."""
+- **worse**: the new log-likelihood (nats per step of the test part) is lower than the stored one by
+  more than seeds explain. **better**: it is higher by as much. **ok**: neither.
+- Two t-tests over seeds are made: one of the differences seed by seed, where both sides have the
+  same seeds (it sees any change of runs that repeat their bits), and one of two samples with a
+  pooled variance (for another machine, where they do not). Twice the smaller p-value counts; Holm's
+  correction holds the chance of a false alarm in the whole table below {LEVEL:g}. The Monte Carlo
+  error is part of the spread over seeds; the test sequences are the same on both sides.
+- Where both sides have one seed, nothing says how far trainings spread: the difference must exceed
+  {MARGIN:g} and three standard errors over test sequences.
+- **Detectable**: the loss that would have been found with probability {POWER:g}.
+- **not comparable**: recipe, data or number of samples changed, or one seed and one test sequence
+  are all there is. **new**: nothing is stored. **missing**: a stored cell of the preset was not
+  run.
+- Only **worse** fails the check. A training that diverged where the stored one did not is worse."""
 
 
 @dataclass(frozen=True)

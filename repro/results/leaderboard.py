@@ -28,17 +28,17 @@ REQUIRED_STATISTICS = (
 )  # of each test sequence
 MAX_LOG_PROBABILITY = 1e-4  # nats; the log of a probability, but for rounding
 FORMATS = (".md", ".csv")
-RULE = (
-    "Rank 1 is the best row and those after it that are not distinguishable from it, down to the "
-    "first that is; that row begins the next rank, and so on. Two rows are told apart if their "
-    "difference exceeds both errors: that over test sequences, paired, and that over seeds "
-    f"(t-tests, the larger p-value counts), at {LEVEL:.0%} over all pairs of rows by Holm's "
-    "correction; a single seed is taken to spread like the other side's, and where both have one, "
-    f"which does not say how far trainings spread, the difference must exceed {MARGIN:g} nats per "
-    "step and three standard errors over sequences. "
-    "Without a rank: models with the parameters that the data were drawn with, and those whose "
-    "audit failed. † more samples would still raise the number."
-)
+RULE = f"""\
+- **Rank**: rank 1 is the best row and those after it that cannot be told apart from it, down to the
+  first that can; that row begins the next rank, and so on.
+- Two rows are told apart if their difference exceeds both errors: that over test sequences, paired,
+  and that over seeds (t-tests, the larger p-value counts), at {LEVEL:.0%} over all pairs of rows by
+  Holm's correction. A single seed is taken to spread like the other side's; where both have one,
+  the difference must exceed {MARGIN:g} nats per step and three standard errors over sequences.
+- Without a rank: models with the parameters that the data were drawn with, and those whose audit
+  failed.
+- **†**: more samples would still raise the number.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Leaderboard:
 
     def to_markdown(self) -> str:
         """Return the ranks with their units and their rule as Markdown; submissions in bold."""
-        return f"# {self.task}\n\n{self.text('pipe')}\n\n{self._about()}\n"
+        return f"# {self.task}\n\n{self.text('pipe')}\n\n{self._about()}"
 
     def _about(self) -> str:
         units = self.units[0].upper() + self.units[1:]
-        return f"{units}, higher is better; task version {self.version}. {RULE}"
+        return f"{units}; higher is better. Task version {self.version}.\n\n{RULE}"
 
     def write(self, path: Path | str) -> None:
         """Write the ranks as Markdown or CSV, depending on the suffix.
@@ -85,7 +85,7 @@ class Leaderboard:
         write_text(path, self.to_markdown() if path.suffix == ".md" else text)
 
     def __str__(self) -> str:
-        return f"{self.text()}\n\n{self._about()}"
+        return f"{self.text()}\n\n{self._about()}".replace("**", "").rstrip("\n")
 
 
 def leaderboard(
