@@ -60,6 +60,13 @@ def test_fractions_of_a_second_have_no_prefix():
     assert "10 k" in labels[0] and {"0.5", "1"} <= set(labels[1])
 
 
+def test_a_training_that_took_no_time_is_shown():
+    models = [trained(0, "short", 100, 0.0, -3.0), trained(0, "long", 200, 50.0, -2.0)]
+    for figure in (draw_cost(models), draw_all_costs([*on("a", *models), *on("b", *models)], {})):
+        low, _ = figure.axes[1].get_xlim()
+        assert figure.axes[1].containers[0].lines[0].get_xdata()[0] == 0.1 > low
+
+
 def test_true_parameters_are_a_line_and_alone_make_no_figure():
     truth = result(model="exact", true_parameters=True, training={"epochs": 0})
     assert draw_cost([truth]) is None

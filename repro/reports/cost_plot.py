@@ -56,7 +56,7 @@ def draw_cost(results: list[Result]) -> plt.Figure | None:
     colours = palette(len(trained))
     for axes, (column, label) in zip(grid, COSTS.items(), strict=True):
         for cell, values, colour in zip(trained, quality, colours, strict=True):
-            cost = float(np.mean([r.training[column] for r in cell]))
+            cost = _cost(cell, column)
             error = np.std(values, ddof=1) / len(cell) ** 0.5 if len(cell) > 1 else None
             height, title = np.mean(values), cell[0].title
             axes.errorbar(cost, height, error, fmt="o", color=colour, label=title)
@@ -144,6 +144,11 @@ def draw_all_costs(results: list[Result], marks: dict[str, list[Printed]]) -> pl
     return figure
 
 
+def _cost(cell: list[Result], column: str) -> float:
+    # CPU seconds are recorded to a tenth: a shorter training has 0, which a log axis cannot show.
+    return max(0.1, float(np.mean([r.training[column] for r in cell])))
+
+
 def _use_log_scale(axes: plt.Axes) -> None:
     # Short labels such as "200 k", at 1, 2 and 5 in each decade if there are few: matplotlib's own
     # choice overlaps within a decade.
@@ -175,7 +180,7 @@ def _colours(trained: list[list[Result]]) -> dict[str, tuple[float, float, float
 def _draw_loss(axes: plt.Axes, cell: list[Result], column: str, colour: tuple) -> None:
     metric = estimator(cell)
     loss = [-r.per_step(metric) for r in cell]
-    cost = float(np.mean([r.training[column] for r in cell]))
+    cost = _cost(cell, column)
     error = standard_error(loss) if len(cell) > 1 else None
     style: dict = {"fmt": MARKERS[cell[0].likelihood], "color": colour, "markersize": 5}
     axes.errorbar(cost, float(np.mean(loss)), error, label=cell[0].title, **style)
