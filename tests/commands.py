@@ -6,12 +6,16 @@ start is tested in test_workflow.py and `.ci/run`.
 
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -27,10 +31,13 @@ def run(
 
     `before` must be picklable: a function of a module, or a functools.partial of one. Variables
     that libraries read when they are imported, such as OMP_NUM_THREADS, are those of the first
-    call, as is the seed of Python's hashes; the others are those of this call.
+    call, as is the seed of Python's hashes, and functions of atexit are not called;
+    test_workflow.py has processes of their own. The other variables are those of this call.
     """
     with tempfile.TemporaryDirectory() as outputs:
         out, err = Path(outputs, "out"), Path(outputs, "err")
+        out.touch()
+        err.touch()
         process = CONTEXT.Process(
             target=_run, args=(folder, arguments, before, out, err, dict(os.environ))
         )
@@ -48,11 +55,13 @@ def run(
 
 def _run(folder, arguments, before, out, err, environment):
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+        os.dup2(os.open(path, os.O_WRONLY), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["repro", *map(str, arguments)]
+    for seed in (random.seed, np.random.seed, torch.seed):
+        seed()  # what is drawn without a seed differs between commands, as between processes
     if before is not None:
         before()
     from repro.cli import main

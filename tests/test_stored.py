@@ -94,7 +94,7 @@ def test_seeds_that_were_trained_with_other_settings_are_not_mixed(where, advice
 
 
 @pytest.mark.fault
-def test_seeds_of_other_data_or_with_a_setting_more_are_not_mixed_and_no_cell_is_stored(tmp_path):
+def test_seeds_of_other_data_settings_or_samples_are_not_mixed_and_no_cell_is_stored(tmp_path):
     (good,) = cell(("starter", "linear_gaussian", "marginal"))[:1]
     one, two = cell(("starter", "linear_gaussian", "dmm"))[:2]
     of_other_data = replace(two, data={**two.data, "sha256": "0" * 64})
@@ -103,6 +103,11 @@ def test_seeds_of_other_data_or_with_a_setting_more_are_not_mixed_and_no_cell_is
     for other, what in (
         (of_other_data, "data: "),
         (replace(two, recipe=recipe), "flows: no setting"),
+        (
+            replace(two, evaluation={**two.evaluation, "num_samples": 7}),
+            r"samples: \(200,\) and \(7,\)",
+        ),
+        (replace(two, evaluation={**two.evaluation, "particles": 9}), "particles: 0 and 9"),
     ):
         with pytest.raises(DataError, match=what):
             accept([good, one, other], tmp_path)

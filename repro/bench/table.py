@@ -52,10 +52,10 @@ def caption(record: dict) -> str:
     )
     lines = [
         "**Plain**: the same equations, every layer called once per step, one sample at a time.",
-        "**GFLOP/s**: of the matrix products of valid steps.",
-        "**Times the limit**: how far that is from the machine's rate of large products, in this "
-        f"run {rates['repro']:.0f} GFLOP/s as this package multiplies and {rates['torch']:.0f} as "
-        "torch does by itself.",
+        "**GFLOP/s**: the rate of the step's matrix products, without padding.",
+        "**Times the limit**: the machine's rate of large products divided by this rate; in this "
+        f"run it was {rates['repro']:.0f} GFLOP/s as this package multiplies and "
+        f"{rates['torch']:.0f} as torch does by itself.",
         "**Times its products**: the step's time over that of its matrix products alone, computed "
         "again in the shapes that occur.",
     ]

@@ -128,6 +128,8 @@ def check(
 def accept(preset: Preset = "starter") -> None:
     """Store a preset's new Results as those to compare with; nothing else writes results/.
 
+    Refused if a cell would have seeds with different settings, data or numbers of samples.
+
     Example: repro accept --preset starter
     """
     from repro.results.stored import accept as store

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from html import escape as html_escape
 from pathlib import Path
 
 import pandas as pd
@@ -14,36 +15,38 @@ from repro.results.record import Result, read_cell
 from repro.results.reliability import RULE, reliability
 from repro.runtime.files import write_text
 
-MEANINGS = {  # of a unit: the first sentence below a table, and the symbols that every table has
-    "nats/step": (
-        "Negative log-likelihood of the test part in nats per step; lower is better.",
-        "**a**: importance-sampled estimate, Σ over sequences ÷ Σ of lengths. **b**: the same for "
-        "the bound. **c**: the bound, mean over sequences of each one's own average. **nll**: the "
-        "exact value.",
-    ),
+LEADS = {  # the first sentence below a table, by its unit
+    "nats/step": "Negative log-likelihood of the test part in nats per step; lower is better.",
     "nats/sequence": (
         "Average log-likelihood of the test part in nats per sequence of normalised data; higher "
         "is better. Such a number moves with the length of the sequences and with the normalising "
-        "σ: compare it only where both are the same.",
-        "**=**: exact. **≥**: the bound. **≈**: importance-sampled{samples}.",
+        "σ: compare it only where both are the same."
     ),
 }
-# What a symbol means that only some tables have.
-OPTIONAL_MEANINGS = {
+MEANINGS = {  # of the symbols in the column "Number"
+    "is_nll": "**a**: the importance-sampled estimate, Σ over sequences ÷ Σ of lengths.",
+    "bound_nll": "**b**: the bound, Σ over sequences ÷ Σ of lengths.",
+    "bound_nll_per_sequence": "**c**: the bound, mean over sequences of each one's own average.",
     "bound_nll_after_first": (
         "**c′**: as c, with each sequence's first step given instead of scored; ours is the mean "
         "over all samples of z."
     ),
-    "fivo_nll": "**f**: a particle filter's estimate (FIVO); ours has its own number of particles.",
+    "fivo_nll": (
+        "**f**: a particle filter's estimate (FIVO); ours has as many particles as its preset says."
+    ),
     "unstated_nll": (
-        "**e**: an estimate that the paper does not name; ours is the range from the closest "
-        "estimate (importance-sampled or the particle filter's) to the bound, and the difference "
-        "is to what is nearest in this range."
+        "**e**: an estimate that the paper does not name. Ours is the range from the closest "
+        "estimate (importance-sampled or the particle filter's) to the bound; the difference is to "
+        "the nearest value in this range."
     ),
+    "nll": "**nll**: the exact value.",
     "nll_after_first": (
-        "**nll′**: exact, with each sequence's first step given instead of scored; ours with all "
-        "steps scored in brackets."
+        "**nll′**: the exact value, with each sequence's first step given instead of scored; ours "
+        "with all steps scored in brackets."
     ),
+    "ll": "**=**: the exact value.",
+    "bound_ll": "**≥**: the bound.",
+    "is_ll": ("**≈**: the importance-sampled estimate{samples}."),
 }
 TOLERANCES = {  # as `_tolerance` computes them
     "nats/step": "0.05 (the spread between the DMM authors' own reruns)",
@@ -54,14 +57,13 @@ VERDICTS = (
     "**reproduced**: the difference is at most {tolerance} or two standard errors, whichever is "
     "more. **better**, **worse**: beyond that. **not run**: nothing is stored."
 )
-DOUBTFUL = f"**†**: more samples would still raise the estimate ({RULE})."
+MORE_SAMPLES = f"**†**: more samples would still raise the estimate ({RULE})."
 EVIDENCE_MARKS = {
     "quoted": "**(quoted)**: read as a quotation in another text.",
     "recalled": "**(recalled)**: from memory, found in no text.",
 }
 ON_OTHER_DATA = (
-    "**other data**: the number was printed for other data than ours is of, so that neither is "
-    "better or worse."
+    "**other data**: the number was printed for different data, so that the two cannot be compared."
 )
 ON_PRINTED_DATA = (
     "The same printed numbers beside ours on the data that they were printed for, preset {}."
@@ -113,14 +115,18 @@ def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
     unit, words = printed[0]["unit"], {row["evidence"] for row in printed}
     metrics = {row["metric"] for row in printed}
     counts = " or ".join(map(str, samples))
-    with_samples = f" with {counts} samples, ours with its most where it lacks these"
-    lead, symbols = MEANINGS[unit]
+    with_samples = (
+        f" with {counts} samples; ours uses its largest number where it does not have these"
+    )
     lines = [
-        symbols.format(samples=with_samples if samples else ""),
-        *(text for metric, text in OPTIONAL_MEANINGS.items() if metric in metrics),
+        *(
+            text.format(samples=with_samples if samples else "")
+            for metric, text in MEANINGS.items()
+            if metric in metrics
+        ),
         SEEDS,
         VERDICTS.format(tolerance=TOLERANCES[unit]),
-        DOUBTFUL,
+        MORE_SAMPLES,
         *(text for word, text in EVIDENCE_MARKS.items() if word in words),
     ]
     if any(row["verdict_note"] for row in printed):
@@ -135,7 +141,7 @@ def _caption(settings: dict, printed: list[dict], samples: list[int]) -> str:
             papers, ours = TWO_RECIPES
             lines += [papers.format(" and ".join(names)), ours.format(our["preset"], differs)]
     items = [textwrap.fill(f"- {line}", width=100, subsequent_indent="  ") for line in lines]
-    return "\n".join([textwrap.fill(lead, width=100), "", *items]) + "\n\n"
+    return "\n".join([textwrap.fill(LEADS[unit], width=100), "", *items]) + "\n\n"
 
 
 def open_columns(cells: list[list[Result]], printed: list[int]) -> tuple[pd.DataFrame, str]:
@@ -246,10 +252,12 @@ def _write(folder: Path, title: str, parts: list[tuple[pd.DataFrame, str]]) -> l
         for table, text in parts
     )
     html = "".join(
-        f"{table.to_html(index=False, border=0)}\n{MarkdownIt().render(text)}"
+        f"{table.to_html(index=False, border=0)}\n"
+        + MarkdownIt("commonmark", {"html": False}).render(text)
         for table, text in parts
     )
-    page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{title}</title>\n<h1>{title}</h1>\n'
+    name = html_escape(title)
+    page = f'<!doctype html>\n<meta charset="utf-8">\n<title>{name}</title>\n<h1>{name}</h1>\n'
     outputs = {
         "table.md": f"# {title}\n\n{markdown}",
         "table.tex": latex,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from repro.config.traits import SAMPLED
 from repro.results.record import (
     Result,
     aggregate,
@@ -110,7 +111,7 @@ def display(table: pd.DataFrame) -> pd.DataFrame:
     has_tenth, has_k = "is_tenth_per_step" in table, table["pareto_k"].notna().any()
     uneven = table["seeds"].nunique() > 1
     for row in table.to_dict("records"):
-        sampled = row["likelihood"] == "sampled"
+        sampled = row["likelihood"] == SAMPLED
         rows.append(
             {
                 "Model": row["title"] + (" ‡" if row.get("diverged", 0) > 0 else ""),
@@ -166,9 +167,7 @@ def _learned(row: dict) -> dict:
 
 def caption(results: list[Result]) -> str:
     """Return Markdown: units and counts, and a list of what columns and marks mean."""
-    data, samples = results[0].data, max(r.evaluation["num_samples"] for r in results)
-    counts = {len(cell) for cell in cells(results)}
-    seeds = f"{max(counts)} seed{'s' * (max(counts) > 1)}" if len(counts) == 1 else "the seeds"
+    found, data = cells(results), results[0].data
     std = np.array(data["std"][1:] if data["kind"] == "strokes" else data["std"])
     spread = (
         f"σ = {std[0]:.4g}" if np.ptp(std) == 0 else f"σ from {std.min():.4g} to {std.max():.4g}"
@@ -179,66 +178,97 @@ def caption(results: list[Result]) -> str:
         f"models share the {data['sequences']['test']} test sequences ({data['steps']['test']} "
         "steps)."
     )
+    truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
+    if truth:
+        values = ", ".join(f"{name} = {value:g}" for name, value in truth.items())
+        lead += f" The data were drawn with {values}."
     lines = [
-        f"**Bound**: the ELBO. **IS**: its importance-sampled estimate with {samples} samples. "
-        "Models without latent variables have the exact value in both.",
-        f"**±**: the standard error over {seeds}. **95 %**: the bootstrap interval of IS over "
-        "seeds and test sequences.",
-        *_remarks(results),
-        *_diagnostics(results),
-        f"**†**: more samples would still raise the estimate ({DOUBTFUL}).",
+        "**Bound**: the ELBO; without latent variables, the exact value.",
+        *_estimates(results),
+        *_errors(found),
+        *_columns(results),
+        *_diagnostics(found),
+        *_marks(results),
         f"**Training**: the mean CPU time of a seed on {_hardware(results)}.",
     ]
     return lead + "\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _remarks(results: list[Result]) -> list[str]:
-    # About columns and marks that only some data sets have.
-    remarks = []
-    if any(r.true_parameters for r in results):
-        remarks.append(
-            "**IS − exact**: the difference to the exact log-likelihood, paired by test sequence, "
-            "with its standard error."
-        )
-    if "squared_error" in results[-1].per_sequence:
-        remarks.append(
-            "**RMSE of E z**: the root mean squared distance from the posterior's mean to the z "
-            "that the data were drawn with."
-        )
-    diverged = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
-    if diverged:
-        names = "; ".join(diverged)
-        remarks.append(
-            f"**‡**: trainings that diverged ({names}) count with the best weights before."
-        )
+def _estimates(results: list[Result]) -> list[str]:
+    most = max(r.evaluation["num_samples"] for r in results)
+    how = f"with {most} samples"
     until = [r.evaluation["until"] for r in results if "until" in r.evaluation]
     if until:
-        remarks.append(
-            f"IS has as many samples as an error of {until[0]['error']:g} nats per step takes, up "
-            f"to {max(u['num_samples'] for u in until)}. **§**: this error was not reached."
+        how = (
+            f"with as many samples as an error of {until[0]['error']:g} nats per step takes, up to "
+            f"{max(u['num_samples'] for u in until)}"
         )
+    lines = [
+        f"**IS**: the importance-sampled estimate {how}; without latent variables, the exact value."
+    ]
+    if any("is_tenth" in r.per_sequence for r in results):
+        lines.append("**IS, K/10**: the estimate with a tenth of the samples.")
     particles = {r.evaluation["particles"] for r in results if "particles" in r.evaluation}
     if particles:
-        remarks.append(
+        lines.append(
             f"**FIVO**: the particle filter's estimate with {max(particles)} particles (systematic "
             "resampling below half of them); like IS, a lower bound in expectation."
         )
-    truth = results[-1].recipe["dataset"]["options"].get("nonlinear_parameters", {})
-    if truth:
-        values = ", ".join(f"{name} = {value:g}" for name, value in truth.items())
-        remarks.append(f"The data were drawn with {values}.")
-    return remarks
+    return lines
 
 
-def _diagnostics(results: list[Result]) -> list[str]:
-    if all(r.likelihood != "sampled" for r in results):
-        return ["**ESS**: how log p(x) is computed; no estimate here has importance weights."]
-    text = "**ESS**: the median effective sample size."
-    if any("pareto_k" in r.per_sequence for r in results):
-        text += " **Pareto k**: the median shape of the weights' tail."
-    if any("is_tenth" in r.per_sequence for r in results):
-        text += " **IS, K/10**: the estimate with a tenth of the samples."
-    return [text]
+def _errors(found: list[list[Result]]) -> list[str]:
+    counts = {len(cell) for cell in found}
+    lines = []
+    if max(counts) > 1:
+        seeds = f"{max(counts)} seeds" if len(counts) == 1 else "the seeds, where there are several"
+        lines.append(f"**±**: the standard error over {seeds}.")
+    return [*lines, "**95 %**: the bootstrap interval of IS over seeds and test sequences."]
+
+
+def _columns(results: list[Result]) -> list[str]:
+    lines = []
+    if any(r.true_parameters for r in results):
+        lines.append(
+            "**IS − exact**: the difference to the exact log-likelihood, paired by test sequence, "
+            "± its standard error over test sequences."
+        )
+    if "squared_error" in results[-1].per_sequence:
+        lines.append(
+            "**RMSE of E z**: the root mean squared distance from the posterior's mean to the z "
+            "that the data were drawn with."
+        )
+    return [
+        *lines,
+        "**IS, mean of averages**: the mean over sequences of each one's own average per step.",
+        "**IS, nats/sequence**: the mean over sequences, not divided by their lengths.",
+    ]
+
+
+def _diagnostics(found: list[list[Result]]) -> list[str]:
+    ways = {cell[0].likelihood for cell in found}
+    words = " or ".join(f"“{way}”" for way in sorted(ways - {SAMPLED}))
+    without = f"{words}, how log p(x) is computed without samples of z" if words else ""
+    size = "the median effective sample size" if SAMPLED in ways else ""
+    lines = [f"**ESS**: {', or '.join(part for part in (size, without) if part)}."]
+    if any("pareto_k" in r.per_sequence for cell in found for r in cell):
+        lines.append("**Pareto k**: the median shape of the weights' tail.")
+    if any(reliability(cell).doubtful for cell in found):
+        lines.append(f"**†**: more samples would still raise the estimate ({DOUBTFUL}).")
+    return lines
+
+
+def _marks(results: list[Result]) -> list[str]:
+    lines = []
+    if any(not r.evaluation.get("until", {}).get("reached", True) for r in results):
+        lines.append("**§**: the error that was asked for was not reached.")
+    diverged = [f"{r.title}, seed {r.seed}" for r in results if "diverged" in r.training]
+    if diverged:
+        names = "; ".join(diverged)
+        lines.append(
+            f"**‡**: trainings that diverged ({names}) count with the best weights before."
+        )
+    return lines
 
 
 def _hardware(results: list[Result]) -> str:

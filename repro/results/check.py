@@ -122,14 +122,15 @@ def _incomparable(cell: list[Result], stored: list[Result]) -> str:
         return "data changed"
     if new.recipe != old.recipe:
         return "recipe changed"
-    if _samples_asked_for(new) != _samples_asked_for(old):
+    if samples_asked_for(new) != samples_asked_for(old):
         return "number of samples changed"
     if len(cell) == len(stored) == len(new.per_sequence["length"]) == 1:
         return "one seed, one test sequence: nothing says how far numbers spread"
     return ""
 
 
-def _samples_asked_for(result: Result) -> tuple:
+def samples_asked_for(result: Result) -> tuple:
+    """Return the number of samples of an evaluation, or its largest and the error asked for."""
     until = result.evaluation.get("until")
     if until is None:
         return (result.evaluation["num_samples"],)

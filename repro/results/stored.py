@@ -8,6 +8,7 @@ import pandas as pd
 
 from repro.errors import ConfigError, DataError
 from repro.results.beside import units_of
+from repro.results.check import samples_asked_for
 from repro.results.record import (
     Result,
     cells,
@@ -60,8 +61,8 @@ def accept(results: list[Result], stored: Path) -> None:
     """Store Results, replacing those of the same cell and seed.
 
     Raises:
-        DataError: a cell would then have seeds with different settings or data, whose mean says
-            nothing; nothing is stored.
+        DataError: a cell would then have seeds with different settings, data or numbers of
+            samples, whose mean says nothing; nothing is stored.
     """
     for cell in cells(results):
         first = cell[0]
@@ -73,8 +74,8 @@ def accept(results: list[Result], stored: Path) -> None:
                 where = f"or remove it from {stored}/" if other in kept else "or the other"
                 raise DataError(
                     f"{first.preset}/{first.dataset}/{first.model}: seeds {first.seed} and "
-                    f"{other.seed} were trained with different settings or data "
-                    f"({'; '.join(changes)}). Train seed {other.seed} again, {where}."
+                    f"{other.seed} have different settings or data ({'; '.join(changes)}). Run "
+                    f"seed {other.seed} again, {where}."
                 )
     for result in results:
         path = result_path(stored, result.preset, result.dataset, result.model, result.seed)
@@ -82,7 +83,12 @@ def accept(results: list[Result], stored: Path) -> None:
 
 
 def _origin(result: Result) -> dict:
-    return {**result.recipe, "data": result.data["sha256"]}
+    return {
+        **result.recipe,
+        "data": result.data["sha256"],
+        "samples": samples_asked_for(result),
+        "particles": result.evaluation.get("particles", 0),
+    }
 
 
 def _changes(one: Any, other: Any, name: str = "") -> list[str]:

@@ -85,7 +85,7 @@ def neighbours(probe: Probe) -> Observation:
     """Other sequences in the batch change nothing."""
     x = probe.masked(probe.ragged_lengths)
     if x.shape[1] < 2:
-        return Observation(UNCHECKED, "the valid part has one sequence")
+        return Observation(UNCHECKED, "the validation part has one sequence")
     others = x.clone()
     others[:, 1:] = probe.masked(probe.ragged_lengths, changed(probe, probe.x))[:, 1:]
     one, two = (probe.bound(v, probe.ragged_lengths, "neighbours") for v in (x, others))

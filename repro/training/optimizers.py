@@ -30,7 +30,7 @@ class _WithoutCompiler:
 
 
 class AdamW(_WithoutCompiler, torch.optim.AdamW):
-    """torch's own, which starts faster."""
+    """torch.optim.AdamW, without importing torch's compiler."""
 
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
