@@ -18,7 +18,7 @@ from repro.results.record import Result, cells, standard_error
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 COSTS = {"parameters": "parameters", "cpu_seconds": "CPU seconds of training"}
 MARKERS = {"exact": "o", "Z by AIS": "^", "sampled": "s"}  # by how log p(x) is computed
@@ -150,11 +150,11 @@ def _cost(cell: list[Result], column: str) -> float:
 
 
 def _use_log_scale(axes: plt.Axes) -> None:
-    # Short labels such as "200 k", at 1, 2 and 5 in each decade if there are few: matplotlib's own
-    # choice overlaps within a decade.
+    # Few short labels such as "200 k": matplotlib's own choice overlaps within a decade.
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    in_decades = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,))
+    axes.xaxis.set_major_locator(MaxNLocator(4) if high < 5 * low else in_decades)
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_locator(NullLocator())
 

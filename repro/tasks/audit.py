@@ -18,18 +18,18 @@ from repro.tasks.task import Task
 from repro.tasks.total_probability import total_probability
 
 CHECKS: dict[str, Callable[[Probe], Observation]] = {
-    "same input, same output": checks.repeats,
-    "another seed, other samples": checks.fresh_samples,
-    "no effect of padding": checks.padding,
-    "no effect of neighbours": checks.neighbours,
-    "no effect of order": checks.order,
-    "no look-ahead": checks.look_ahead,
-    "steps sum to the total": checks.steps_sum,
-    "longer is not more probable": checks.longer,
-    "the first step is scored": checks.first,
-    "steps far away are improbable": checks.far,
+    "same input, same output": checks.same_input_same_output,
+    "another seed, other samples": checks.another_seed_other_samples,
+    "no effect of padding": checks.no_effect_of_padding,
+    "no effect of neighbours": checks.no_effect_of_neighbours,
+    "no effect of order": checks.no_effect_of_order,
+    "no look-ahead": checks.no_look_ahead,
+    "steps sum to the total": checks.steps_sum_to_the_total,
+    "longer is not more probable": checks.longer_is_not_more_probable,
+    "the first step is scored": checks.first_step_is_scored,
+    "steps far away are improbable": checks.far_steps_are_improbable,
     "probabilities sum to 1": total_probability,
-    "IS does not fall with K": checks.samples,
+    "IS does not fall with K": checks.is_does_not_fall_with_samples,
 }
 
 
@@ -59,7 +59,7 @@ def audit(
         raise ConfigError(
             f"true_parameters: {task.name} was not drawn from a linear-Gaussian model."
         )
-    findings = [Finding("shapes and finite numbers", *checks.output(probe))]
+    findings = [Finding("shapes and finite numbers", *checks.shapes_and_finite_numbers(probe))]
     if findings[0].status == PASSED:
         filtered = f"{'agreement with' if true_parameters else 'not above'} the Kalman filter"
         every = {**CHECKS, filtered: kalman_filter}

@@ -31,7 +31,7 @@ NO_STEP_TERMS = "the model gives no exact log p of each step"
 FAR_STDS = 1000.0  # standard deviations by which a step is moved to be improbable
 
 
-def output(probe: Probe) -> Observation:
+def shapes_and_finite_numbers(probe: Probe) -> Observation:
     """Log p has the right shape and is finite."""
     try:
         weights = probe.log_weights(
@@ -44,7 +44,7 @@ def output(probe: Probe) -> Observation:
     return Observation(PASSED, "sampled" if probe.scorer.sampled else "exact")
 
 
-def repeats(probe: Probe) -> Observation:
+def same_input_same_output(probe: Probe) -> Observation:
     """The same input and seed give the same numbers."""
     x = probe.masked(probe.ragged_lengths)
     one, two = (probe.log_weights(x, probe.ragged_lengths, 10, "repeat") for _ in range(2))
@@ -60,7 +60,7 @@ def repeats(probe: Probe) -> Observation:
     return Observation(status, seen, reason if failed else "")
 
 
-def fresh_samples(probe: Probe) -> Observation:
+def another_seed_other_samples(probe: Probe) -> Observation:
     """Another seed gives other samples; weights that do not depend on the sample say nothing."""
     if not probe.scorer.sampled:
         return Observation(UNCHECKED, "the model is exact")
@@ -72,7 +72,7 @@ def fresh_samples(probe: Probe) -> Observation:
     return Observation(FAILED, seen, ONE_SEED) if failed else Observation(PASSED, seen)
 
 
-def padding(probe: Probe) -> Observation:
+def no_effect_of_padding(probe: Probe) -> Observation:
     """More padding changes nothing."""
     x = probe.masked(probe.ragged_lengths)
     longer = torch.cat([x, x.new_zeros(5, *x.shape[1:])])
@@ -81,7 +81,7 @@ def padding(probe: Probe) -> Observation:
     return _compared(one, two, "with 5 more steps of padding", PADDING_COUNTED)
 
 
-def neighbours(probe: Probe) -> Observation:
+def no_effect_of_neighbours(probe: Probe) -> Observation:
     """Other sequences in the batch change nothing."""
     x = probe.masked(probe.ragged_lengths)
     if x.shape[1] < 2:
@@ -93,12 +93,10 @@ def neighbours(probe: Probe) -> Observation:
     return _compared(*first, "with other sequences in the batch", BATCH_STATISTICS)
 
 
-def order(probe: Probe) -> Observation:
+def no_effect_of_order(probe: Probe) -> Observation:
     """The order of the sequences in the batch changes nothing."""
-    x, permutation = (
-        probe.masked(probe.ragged_lengths),
-        torch.arange(len(probe.ragged_lengths)).roll(1),
-    )
+    x = probe.masked(probe.ragged_lengths)
+    permutation = torch.arange(len(probe.ragged_lengths)).roll(1)
     one = probe.bound(x, probe.ragged_lengths, "order")
     two = probe.bound(x[:, permutation], probe.ragged_lengths[permutation], "order", 2)
     inverse = permutation.argsort()
@@ -106,7 +104,7 @@ def order(probe: Probe) -> Observation:
     return _compared(one, restored, "in a batch of another order", BATCH_STATISTICS)
 
 
-def look_ahead(probe: Probe) -> Observation:
+def no_look_ahead(probe: Probe) -> Observation:
     """Log p(x_t | x_<t) does not depend on later steps."""
     terms = probe.terms(probe.x, probe.full_lengths)
     if probe.steps < 2 or terms is None:
@@ -123,7 +121,7 @@ def look_ahead(probe: Probe) -> Observation:
     return Observation(FAILED, seen, LOOK_AHEAD) if failed else Observation(PASSED, seen)
 
 
-def steps_sum(probe: Probe) -> Observation:
+def steps_sum_to_the_total(probe: Probe) -> Observation:
     """The terms of the first t steps sum to log p of a sequence of t steps."""
     terms = probe.terms(probe.x, probe.full_lengths)
     if terms is None:
@@ -138,7 +136,7 @@ def steps_sum(probe: Probe) -> Observation:
     return Observation(FAILED, seen, LOOK_AHEAD) if failed else Observation(PASSED, seen)
 
 
-def longer(probe: Probe) -> Observation:
+def longer_is_not_more_probable(probe: Probe) -> Observation:
     """A longer sequence of discrete data is not more probable than its beginning."""
     if probe.task.kind != "binary" or probe.steps < 2:
         return Observation(UNCHECKED, "for sequences of discrete data only")
@@ -157,7 +155,7 @@ def longer(probe: Probe) -> Observation:
     return Observation(FAILED, seen, LOOK_AHEAD) if failed else Observation(PASSED, seen)
 
 
-def first(probe: Probe) -> Observation:
+def first_step_is_scored(probe: Probe) -> Observation:
     """The first step is scored: another x_1 has another log p."""
     one = torch.ones_like(probe.full_lengths)
     x = torch.cat([probe.x[:1], changed(probe, probe.x[:1])], dim=1)
@@ -172,7 +170,7 @@ def first(probe: Probe) -> Observation:
     return Observation(FAILED, seen, reason) if flat else Observation(PASSED, seen)
 
 
-def far(probe: Probe) -> Observation:
+def far_steps_are_improbable(probe: Probe) -> Observation:
     """A step that is moved far away becomes improbable."""
     if probe.task.kind == "binary":
         return Observation(UNCHECKED, "for real data only")
@@ -193,7 +191,7 @@ def far(probe: Probe) -> Observation:
     return Observation(FAILED, seen, LOOK_AHEAD) if fall < 1.0 else Observation(PASSED, seen)
 
 
-def samples(probe: Probe) -> Observation:
+def is_does_not_fall_with_samples(probe: Probe) -> Observation:
     """Many samples in one call against few: the bound stays, IS does not fall."""
     if not probe.scorer.sampled:
         return Observation(UNCHECKED, "the model is exact")

@@ -79,12 +79,8 @@ def _known_mistake(probe: Probe, x: Tensor, lengths: Tensor, value: Tensor, limi
     names = ("transition_covariance", "emission_covariance")
     for chosen in (names[:1], names[1:], names):
         for power in (2.0, 0.5):
-            known.append(
-                (
-                    VARIANCE_AS_STD,
-                    _kalman_log_prob(probe, x, lengths, **dict.fromkeys(chosen, power)),
-                )
-            )
+            powers = dict.fromkeys(chosen, power)
+            known.append((VARIANCE_AS_STD, _kalman_log_prob(probe, x, lengths, **powers)))
     for reason, wrong in known:
         if bool(((value - wrong).abs() <= limit + 1e-3 * wrong.abs()).all()):
             return reason

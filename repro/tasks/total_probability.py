@@ -154,41 +154,49 @@ def _chunks(x: Tensor, lengths: Tensor, probe: Probe) -> Iterator[tuple[Tensor, 
 def _reason(probe: Probe, conditional: Conditional, t: int) -> str:
     """Return what most likely makes the probabilities of x_t sum to something else."""
     if probe.scorer.sampled:
-        log_p, log_q = probe.scorer.log_densities(
-            probe.x, probe.full_lengths, 50, generator(probe.seed, "audit", "reason")
-        )
-        if float((log_p - log_q).std(0).max()) < FLOAT32_TOLERANCE:
-            return SAME_SAMPLES
-        if float(log_q.std(0).max()) < FLOAT32_TOLERANCE:
-            return ANALYTIC_KL
-        return _missing_constant(probe, conditional) or PROPOSAL
+        return _reason_of_sampled(probe, conditional)
     averaged = t * (conditional.log_p + conditional.before) - (t - 1) * conditional.before
     if t > 1 and abs(float((averaged.exp() * conditional.weight).sum()) - 1.0) < TOTAL_TOLERANCE:
         return DIVIDED_BY_LENGTH
-    if probe.task.kind == "binary":
-        if float(conditional.log_p.abs().max()) < FLOAT32_TOLERANCE:
-            return FIRST_UNSCORED if t == 1 else STEP_UNSCORED
-        return LOOK_AHEAD if conditional.total > 1.0 else MEAN_OF_LOGS
-    if float(conditional.log_p.max() - conditional.log_p.min()) < 1e-2:
-        unscored = FIRST_UNSCORED if t == 1 else STEP_UNSCORED
-        return unscored if float(conditional.log_p.abs().max()) < FLOAT32_TOLERANCE else LOOK_AHEAD
-    share = conditional.log_p.exp() * conditional.weight / conditional.total
+    binary = probe.task.kind == "binary"
+    is_zero = float(conditional.log_p.abs().max()) < FLOAT32_TOLERANCE
+    is_flat = float(conditional.log_p.max() - conditional.log_p.min()) < 1e-2
+    if is_zero and (binary or is_flat):
+        return FIRST_UNSCORED if t == 1 else STEP_UNSCORED
+    if is_flat and not binary:
+        return LOOK_AHEAD
+    constant = "" if binary else _missing_constant(probe, conditional) or _wrong_scale(conditional)
+    return constant or (LOOK_AHEAD if conditional.total > 1.0 else MEAN_OF_LOGS)
+
+
+def _reason_of_sampled(probe: Probe, conditional: Conditional) -> str:
+    log_p, log_q = probe.scorer.log_densities(
+        probe.x, probe.full_lengths, 50, generator(probe.seed, "audit", "reason")
+    )
+    if float((log_p - log_q).std(0).max()) < FLOAT32_TOLERANCE:
+        return SAME_SAMPLES
+    if float(log_q.std(0).max()) < FLOAT32_TOLERANCE:
+        return ANALYTIC_KL
+    return _missing_constant(probe, conditional) or PROPOSAL
+
+
+def _wrong_scale(conditional: Conditional) -> str:
+    """Return which wrong power or scale of a density of real numbers the total is, if it is one."""
+    total = conditional.total
+    share = conditional.log_p.exp() * conditional.weight / total  # NaN if the total is 0
     mean = float((share * conditional.points).sum())
-    spread = max(float((share * (conditional.points - mean) ** 2).sum()) ** 0.5, FLOAT32_TOLERANCE)
-    squared = float(
-        ((conditional.log_p / 2).exp() * conditional.weight).sum()
-    )  # 1 if p is a density squared
-    if constant := _missing_constant(probe, conditional):
-        return constant
+    variance = float((share * (conditional.points - mean) ** 2).sum())
+    spread = max(variance**0.5, FLOAT32_TOLERANCE)
+    total_of_root = float(((conditional.log_p / 2).exp() * conditional.weight).sum())
     known = [
-        (MISSING_HALF, squared, (1.0, math.sqrt(2.0 * math.pi))),
-        (MISSING_HALF, conditional.total, (math.sqrt(2.0), math.sqrt(0.5))),
-        (VARIANCE_AS_STD, conditional.total, tuple(spread**n for n in (1, -1, 0.5, -0.5, 2, -2))),
+        (MISSING_HALF, total_of_root, (1.0, math.sqrt(2.0 * math.pi))),
+        (MISSING_HALF, total, (math.sqrt(2.0), math.sqrt(0.5))),
+        (VARIANCE_AS_STD, total, tuple(spread**n for n in (1, -1, 0.5, -0.5, 2, -2))),
     ]
     for reason, value, totals in known:
         if any(_explains(value, one) for one in totals):
             return reason
-    return LOOK_AHEAD if conditional.total > 1.0 else MEAN_OF_LOGS
+    return ""
 
 
 def _explains(value: float, one: float) -> bool:
