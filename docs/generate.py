@@ -12,9 +12,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from repro.config.recipes import cells, load, presets, read_yaml, registers
-from repro.reports.verdicts import METRICS, compare_published
+from repro.config.traits import SAMPLED
+from repro.reports.tables import with_error
+from repro.reports.verdicts import METRICS, compare_published, with_seed_error
+from repro.results.comparison import estimator
 from repro.results.leaderboard import leaderboard
+from repro.results.record import Result, error_over_sequences, read_cell
 
 SCHEMA = Path("config/schema.yaml")
 NUMBERS = ("integer", "number")  # JSON types that may have limits
@@ -63,6 +69,35 @@ def measured(folder: str) -> str:
 def ranks(task: str) -> str:
     """Return the ranking of all stored results on a data set, without its caption."""
     return leaderboard(task, stored=Path("results")).text("pipe")
+
+
+def paired(pairs: str) -> str:
+    """Return the differences of pairs of stored models, "preset/data set/model:other,…".
+
+    Each model has its estimate closest to log p(x); differences are paired by test sequence.
+    """
+    lines = []
+    for pair in pairs.split(","):
+        cell_name, other = pair.split(":")
+        preset, dataset, model = cell_name.split("/")
+        found = [read_cell(Path("results"), preset, dataset, name) for name in (model, other)]
+        one, two = (np.mean([r.values(estimator(c)) for r in c], axis=0) for c in found)
+        lengths = found[0][0].values("length")
+        error = error_over_sequences(one - two, lengths)
+        difference = with_error(float((one - two).sum() / lengths.sum()), error)
+        shown = [text for cell in found for text in (cell[0].title, number(cell))]
+        lines.append([f"`{dataset}`", *shown, difference])
+    header = ("Data set", "Model", "Nats per step", "Other model", "Nats per step", "Difference")
+    return rows(header, lines)
+
+
+def number(cell: list[Result]) -> str:
+    """Return a cell's estimate closest to log p(x), in nats per step, and how it was made."""
+    metric, seeds = estimator(cell), f"{len(cell)} seed{'s' * (len(cell) > 1)}"
+    how = "particle filter, " * (metric == "fivo") + "IS, " * (
+        metric == "is" and cell[0].likelihood == SAMPLED
+    )
+    return f"{with_seed_error([r.per_step(metric) for r in cell])} ({how}{seeds})"
 
 
 def settings(section: str) -> str:
@@ -182,6 +217,7 @@ SHOWN = {
     "table": table,
     "measured": measured,
     "ranks": ranks,
+    "paired": paired,
     "settings": settings,
     "sizes": all_sizes,
     "presets": all_presets,
