@@ -12,15 +12,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from repro.config.recipes import cells, load, presets, read_yaml, registers
 from repro.config.traits import SAMPLED
 from repro.reports.tables import with_error
 from repro.reports.verdicts import METRICS, compare_published, with_seed_error
 from repro.results.comparison import estimator
 from repro.results.leaderboard import leaderboard
-from repro.results.record import Result, error_over_sequences, read_cell
+from repro.results.record import Result, paired_difference, read_cell
 
 SCHEMA = Path("config/schema.yaml")
 NUMBERS = ("integer", "number")  # JSON types that may have limits
@@ -81,10 +79,8 @@ def paired(pairs: str) -> str:
         cell_name, other = pair.split(":")
         preset, dataset, model = cell_name.split("/")
         found = [read_cell(Path("results"), preset, dataset, name) for name in (model, other)]
-        one, two = (np.mean([r.values(estimator(c)) for r in c], axis=0) for c in found)
-        lengths = found[0][0].values("length")
-        error = error_over_sequences(one - two, lengths)
-        difference = with_error(float((one - two).sum() / lengths.sum()), error)
+        one, two = found
+        difference = with_error(*paired_difference(one, estimator(one), two, estimator(two)))
         shown = [text for cell in found for text in (cell[0].title, number(cell))]
         lines.append([f"`{dataset}`", *shown, difference])
     header = ("Data set", "Model", "Nats per step", "Other model", "Nats per step", "Difference")
@@ -94,9 +90,8 @@ def paired(pairs: str) -> str:
 def number(cell: list[Result]) -> str:
     """Return a cell's estimate closest to log p(x), in nats per step, and how it was made."""
     metric, seeds = estimator(cell), f"{len(cell)} seed{'s' * (len(cell) > 1)}"
-    how = "particle filter, " * (metric == "fivo") + "IS, " * (
-        metric == "is" and cell[0].likelihood == SAMPLED
-    )
+    how = "particle filter, " if metric == "fivo" else "IS, "
+    how = how if cell[0].likelihood == SAMPLED else ""
     return f"{with_seed_error([r.per_step(metric) for r in cell])} ({how}{seeds})"
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 
 from repro.bench.run import PRODUCTS_ALONE
 from repro.reports.sequence_plots import use_style
+from repro.reports.tables import with_list
 
 
 def as_table(record: dict) -> pd.DataFrame:
@@ -59,7 +60,7 @@ def caption(record: dict) -> str:
         "**Times its products**: the step's time over that of its matrix products alone, computed "
         "again in the shapes that occur.",
     ]
-    return lead + "\n\n" + "\n".join(f"- {line}" for line in lines)
+    return with_list(lead, lines)
 
 
 def draw(record: dict) -> plt.Figure:

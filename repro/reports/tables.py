@@ -12,8 +12,8 @@ from repro.results.record import (
     Result,
     aggregate,
     cells,
-    error_over_sequences,
     interval,
+    paired_difference,
     standard_error,
 )
 from repro.results.reliability import RULE as DOUBTFUL
@@ -45,10 +45,8 @@ def _row(cell: list[Result], exact: list[Result] | None) -> dict:
         }
         row[f"{metric}_low"], row[f"{metric}_high"] = interval(cell, metric)
     if exact is not None:
-        gap = np.mean([r.values("is") for r in cell], axis=0) - exact[0].values("is")
-        lengths = first.values("length")
-        row["gap_to_exact"] = float(gap.sum() / lengths.sum())
-        row["gap_to_exact_error"] = error_over_sequences(gap, lengths)
+        gap, error = paired_difference(cell, "is", exact[:1], "is")
+        row |= {"gap_to_exact": gap, "gap_to_exact_error": error}
         row["true_parameters"] = first.true_parameters
     if "squared_error" in first.per_sequence:
         errors = [math.sqrt(r.per_step("squared_error")) for r in cell]
@@ -191,6 +189,11 @@ def caption(results: list[Result]) -> str:
         *_marks(results),
         f"**Training**: the mean CPU time of a seed on {_hardware(results)}.",
     ]
+    return with_list(lead, lines)
+
+
+def with_list(lead: str, lines: list[str]) -> str:
+    """Return a paragraph and a list as Markdown."""
     return lead + "\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

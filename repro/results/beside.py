@@ -9,7 +9,13 @@ import pandas as pd
 
 from repro.errors import ConfigError, DataError, require_known
 from repro.results.comparison import LEVEL, MARGIN, holm, p_below
-from repro.results.record import Result, error_over_sequences, read_cells, standard_error
+from repro.results.record import (
+    Result,
+    error_over_sequences,
+    paired_difference,
+    read_cells,
+    standard_error,
+)
 from repro.runtime.extras import require
 from repro.runtime.files import replacing
 from repro.runtime.paths import results_folder
@@ -108,14 +114,13 @@ def compare(result: Result, metric: str = "is", stored: Path | None = None) -> B
     worse, better = holm(p_worse), holm(p_better)
     rows = [{**_numbers([result], metric), "preset": "", "verdict": ""}]
     for i, cell in enumerate(cells):
-        gap = result.values(metric) - np.mean([r.values(metric) for r in cell], axis=0)
-        lengths = result.values("length")
+        difference, error = paired_difference([result], metric, cell, metric)
         rows.append(
             {
                 **_numbers(cell, metric),
                 "preset": cell[0].preset,
-                "difference": float(gap.sum() / lengths.sum()),
-                "difference_error": error_over_sequences(gap, lengths),
+                "difference": difference,
+                "difference_error": error,
                 "verdict": BETTER if better[i] else WORSE if worse[i] else EQUAL,
             }
         )

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import stdtr
 
-from repro.results.record import Result, error_over_sequences
+from repro.results.record import Result, paired_difference
 
 LEVEL = 0.05  # chance that a run as good as the stored one is called worse anywhere in the table
 POWER = 0.8  # the probability with which a detectable loss is found
@@ -89,8 +89,7 @@ def _p_values(
 
 
 def _of_single_seeds(new: Result, old: Result, metric: str) -> Comparison:
-    gap = new.values(metric) - old.values(metric)
-    error = error_over_sequences(gap, new.values("length"))
+    _, error = paired_difference([new], metric, [old], metric)
     values = new.per_step(metric), old.per_step(metric)
     difference = values[0] - values[1]
     beyond = abs(difference) > max(MARGIN, 3.0 * error)
@@ -146,9 +145,7 @@ def p_below(cell: list[Result], metric: str, best: list[Result], best_metric: st
     lengths = best[0].values("length")
     if len(lengths) == 1:
         return 1.0  # one sequence says nothing about others
-    loser = np.mean([r.values(metric) for r in cell], axis=0)
-    gap = loser - np.mean([r.values(best_metric) for r in best], axis=0)
-    difference, error = float(gap.sum() / lengths.sum()), error_over_sequences(gap, lengths)
+    difference, error = paired_difference(cell, metric, best, best_metric)
     if len(cell) == len(best) == 1:
         return float(difference >= -max(MARGIN, 3.0 * error))
     values = np.array([r.per_step(metric) for r in cell])

@@ -13,7 +13,7 @@ from repro.results import findings
 from repro.results.beside import units_of
 from repro.results.comparison import LEVEL, MARGIN, estimator, significantly_below
 from repro.results.protocol import version_of
-from repro.results.record import Result, error_over_sequences, read, read_cells, standard_error
+from repro.results.record import Result, paired_difference, read, read_cells, standard_error
 from repro.results.reliability import reliability
 from repro.runtime.files import write_text
 from repro.runtime.paths import results_folder
@@ -256,11 +256,8 @@ def _ranked(cells: list[_Cell]) -> pd.DataFrame:
 
 
 def _numbers(cell: _Cell, rank: int | None, best: _Cell) -> dict:
-    first, lengths = cell.results[0], cell.results[0].values("length")
-    averages = [
-        np.mean([r.values(side.metric) for r in side.results], axis=0) for side in (best, cell)
-    ]
-    gap = averages[0] - averages[1]
+    first = cell.results[0]
+    behind, error = paired_difference(best.results, best.metric, cell.results, cell.metric)
     return {
         "rank": rank,
         "model": first.model,
@@ -269,8 +266,8 @@ def _numbers(cell: _Cell, rank: int | None, best: _Cell) -> dict:
         "preset": first.preset,
         "nats_per_step": cell.mean,
         "over_seeds": standard_error([r.per_step(cell.metric) for r in cell.results]),
-        "behind": float(gap.sum() / lengths.sum()),
-        "behind_error": 0.0 if cell is best else error_over_sequences(gap, lengths),
+        "behind": behind,
+        "behind_error": 0.0 if cell is best else error,
         "estimate": cell.metric if first.likelihood == SAMPLED else first.likelihood,
         "samples": first.evaluation["particles" if cell.metric == "fivo" else "num_samples"],
         "seeds": len(cell.results),

@@ -195,6 +195,22 @@ def error_over_sequences(values: np.ndarray, lengths: np.ndarray) -> float:
     return float(np.sqrt((residuals**2).sum() * count / (count - 1)) / lengths.sum())
 
 
+def paired_difference(
+    cell: list[Result], metric: str, other: list[Result], other_metric: str
+) -> tuple[float, float]:
+    """Return how much higher a cell is than another of the same data, and its standard error.
+
+    In nats per step, paired by test sequence: over sequences the difference of the means over
+    seeds. The error is that over test sequences.
+    """
+    one, two = (
+        np.mean([r.values(name) for r in results], axis=0)
+        for results, name in ((cell, metric), (other, other_metric))
+    )
+    gap, lengths = one - two, cell[0].values("length")
+    return float(gap.sum() / lengths.sum()), error_over_sequences(gap, lengths)
+
+
 def standard_error(values: Sequence[float] | np.ndarray) -> float:
     """Return the standard error of a mean over seeds; NaN for one seed."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -58,14 +57,13 @@ class Conditional(NamedTuple):
     before: float
 
 
-@lru_cache(maxsize=1)  # the check of the Kalman filter asks for its reason
 def total_probability(probe: Probe) -> Observation:
     """Σ p(x_t | x_<t) over x_t is 1 for the first steps; over some of the x_t, at most 1."""
     kind, dim = probe.task.kind, probe.task.dim
     if kind != "binary" and (kind != "real" or dim > 1):
         return Observation(UNCHECKED, "for binary data, and real data of one dimension, only")
     whole = kind == "real" or dim <= ENUMERATED_BITS
-    largest, reason, failed, noise = 0.0, "", False, 0.0
+    reason, failed, noise = "", False, 0.0
     seen = []
     for t in range(1, min(probe.steps, 2 if probe.scorer.sampled else 3) + 1):
         conditional = _conditional(probe, t)
@@ -74,7 +72,6 @@ def total_probability(probe: Probe) -> Observation:
         wrong = (
             abs(gap) if whole else gap
         ) > TOTAL_TOLERANCE + MAX_STANDARD_ERRORS * conditional.error
-        largest = max(largest, abs(gap))
         seen.append(
             f"{conditional.total:.4g}"
             + (f" ± {conditional.error:.1g}" if conditional.error else "")
